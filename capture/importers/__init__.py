@@ -1,0 +1,1 @@
+"""Foreign recordings: one module per format."""

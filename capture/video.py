@@ -1,0 +1,60 @@
+"""Video files in and out, through PyAV.  H x W pixels, RGB uint8.
+
+It sits in the lowest layer because every stage that has something to show writes an mp4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+
+
+class VideoWriter:
+    """An H.264 mp4 that plays in every browser.  Use as a context manager; odd sizes are padded by one pixel."""
+
+    def __init__(self, path: Path, frames_per_second: float, crf: int = 18) -> None:
+        self._path = path
+        self._partial = path.with_name(path.stem + ".partial" + path.suffix)
+        self._rate = Fraction(frames_per_second).limit_denominator(1001)
+        self._crf = crf
+        self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
+        self._stream: av.VideoStream | None = None
+
+    def add(self, image: np.ndarray) -> None:
+        """Append an (H, W, 3) uint8 RGB picture; all pictures of a video have one size."""
+        height, width = image.shape[:2]
+        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if self._stream is None:
+            stream = self._container.add_stream("libx264", rate=self._rate)
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height = image.shape[1], image.shape[0]
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"crf": str(self._crf), "preset": "veryfast", "threads": "1"}  # one thread: same bytes each run
+            self._stream = stream
+        for packet in self._stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")):
+            self._container.mux(packet)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None and self._stream is not None:
+            for packet in self._stream.encode():
+                self._container.mux(packet)
+        self._container.close()
+        if kind is None and self._stream is not None:
+            self._partial.replace(self._path)
+        else:
+            self._partial.unlink(missing_ok=True)
+
+
+def write_video(path: Path, images: Iterable[np.ndarray], frames_per_second: float) -> None:
+    """Write (H, W, 3) uint8 RGB pictures to an mp4 file."""
+    with VideoWriter(path, frames_per_second) as video:
+        for image in images:
+            video.add(image)

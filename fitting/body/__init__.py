@@ -1,0 +1,1 @@
+"""The body model: arrays, linear blend skinning, loaders."""

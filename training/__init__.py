@@ -1,0 +1,1 @@
+"""Making the picture match: data, losses, optimisation, evaluation, report."""
