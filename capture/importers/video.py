@@ -1,0 +1,220 @@
+"""A video file, colour only, decoded by PyAV (FFmpeg).  H x W pixels after rotation.
+
+True timestamps are kept, so a variable frame rate stays what it was.  The display matrix of phones is applied, and
+pixels that are not square are made square.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+from capture.camera import Rig
+from capture.errors import UserError
+from capture.importers import ImportConfig, color_camera
+from capture.progress import progress
+from capture.recording import RecordingWriter
+
+log = logging.getLogger(__name__)
+
+STILLS = ("tty", "image2", "_pipe", "ico")  # FFmpeg demuxers that take text and single pictures for films
+FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)  # what a "35 mm equivalent" focal length refers to
+
+
+@dataclass
+class _Progress:
+    """How far decoding came: pictures decoded, and why it stopped early, if it did."""
+
+    decoded: int = 0
+    last_end_s: float = 0.0
+    is_complete: bool = False  # the file was read to its end
+    broken: str = ""
+
+
+def import_video(config: ImportConfig, out_dir: Path, path: Path) -> None:
+    """Import a video.  Raises UserError for what is no video, has no frames, or breaks off."""
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = (
+            "it breaks off before its index (moov atom): copy it again" if _lacks_index(path) else "give a video file"
+        )
+        raise UserError(f"{path}: cannot be opened as a video ({_plain(error)}); {reason}") from None
+    with container:
+        stream = container.streams.best("video")
+        if stream is None or any(word in container.format.name for word in STILLS):
+            raise UserError(f"{path}: holds no film (recognised as {container.format.name}); give a video file")
+        assert isinstance(stream, av.VideoStream)
+        stream.thread_type = "AUTO"
+        _import(config, out_dir, path, container, stream)
+
+
+def _import(
+    config: ImportConfig, out_dir: Path, path: Path, container: av.container.InputContainer, stream: av.VideoStream
+) -> None:
+    state, writer, image_wh = _Progress(), None, (0, 0)
+    times_s: list[float] = []
+    corrupt = 0
+    total = sum(map(config.takes, range(stream.frames))) or None
+    for frame in progress(_frames(config, container, stream, state), f"import {path.name}", total):
+        image = upright(frame, stream)
+        size_wh = (image.shape[1], image.shape[0])
+        if writer is None:
+            image_wh = size_wh
+            writer = _open(config, out_dir, path, container, stream, image_wh)
+        if size_wh != image_wh:
+            raise UserError(
+                f"{path}: the picture changes from {image_wh[0]}x{image_wh[1]} to {size_wh[0]}x{size_wh[1]} at frame "
+                f"{state.decoded - 1}; cut the video there"
+            )
+        corrupt += bool(frame.is_corrupt)
+        times_s.append(_time_s(frame, stream, times_s))
+        writer.add(times_s[-1], image)
+    if not state.decoded:
+        raise UserError(
+            f"{path}: not a single frame could be decoded ({state.broken or 'the stream is empty'}); copy it again"
+        )
+    missing = _missing(state, stream)
+    if missing and not config.allow_truncated:
+        raise UserError(
+            f"{path}: breaks off, {missing}; copy it again, or take what is there with "
+            "--set recording.allow_truncated=true"
+        )
+    if writer is None:
+        raise UserError(f"recording.start = {config.start}: {path} has only {state.decoded} frames; start earlier")
+    if missing:
+        writer.note(f"the file breaks off: {missing}")
+    if corrupt:
+        writer.note(f"{corrupt} of {len(times_s)} frames were damaged and decoded as well as possible")
+    steps_s = np.diff(times_s)
+    if len(steps_s) and steps_s.max() > 1.5 * np.median(steps_s) * 1.0001:
+        writer.note(f"variable frame rate: {1000 * steps_s.min():.0f} to {1000 * steps_s.max():.0f} ms between frames")
+    writer.finish()
+
+
+def _frames(
+    config: ImportConfig, container: av.container.InputContainer, stream: av.VideoStream, state: _Progress
+) -> Iterator[av.VideoFrame]:
+    """Decode one packet after the other and yield the wanted frames; ``state`` says what happened."""
+    try:
+        for packet in container.demux(stream):
+            for frame in packet.decode():
+                index, state.decoded = state.decoded, state.decoded + 1
+                if frame.pts is not None and frame.time_base is not None:
+                    step_s = float(1 / stream.average_rate) if stream.average_rate else 1 / 30
+                    state.last_end_s = max(state.last_end_s, float(frame.pts * frame.time_base) + step_s)
+                if config.ends_before(index):
+                    return
+                if config.takes(index):
+                    yield frame
+        state.is_complete = True
+    except av.FFmpegError as error:
+        state.broken, state.is_complete = _plain(error), True
+
+
+def _missing(state: _Progress, stream: av.VideoStream) -> str:
+    """What the index promised and the stream did not hold, in words; empty when all is there.
+
+    Edit lists may leave out frames on purpose, so a lower count alone is no proof: the time must be short as well.
+    """
+    if not state.is_complete:
+        return ""
+    if state.broken:
+        return f"{state.decoded} frames of {stream.frames or 'an unknown number'} could be read ({state.broken})"
+    if stream.duration is None or stream.time_base is None:
+        return ""
+    start = stream.start_time or 0
+    promised_end_s = float((start + stream.duration) * stream.time_base)
+    step_s = float(1 / stream.average_rate) if stream.average_rate else 1 / 30
+    is_short = state.last_end_s < promised_end_s - max(2 * step_s, 0.1)
+    if is_short and (not stream.frames or state.decoded < stream.frames):
+        return f"{state.decoded} frames of {stream.frames or round(promised_end_s / step_s)} could be read"
+    return ""
+
+
+def _open(
+    config: ImportConfig, out_dir: Path, path: Path,
+    container: av.container.InputContainer, stream: av.VideoStream, image_wh: tuple[int, int],
+) -> RecordingWriter:  # fmt: skip
+    said = _focal_from_metadata({**container.metadata, **stream.metadata}, image_wh)
+    camera, is_known, told = color_camera(config, None, image_wh)
+    if said is not None and not is_known:
+        camera = camera.with_focal(said)
+        told = f"focal length {said:.0f} px from the video's metadata, the fit refines it"  # stabilisation crops
+    writer = RecordingWriter(out_dir, Rig(camera), path.name, focal_is_known=is_known)
+    notes = [told, "a video has no depth: fitted from colour alone"]
+    if len([s for s in container.streams.video if s.duration != 0]) > 1:
+        notes.append(f"{len(container.streams.video)} video tracks: only track {stream.index} is used")
+    for note in notes:
+        writer.note(note)
+        log.info("%s: %s", path, note)
+    return writer
+
+
+def _focal_from_metadata(metadata: dict[str, str], image_wh: tuple[int, int]) -> float | None:
+    """Focal length in pixels from a 35 mm equivalent, as some phones write it; None where nothing is said."""
+    for key, value in metadata.items():
+        if "focal" in key.lower() and "35" in key:
+            try:
+                focal_mm = float(value)
+            except ValueError:
+                return None
+            focal_px = focal_mm / FULL_FRAME_DIAGONAL_MM * math.hypot(*image_wh)
+            return focal_px if 0.3 < focal_px / max(image_wh) < 20 else None
+    return None
+
+
+def upright(frame: av.VideoFrame, stream: av.VideoStream) -> np.ndarray:
+    """(H, W, 3) uint8 RGB as a player shows it: square pixels, the display matrix' quarter turns applied."""
+    ratio = stream.sample_aspect_ratio
+    width = frame.width
+    if ratio and ratio > 0 and ratio != 1:
+        width = max(1, round(frame.width * float(ratio)))
+    image = frame.reformat(width=width, height=frame.height, format="rgb24").to_ndarray()
+    # PyAV: degrees counter-clockwise by which the display matrix turns the stored picture.
+    quarter_turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, quarter_turns))
+
+
+def _time_s(frame: av.VideoFrame, stream: av.VideoStream, times_s: list[float]) -> float:
+    """When the frame is shown, from the stream's start; strictly after the one before it."""
+    step_s = float(1 / stream.average_rate) if stream.average_rate else 1 / 30
+    if frame.pts is None or frame.time_base is None:
+        return times_s[-1] + step_s if times_s else 0.0
+    time_s = float((frame.pts - (stream.start_time or 0)) * frame.time_base)
+    return max(time_s, times_s[-1] + 1e-4) if times_s else time_s
+
+
+def _lacks_index(path: Path) -> bool:
+    """Whether an MP4 or QuickTime file begins like one but has no moov box."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            offset = 0
+            while offset + 8 <= size:
+                file.seek(offset)
+                header = file.read(16)
+                length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+                if offset == 0 and kind not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+                    return False
+                if kind == b"moov":
+                    return offset + length > size
+                if length == 1 and len(header) == 16:
+                    length = int.from_bytes(header[8:], "big")
+                if length < 8:
+                    return True
+                offset += length
+            return size > 8
+    except OSError:
+        return False
+
+
+def _plain(error: Exception) -> str:
+    """The reason without FFmpeg's number and the path, which the line already names."""
+    return str(getattr(error, "strerror", None) or error).split(":")[0].strip()
