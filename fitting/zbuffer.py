@@ -57,11 +57,11 @@ def rasterize_faces(
 
 def visible_box(points_px: np.ndarray, depth_m: np.ndarray, image_wh: tuple[int, int]) -> Box:
     """The smallest box that holds every pixel centre the vertices can reach, inside the image; maybe empty."""
-    valid = (depth_m > NEAR_M) & np.isfinite(points_px).all(axis=1)
-    if not valid.any():
+    low_x, low_y, high_x, high_y = _extent(*_as_float64(points_px, depth_m))
+    if not low_x <= high_x:
         return 0, 0, 0, 0
-    low, high = points_px[valid].min(axis=0), points_px[valid].max(axis=0)
-    low, high = np.clip(np.floor(low), -1e6, 1e6), np.clip(np.ceil(high), -1e6, 1e6)
+    low = np.clip(np.floor([low_x, low_y]), -1e6, 1e6)
+    high = np.clip(np.ceil([high_x, high_y]), -1e6, 1e6)
     return clip_box((int(low[0]), int(low[1]), int(high[0]), int(high[1])), image_wh)
 
 
@@ -70,6 +70,17 @@ def clip_box(box_px: Box, image_wh: tuple[int, int]) -> Box:
     left, top = max(box_px[0], 0), max(box_px[1], 0)
     right, bottom = min(box_px[2], image_wh[0]), min(box_px[3], image_wh[1])
     return (left, top, right, bottom) if right > left and bottom > top else (0, 0, 0, 0)
+
+
+@njit(cache=True, nogil=True)
+def _extent(points_px, depth_m):
+    low_x, low_y, high_x, high_y = math.inf, math.inf, -math.inf, -math.inf
+    for v in range(len(depth_m)):
+        x, y = points_px[v, 0], points_px[v, 1]
+        if depth_m[v] > NEAR_M and math.isfinite(x) and math.isfinite(y):
+            low_x, high_x = min(low_x, x), max(high_x, x)
+            low_y, high_y = min(low_y, y), max(high_y, y)
+    return low_x, low_y, high_x, high_y
 
 
 def _as_float64(points_px: np.ndarray, depth_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
