@@ -1,1 +1,1 @@
-"""The body that explains what the sensor saw: body model, landmarks, inverse kinematics, keyframes.  numpy and numba."""
+"""The body that explains what the sensor saw: body model, landmarks, inverse kinematics, keyframes."""

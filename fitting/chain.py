@@ -1,0 +1,271 @@
+"""The kinematic chain as the solver sees it: points of the posed body and their derivatives.
+
+J joints, V vertices, L landmarks, P = V + L points, D pose degrees of freedom, C skinning contributions.
+
+A skinned point is  p = sum_c R_j(c) q_c + t_j(c) w_c  with q_c = w_c times the rest position.  A landmark is a weighted
+sum of vertices, so it has the same form with the contributions of its vertices added up per joint: points of both kinds
+run through one code path, exactly.
+
+Rotating joint j by a small world rotation dw moves p by  dw x (m_j - s_j a_j),  where a_j is the joint's place and
+m_j, s_j sum the contributions below j.  The derivative by the axis-angle vector is dw = R_parent J_left(pose_j) dpose_j
+with the left Jacobian of SO(3) (Sola et al. 2018, "A micro Lie theory", eq. 145).
+
+A pose DoF is a component of the axis-angle vector along the joint's own axes (twist, hinge, swing), because that is
+where anatomy has its limits:  pose_j = axes_j x_j.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from fitting.body.model import BodyModel
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A body of fixed shape, ready to be posed.  All arrays float64 or int32."""
+
+    parents: np.ndarray  # (J,)
+    joints_m: np.ndarray  # (J, 3) rest
+    start: np.ndarray  # (P + 1,) contributions of point p are start[p]:start[p + 1]
+    joint: np.ndarray  # (C,)
+    weight: np.ndarray  # (C,)
+    weighted_m: np.ndarray  # (C, 3)
+    num_vertices: int
+    axes: np.ndarray  # (J, 3, 3) columns: twist, hinge, swing
+    free_joint: np.ndarray  # (D,) which joint a pose DoF belongs to
+    free_axis: np.ndarray  # (D,) which of its three axes
+    first_dof: np.ndarray  # (J,) index of the joint's first free DoF, -1 = locked
+    num_dofs: np.ndarray  # (J,)
+
+    @staticmethod
+    def build(body: BodyModel, vertices_m: np.ndarray, joints_m: np.ndarray) -> Chain:
+        """From the shaped rest body: vertices (V, 3), joints (J, 3)."""
+        weights = np.asarray(body.skin_weights, float)  # (V, J)
+        landmarks = np.asarray(body.landmark_weights, float)  # (L, V)
+        vertices = np.asarray(vertices_m, float)
+        landmark_weights = landmarks @ weights
+        landmark_weighted = np.einsum("lv,vj,vx->ljx", landmarks, weights, vertices, optimize=True)
+        all_weights = np.concatenate([weights, landmark_weights])
+        point, joint = np.nonzero(all_weights > 1e-9)
+        weighted = np.empty((len(point), 3))
+        is_vertex = point < len(weights)
+        weighted[is_vertex] = weights[point[is_vertex], joint[is_vertex], None] * vertices[point[is_vertex]]
+        weighted[~is_vertex] = landmark_weighted[point[~is_vertex] - len(weights), joint[~is_vertex]]
+        movable = np.asarray(body.local_upper) - np.asarray(body.local_lower) > 0.02
+        free = np.asarray(body.joint_free, bool).any(1)[:, None] & movable
+        free[0] = False  # the root moves as camera_from_body
+        free_joint, free_axis = np.nonzero(free)
+        num_dofs = free.sum(1)
+        first_dof = np.where(num_dofs > 0, np.concatenate([[0], np.cumsum(num_dofs)[:-1]]), -1)
+        return Chain(
+            parents=np.asarray(body.parents, np.int32),
+            joints_m=np.ascontiguousarray(joints_m, float),
+            start=np.searchsorted(point, np.arange(len(all_weights) + 1)).astype(np.int32),
+            joint=joint.astype(np.int32),
+            weight=all_weights[point, joint],
+            weighted_m=weighted,
+            num_vertices=len(weights),
+            axes=np.ascontiguousarray(body.joint_axes, float),
+            free_joint=free_joint.astype(np.int32),
+            free_axis=free_axis.astype(np.int32),
+            first_dof=first_dof.astype(np.int32),
+            num_dofs=num_dofs.astype(np.int32),
+        )
+
+    @property
+    def num_free(self) -> int:
+        """D; a whole state has D + 6 unknowns, the last six are the root's rotation and translation."""
+        return len(self.free_joint)
+
+    def dofs(self, pose: np.ndarray) -> np.ndarray:
+        """The free DoFs (D,) of a pose (J, 3)."""
+        return np.einsum("jki,jk->ji", self.axes, pose)[self.free_joint, self.free_axis]
+
+    def with_dofs(self, pose: np.ndarray, dofs: np.ndarray) -> np.ndarray:
+        """A pose (J, 3) whose free DoFs are ``dofs`` (D,) and whose locked ones are those of ``pose``."""
+        local = np.einsum("jki,jk->ji", self.axes, pose)
+        local[self.free_joint, self.free_axis] = dofs
+        return np.einsum("jik,jk->ji", self.axes, local)
+
+    def transforms(self, pose: np.ndarray, camera_from_body: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Skinning rotations (J, 3, 3), skinning translations (J, 3) and joint places (J, 3), in the camera's frame."""
+        return _transforms(pose, camera_from_body, self.joints_m, self.parents)
+
+    def points(self, rotations: np.ndarray, translations: np.ndarray) -> np.ndarray:
+        """(P, 3) vertices, then landmarks."""
+        return _points(rotations, translations, self.start, self.joint, self.weight, self.weighted_m)
+
+    def posed(self, pose: np.ndarray, camera_from_body: np.ndarray) -> np.ndarray:
+        """(P, 3) points of a pose, in the camera's frame."""
+        rotations, translations, _ = self.transforms(pose, camera_from_body)
+        return self.points(rotations, translations)
+
+    def jacobian(
+        self, pose: np.ndarray, camera_from_body: np.ndarray, point: np.ndarray, gradient: np.ndarray
+    ) -> np.ndarray:
+        """Rows gradient_r . dp/dx for residuals r that look at one point each.
+
+        point (R,) int32, gradient (R, 3).  Returns (R, D + 6): pose DoFs, root rotation (left-multiplied, about the
+        root joint's place), root translation.
+        """
+        rotations, translations, places = self.transforms(pose, camera_from_body)
+        return _jacobian(
+            pose, rotations, translations, places, self.parents, self.start, self.joint, self.weight, self.weighted_m,
+            self.axes, self.first_dof, self.num_dofs, self.free_axis, point, gradient,
+        )  # fmt: skip
+
+
+@njit(cache=True)
+def rotation_matrix(vector: np.ndarray) -> np.ndarray:
+    """Axis-angle (3,) to rotation (3, 3): Rodrigues' formula."""
+    x, y, z = vector[0], vector[1], vector[2]
+    angle2 = x * x + y * y + z * z
+    angle = np.sqrt(angle2)
+    if angle < 1e-6:
+        a, b = 1.0 - angle2 / 6.0, 0.5 - angle2 / 24.0
+    else:
+        a, b = np.sin(angle) / angle, (1.0 - np.cos(angle)) / angle2
+    out = np.empty((3, 3))
+    out[0, 0] = 1.0 - b * (y * y + z * z)
+    out[1, 1] = 1.0 - b * (x * x + z * z)
+    out[2, 2] = 1.0 - b * (x * x + y * y)
+    out[0, 1], out[1, 0] = b * x * y - a * z, b * x * y + a * z
+    out[0, 2], out[2, 0] = b * x * z + a * y, b * x * z - a * y
+    out[1, 2], out[2, 1] = b * y * z - a * x, b * y * z + a * x
+    return out
+
+
+@njit(cache=True)
+def left_jacobian(vector: np.ndarray) -> np.ndarray:
+    """(3, 3): exp(v + dv) = exp(J dv) exp(v) to first order."""
+    x, y, z = vector[0], vector[1], vector[2]
+    angle2 = x * x + y * y + z * z
+    angle = np.sqrt(angle2)
+    if angle < 1e-4:
+        b, c = 0.5 - angle2 / 24.0, 1.0 / 6.0 - angle2 / 120.0
+    else:
+        b, c = (1.0 - np.cos(angle)) / angle2, (angle - np.sin(angle)) / (angle2 * angle)
+    out = np.empty((3, 3))
+    out[0, 0] = 1.0 - c * (y * y + z * z)
+    out[1, 1] = 1.0 - c * (x * x + z * z)
+    out[2, 2] = 1.0 - c * (x * x + y * y)
+    out[0, 1], out[1, 0] = c * x * y - b * z, c * x * y + b * z
+    out[0, 2], out[2, 0] = c * x * z + b * y, c * x * z - b * y
+    out[1, 2], out[2, 1] = c * y * z - b * x, c * y * z + b * x
+    return out
+
+
+@njit(cache=True)
+def _transforms(pose, camera_from_body, joints_m, parents):  # type: ignore[no-untyped-def]
+    count = len(parents)
+    rotations = np.empty((count, 3, 3))
+    translations = np.empty((count, 3))
+    places = np.empty((count, 3))
+    for j in range(count):
+        local = rotation_matrix(pose[j])
+        parent = parents[j]
+        for r in range(3):
+            if parent < 0:
+                places[j, r] = camera_from_body[r, 3]
+                for c in range(3):
+                    places[j, r] += camera_from_body[r, c] * joints_m[j, c]
+                    rotations[j, r, c] = 0.0
+                    for k in range(3):
+                        rotations[j, r, c] += camera_from_body[r, k] * local[k, c]
+            else:
+                places[j, r] = places[parent, r]
+                for c in range(3):
+                    places[j, r] += rotations[parent, r, c] * (joints_m[j, c] - joints_m[parent, c])
+                    rotations[j, r, c] = 0.0
+                    for k in range(3):
+                        rotations[j, r, c] += rotations[parent, r, k] * local[k, c]
+        for r in range(3):
+            translations[j, r] = places[j, r]
+            for c in range(3):
+                translations[j, r] -= rotations[j, r, c] * joints_m[j, c]
+    return rotations, translations, places
+
+
+@njit(cache=True)
+def _points(rotations, translations, start, joint, weight, weighted_m):  # type: ignore[no-untyped-def]
+    count = len(start) - 1
+    out = np.zeros((count, 3))
+    for p in range(count):
+        for i in range(start[p], start[p + 1]):
+            j = joint[i]
+            for r in range(3):
+                out[p, r] += (
+                    rotations[j, r, 0] * weighted_m[i, 0]
+                    + rotations[j, r, 1] * weighted_m[i, 1]
+                    + rotations[j, r, 2] * weighted_m[i, 2]
+                    + translations[j, r] * weight[i]
+                )
+    return out
+
+
+@njit(cache=True)
+def _jacobian(  # type: ignore[no-untyped-def]
+    pose, rotations, translations, places, parents, start, joint, weight, weighted_m,
+    joint_axes, first_dof, num_dofs, free_axis, point, gradient,
+):  # fmt: skip
+    num_joints = len(parents)
+    total = len(free_axis)
+    # The world axis about which each free DoF turns.
+    axes = np.zeros((total, 3))
+    for j in range(num_joints):
+        if num_dofs[j] == 0:
+            continue
+        jacobian = left_jacobian(pose[j]) @ joint_axes[j]
+        parent = parents[j]
+        for d in range(first_dof[j], first_dof[j] + num_dofs[j]):
+            for r in range(3):
+                for k in range(3):
+                    axes[d, r] += rotations[parent, r, k] * jacobian[k, free_axis[d]]
+    out = np.zeros((len(point), total + 6))
+    moment = np.zeros((num_joints, 3))
+    mass = np.zeros(num_joints)
+    for i in range(len(point)):
+        moment[:] = 0.0
+        mass[:] = 0.0
+        p = point[i]
+        px = py = pz = 0.0
+        for c in range(start[p], start[p + 1]):
+            j = joint[c]
+            x = rotations[j, 0, 0] * weighted_m[c, 0] + rotations[j, 0, 1] * weighted_m[c, 1]
+            x += rotations[j, 0, 2] * weighted_m[c, 2] + translations[j, 0] * weight[c]
+            y = rotations[j, 1, 0] * weighted_m[c, 0] + rotations[j, 1, 1] * weighted_m[c, 1]
+            y += rotations[j, 1, 2] * weighted_m[c, 2] + translations[j, 1] * weight[c]
+            z = rotations[j, 2, 0] * weighted_m[c, 0] + rotations[j, 2, 1] * weighted_m[c, 1]
+            z += rotations[j, 2, 2] * weighted_m[c, 2] + translations[j, 2] * weight[c]
+            px += x
+            py += y
+            pz += z
+            while j > 0:
+                moment[j, 0] += x
+                moment[j, 1] += y
+                moment[j, 2] += z
+                mass[j] += weight[c]
+                j = parents[j]
+        gx, gy, gz = gradient[i, 0], gradient[i, 1], gradient[i, 2]
+        for j in range(1, num_joints):
+            if mass[j] == 0.0 or num_dofs[j] == 0:
+                continue
+            rx = moment[j, 0] - mass[j] * places[j, 0]
+            ry = moment[j, 1] - mass[j] * places[j, 1]
+            rz = moment[j, 2] - mass[j] * places[j, 2]
+            # g . (axis x r) = axis . (r x g)
+            cx, cy, cz = ry * gz - rz * gy, rz * gx - rx * gz, rx * gy - ry * gx
+            for d in range(first_dof[j], first_dof[j] + num_dofs[j]):
+                out[i, d] = axes[d, 0] * cx + axes[d, 1] * cy + axes[d, 2] * cz
+        rx, ry, rz = px - places[0, 0], py - places[0, 1], pz - places[0, 2]
+        out[i, total] = ry * gz - rz * gy
+        out[i, total + 1] = rz * gx - rx * gz
+        out[i, total + 2] = rx * gy - ry * gx
+        out[i, total + 3] = gx
+        out[i, total + 4] = gy
+        out[i, total + 5] = gz
+    return out

@@ -1,0 +1,215 @@
+"""Tracking through a clip: start, warm start, recovery, and a second pass that sees past and future.
+
+N frames.  A frame that cannot be explained is lost and says why; its pose is not made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from capture.matting import Masks
+
+from capture.camera import Camera
+from capture.recording import Recording
+from fitting.body.model import BodyModel
+from fitting.chain import Chain
+from fitting.keypoints import Keypoints
+from fitting.observe import Observation, observe
+from fitting.solve import Prior, Schedule, State, build_rows, normal_equations, render_view, solve_pose
+from fitting.terms import landmark_rows, residuals
+
+FROM_SCRATCH = Schedule(
+    14, landmark_scale=(np.inf, 6.0), world_sigma_m=(0.03, 0.08), use_depth=False, use_outline=False
+)
+FOLLOW = Schedule(4, landmark_scale=(8.0, 4.0), use_depth=False, use_outline=False)
+EVERYTHING = Schedule(8, landmark_scale=(6.0, 3.0))
+REFINE = Schedule(5, landmark_scale=(4.0, 3.0), gate_m=(0.12, 0.08), gate_outline=(0.07, 0.04))
+
+LOST_LANDMARK = 0.10  # median landmark error over the person's height: beyond it the pose is another one
+LOST_IOU = 0.35
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The evidence of a whole recording, frame by frame, under one colour camera."""
+
+    recording: Recording
+    masks: Masks
+    keypoints: Keypoints
+    camera: Camera
+    _cached: object = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # A frame's evidence takes about 0.7 MB; longer clips read it again on the next pass.
+        object.__setattr__(self, "_cached", lru_cache(maxsize=1500)(self._observe))
+
+    def __len__(self) -> int:
+        return len(self.recording)
+
+    def __getitem__(self, index: int) -> Observation | None:
+        """The evidence of one frame, None where nobody was found."""
+        return self._cached(index)  # type: ignore[operator, no-any-return]
+
+    def _observe(self, index: int) -> Observation | None:
+        keypoints = self.keypoints
+        if not keypoints.found[index]:
+            return None
+        return observe(
+            self.camera,
+            self.recording.rig,
+            self.masks[index],
+            self.recording.depth_mm(index),
+            keypoints.points_px[index],
+            keypoints.visibility[index],
+            keypoints.world_m[index],
+        )
+
+    def why_unseen(self, index: int) -> str:
+        """The reason why frame ``index`` has no evidence."""
+        return "no landmarks found" if not self.keypoints.found[index] else "empty mask"
+
+
+def default_prior(body: BodyModel, chain: Chain) -> Prior:
+    """The body's own prior and limits on the chain's DoFs."""
+    pick = chain.free_joint, chain.free_axis
+    return Prior(
+        mean=np.asarray(body.local_prior_mean, float)[pick],
+        weight=1.0 / np.maximum(np.asarray(body.local_prior_std, float)[pick], 0.02),
+        lower=np.asarray(body.local_lower, float)[pick],
+        upper=np.asarray(body.local_upper, float)[pick],
+    )
+
+
+def start_state(chain: Chain, observation: Observation, num_joints: int, prior: Prior) -> State:
+    """Placement from the trunk's directions in the detector's skeleton and the landmarks' size; a pose at ease."""
+    world = observation.world_m
+    left = world[11] - world[12] + world[23] - world[24]
+    up = world[[11, 12]].mean(0) - world[[23, 24]].mean(0)
+    z = up / np.linalg.norm(up)
+    x = left - z * (left @ z)
+    x /= max(np.linalg.norm(x), 1e-6)
+    placed = np.eye(4)
+    placed[:3, :3] = np.stack([x, np.cross(z, x), z], axis=1)
+    pose = chain.with_dofs(np.zeros((num_joints, 3)), prior.mean)
+    landmarks = chain.posed(pose, placed)[chain.num_vertices :]
+    placed[:3, 3] = _translation(observation, landmarks)
+    return State(pose, placed)
+
+
+def _translation(observation: Observation, landmarks_m: np.ndarray) -> np.ndarray:
+    """The shift (3,) that brings landmarks onto their pixels: u (z + tz) = f (x + tx) + c (z + tz), least squares."""
+    camera = observation.camera
+    weight = np.where(np.arange(len(landmarks_m)) > 10, observation.confidence, 0.2 * observation.confidence)
+    seen = np.flatnonzero((weight > 0.1) & np.isfinite(observation.landmarks_px[:, 0]))
+    u = (observation.landmarks_px[seen, 0] - camera.cx_px) / camera.fx_px
+    v = (observation.landmarks_px[seen, 1] - camera.cy_px) / camera.fy_px
+    one, zero = np.ones(len(seen)), np.zeros(len(seen))
+    x, y, z = landmarks_m[seen].T
+    matrix = np.concatenate([np.stack([one, zero, -u], 1), np.stack([zero, one, -v], 1)])
+    right = np.concatenate([u * z - x, v * z - y])
+    w = np.concatenate([weight[seen], weight[seen]])
+    shift = np.linalg.lstsq(matrix * w[:, None], right * w, rcond=None)[0]
+    return shift if shift[2] > 0.3 else np.array([0.0, 0.0, 3.0])
+
+
+def fit_from_scratch(body: BodyModel, chain: Chain, observation: Observation, prior: Prior) -> tuple[State, float]:
+    """Pose of a frame without any history, from its landmarks alone."""
+    start = start_state(chain, observation, body.num_joints, prior)
+    return solve_pose(chain, body.faces, observation, start, prior, FROM_SCRATCH)
+
+
+def track(body: BodyModel, chain: Chain, clip: Clip, prior: Prior, frames: Iterator[int]) -> dict[int, State]:
+    """First pass, in the order of ``frames``: follow the frame before, start anew where that explains more."""
+    from dataclasses import replace
+
+    states: dict[int, State] = {}
+    before: State | None = None
+    for index in frames:
+        observation = clip[index]
+        if observation is None:
+            before = None
+            continue
+        fresh, _ = fit_from_scratch(body, chain, observation, prior)
+        start, neighbour = fresh, None
+        if before is not None:
+            with_history = replace(prior, neighbour=before)
+            followed, _ = solve_pose(chain, body.faces, observation, before, with_history, FOLLOW)
+            # Same landmarks, no smoothness: history wins unless it is clearly the worse explanation.
+            if _landmark_energy(body, chain, observation, followed, prior) < 1.25 * _landmark_energy(
+                body, chain, observation, fresh, prior
+            ):
+                start, neighbour = followed, before
+        state, _ = solve_pose(chain, body.faces, observation, start, replace(prior, neighbour=neighbour), EVERYTHING)
+        states[index] = state
+        before = state if landmark_error(chain, observation, state) < LOST_LANDMARK else None
+    return states
+
+
+def refine(body: BodyModel, chain: Chain, clip: Clip, prior: Prior, states: dict[int, State]) -> dict[int, State]:
+    """Second pass: every frame again, pulled towards the mean of both neighbours of the first pass."""
+    from dataclasses import replace
+
+    refined: dict[int, State] = {}
+    for index, state in states.items():
+        observation = clip[index]
+        assert observation is not None
+        sides = [states[k] for k in (index - 1, index + 1) if k in states]
+        middle = mean_state(sides) if len(sides) == 2 else (sides[0] if sides else None)
+        tight = replace(prior, neighbour=middle, pose_sigma_rad=0.08, place_sigma_m=0.03, turn_sigma_rad=0.08)
+        refined[index], _ = solve_pose(chain, body.faces, observation, state, tight, REFINE)
+    return refined
+
+
+def mean_state(states: list[State]) -> State:
+    """Mean pose and placement of neighbouring states."""
+    from scipy.spatial.transform import Rotation
+
+    placed = np.mean([s.camera_from_body for s in states], axis=0)
+    placed[:3, :3] = Rotation.from_matrix([s.camera_from_body[:3, :3] for s in states]).mean().as_matrix()
+    return State(np.mean([s.pose for s in states], axis=0), placed)
+
+
+def landmark_error(chain: Chain, observation: Observation, state: State) -> float:
+    """Median distance of the confident landmarks, over the person's height."""
+    return float(np.median(landmark_errors_px(chain, observation, state)) / observation.height_px)
+
+
+def landmark_errors_px(chain: Chain, observation: Observation, state: State) -> np.ndarray:
+    """Distances of the confident landmarks of trunk and limbs, grid pixels."""
+    rows = landmark_rows(observation, chain.num_vertices, np.inf)
+    points_m = chain.posed(state.pose, state.camera_from_body)
+    r, _ = residuals(rows, points_m, observation)
+    distance = np.linalg.norm((r / rows.weight).reshape(-1, 2), axis=1)
+    body_landmark = rows.point[::2] - chain.num_vertices > 10
+    return distance[body_landmark] if body_landmark.any() else np.array([np.inf])
+
+
+def silhouette_iou(chain: Chain, body: BodyModel, observation: Observation, state: State) -> float:
+    """Overlap of the rendered body and the mask, where the picture reaches."""
+    vertices_m = chain.posed(state.pose, state.camera_from_body)[: chain.num_vertices]
+    model = render_view(observation, vertices_m, body.faces).mask & observation.inside
+    seen = (observation.mask > 0.5) & observation.inside
+    return float((model & seen).sum() / max((model | seen).sum(), 1))
+
+
+def depth_residual_mm(chain: Chain, body: BodyModel, observation: Observation, state: State) -> float:
+    """Median distance of the visible surface along the seen normal, millimetres; NaN without depth."""
+    if observation.surface_m is None:
+        return float("nan")
+    from fitting.terms import depth_rows
+
+    points_m = chain.posed(state.pose, state.camera_from_body)
+    view = render_view(observation, points_m[: chain.num_vertices], body.faces)
+    rows = depth_rows(observation, points_m, view.normals, view.visible, 0.25)
+    if len(rows.point) == 0:
+        return float("nan")
+    r, _ = residuals(rows, points_m, observation)
+    return float(np.median(np.abs(r / rows.weight)) * 1e3)
+
+
+def _landmark_energy(body: BodyModel, chain: Chain, observation: Observation, state: State, prior: Prior) -> float:
+    rows = build_rows(chain, body.faces, observation, state, FROM_SCRATCH, 1.0)
+    return normal_equations(chain, observation, state, prior, rows)[2]

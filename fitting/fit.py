@@ -1,0 +1,295 @@
+"""Stage 03: the body in every frame.  Shape once, pose per frame.
+
+In: 01_recording, 02_masks.  Out, in 03_fit:
+
+    fit.npz         the arrays of BodyFit by these names
+    fit.json        colour camera to believe, notes, per-clip figures
+    body.npz        the body model that was fitted
+    keypoints.npz   the landmarks that were used
+    overlay.mp4, overlay/000000.jpg   the fit over the pictures
+
+N frames, J joints, V vertices, S shape coefficients.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from capture.matting import Masks
+
+from capture.camera import Camera
+from capture.errors import UserError
+from capture.progress import progress
+from capture.recording import Recording, encode_jpeg, write_atomically
+from capture.video import VideoWriter
+from fitting.body.model import BodyModel
+from fitting.chain import Chain
+from fitting.clip import (
+    LOST_IOU,
+    LOST_LANDMARK,
+    Clip,
+    default_prior,
+    depth_residual_mm,
+    landmark_errors_px,
+    refine,
+    silhouette_iou,
+    track,
+)
+from fitting.keypoints import Keypoints, detect
+from fitting.offsets import solve_offsets
+from fitting.overlay import draw_overlay
+from fitting.shape import body_height_m, chain_of, estimate_focal, solve_shape, spread_frames
+from fitting.solve import State
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of stage 03."""
+
+    body: str = "default"  # or a BodyModel .npz, or an SMPL / SMPL-X file of your own
+    shape_frames: int = 14  # shape needs variety, not numbers: beyond a dozen it does not move
+    shape_rounds: int = 5
+    height_m: float = 0.0  # body height when you know it; 0 = from depth, or the mean adult
+    vertex_offsets: bool = True  # clothes and hair as a static displacement; off = the bare body
+    offset_rounds: int = 2
+    overlay_frames: int = 12  # stills for the report
+
+
+@dataclass(frozen=True)
+class BodyFit:
+    """The body in every frame; NaN where lost."""
+
+    shape: np.ndarray  # (S,)
+    pose: np.ndarray  # (N, J, 3) axis-angle
+    camera_from_body: np.ndarray  # (N, 4, 4)
+    joints_color_m: np.ndarray  # (N, J, 3)
+    joint_names: tuple[str, ...]
+    vertex_offsets_m: np.ndarray  # (V,) along the rest normals
+    residual_mm: np.ndarray  # (N,) median depth distance, NaN without depth
+    keypoint_px: np.ndarray  # (N,) median landmark error, colour pixels
+    silhouette_iou: np.ndarray  # (N,)
+    tracked: np.ndarray  # (N,) bool
+    reason: tuple[str, ...]  # (N,) why a frame is lost, "" for tracked ones
+    body: BodyModel
+    camera: Camera
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.pose)
+
+    def vertices_color_m(self, index: int) -> np.ndarray:
+        """(V, 3) posed vertices of one frame in the colour camera's frame; NaN where lost."""
+        vertices_m, _ = self.body.posed(
+            self.shape, self.pose[index], self.camera_from_body[index], self.vertex_offsets_m
+        )
+        return vertices_m
+
+    def save(self, folder: Path) -> None:
+        """Write fit.npz, body.npz and, last, fit.json."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            shape=self.shape,
+            pose=self.pose,
+            camera_from_body=self.camera_from_body,
+            joints_color_m=self.joints_color_m,
+            joint_names=np.array(self.joint_names),
+            vertex_offsets_m=self.vertex_offsets_m,
+            residual_mm=self.residual_mm,
+            keypoint_px=self.keypoint_px,
+            silhouette_iou=self.silhouette_iou,
+            tracked=self.tracked,
+            reason=np.array(self.reason, dtype=np.str_),
+        )
+        write_atomically(folder / "fit.npz", buffer.getvalue())
+        self.body.save(folder / "body.npz")
+        fields = {"camera": self.camera.to_json(), "notes": list(self.notes)}
+        write_atomically(folder / "fit.json", json.dumps(fields, indent=1).encode())
+
+    @staticmethod
+    def load(folder: Path) -> BodyFit:
+        """Open a fit.  Raises UserError when the folder holds none."""
+        try:
+            fields = json.loads((folder / "fit.json").read_text())
+            with np.load(folder / "fit.npz", allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder}: no readable fit ({error}); run the fit stage again") from None
+        for name in ("joint_names", "reason"):
+            arrays[name] = tuple(str(text) for text in arrays[name])
+        return BodyFit(
+            **arrays,
+            body=BodyModel.load(folder / "body.npz"),
+            camera=Camera.from_json(fields["camera"]),
+            notes=tuple(fields["notes"]),
+        )
+
+
+def fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path) -> None:
+    """Track the body through a recording.
+
+    Raises UserError when no frame can be tracked at all.
+    """
+    recording, masks = Recording.load(recording_dir), Masks.load(masks_dir)
+    body = load_body(config.body)
+    keypoints = _keypoints(out_dir, recording)
+    if not keypoints.found.any():
+        raise UserError(
+            f"{recording.source}: nobody was recognised in any of {len(recording)} frames; film a whole person"
+        )
+    notes: list[str] = []
+    clip = Clip(recording, masks, keypoints, recording.rig.color)
+    clip = _with_focal(body, clip, notes)
+    shape = _solve_shape(config, body, clip, notes)
+
+    chain = chain_of(body, shape)
+    prior = default_prior(body, chain)
+    states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking", len(clip)))
+    offsets_m = np.zeros(len(body.template_m))
+    if config.vertex_offsets:
+        for _ in progress(range(config.offset_rounds), "clothes"):
+            offsets_m = solve_offsets(body, chain, clip, _good(chain, clip, states), offsets_m)
+            chain = chain_of(body, shape, offsets_m)
+            states = refine(body, chain, clip, prior, states)
+        notes.append(f"clothes and hair: vertex offsets up to {1e3 * np.abs(offsets_m).max():.0f} mm")
+    else:
+        states = refine(body, chain, clip, prior, states)
+
+    result = _collect(body, chain, clip, states, shape, offsets_m, notes)
+    if not result.tracked.any():
+        raise UserError(
+            f"{recording.source}: the body could not be tracked in any of {len(recording)} frames "
+            f"({result.reason[0]}); film one whole person, facing the camera at first"
+        )
+    for note in notes:
+        log.info("%s", note)
+    write_overlays(config, out_dir, recording, keypoints, result)
+    result.save(out_dir)
+
+
+def load_body(name: str) -> BodyModel:
+    """The shipped body, a saved BodyModel, or an SMPL / SMPL-X file of the user's."""
+    if name == "default":
+        return BodyModel.default()
+    path = Path(name)
+    if not path.exists():
+        raise UserError(f"fit.body = {name}: no such file; use 'default' or the path of a body model")
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            is_ours = "template_m" in file.files
+        if is_ours:
+            return BodyModel.load(path)
+    from fitting.body.smpl import load_smpl
+
+    return load_smpl(path)
+
+
+def write_overlays(
+    config: FitConfig, out_dir: Path, recording: Recording, keypoints: Keypoints, fitted: BodyFit
+) -> None:
+    """overlay.mp4 of all frames and a few stills."""
+    (out_dir / "overlay").mkdir(exist_ok=True)
+    stills = set(np.linspace(0, len(fitted) - 1, min(config.overlay_frames, len(fitted))).round().astype(int).tolist())
+    with VideoWriter(out_dir / "overlay.mp4", recording.frames_per_second, crf=23) as video:
+        for i in progress(range(len(fitted)), "overlay"):
+            color = recording.color(i)
+            vertices_m = fitted.vertices_color_m(i) if fitted.tracked[i] else None
+            caption = f"{i}  " + (f"IoU {fitted.silhouette_iou[i]:.2f}" if fitted.tracked[i] else fitted.reason[i])
+            landmarks = keypoints.points_px[i]
+            video.add(draw_overlay(color, fitted.camera, fitted.body, vertices_m, landmarks, caption))
+            if i in stills:
+                still = draw_overlay(color, fitted.camera, fitted.body, vertices_m, landmarks, caption, 900)
+                write_atomically(out_dir / "overlay" / f"{i:06d}.jpg", encode_jpeg(still, 88))
+
+
+def _keypoints(out_dir: Path, recording: Recording) -> Keypoints:
+    path = out_dir / "keypoints.npz"
+    if path.exists():  # left by an interrupted run of the same identity
+        return Keypoints.load(path)
+    keypoints = detect((recording.color(i) for i in range(len(recording))), len(recording))
+    keypoints.save(path)
+    return keypoints
+
+
+def _with_focal(body: BodyModel, clip: Clip, notes: list[str]) -> Clip:
+    if clip.recording.focal_is_known:
+        return clip
+    camera, note = estimate_focal(body, clip, spread_frames(clip, 8))
+    notes.append(note)
+    return Clip(clip.recording, clip.masks, clip.keypoints, camera)
+
+
+def _solve_shape(config: FitConfig, body: BodyModel, clip: Clip, notes: list[str]) -> np.ndarray:
+    frames = spread_frames(clip, config.shape_frames)
+    shape, _ = solve_shape(body, clip, frames, config.height_m or None, config.shape_rounds)
+    source = "as given" if config.height_m else ("from depth" if any(clip.recording.has_depth) else "assumed adult")
+    notes.append(f"body height {body_height_m(body, shape):.3f} m ({source})")
+    return shape
+
+
+def _good(chain: Chain, clip: Clip, states: dict[int, State]) -> dict[int, State]:
+    """The states whose landmarks are explained: a wrong pose must not dent the body."""
+    good = {}
+    for i, state in states.items():
+        observation = clip[i]
+        assert observation is not None
+        if np.median(landmark_errors_px(chain, observation, state)) < 0.05 * observation.height_px:
+            good[i] = state
+    return good
+
+
+def _collect(
+    body: BodyModel,
+    chain: Chain,
+    clip: Clip,
+    states: dict[int, State],
+    shape: np.ndarray,
+    offsets_m: np.ndarray,
+    notes: list[str],
+) -> BodyFit:
+    count, joints = len(clip), body.num_joints
+    pose = np.full((count, joints, 3), np.nan)
+    placed = np.full((count, 4, 4), np.nan)
+    joints_m = np.full((count, joints, 3), np.nan)
+    residual, keypoint, iou = (np.full(count, np.nan) for _ in range(3))
+    reason = ["" for _ in range(count)]
+    for i in range(count):
+        state, observation = states.get(i), clip[i]
+        if state is None or observation is None:
+            reason[i] = clip.why_unseen(i)
+            continue
+        # Colour pixels per grid cell: errors are reported in the user's pixels.
+        to_color = clip.camera.fx_px / observation.camera.fx_px
+        keypoint[i] = np.median(landmark_errors_px(chain, observation, state)) * to_color
+        iou[i] = silhouette_iou(chain, body, observation, state)
+        residual[i] = depth_residual_mm(chain, body, observation, state)
+        if keypoint[i] > LOST_LANDMARK * observation.height_px * to_color:
+            reason[i] = f"landmarks {keypoint[i]:.0f} px off"
+        elif iou[i] < LOST_IOU:
+            reason[i] = f"silhouette overlap only {iou[i]:.2f}"
+        else:
+            pose[i], placed[i] = state.pose, state.camera_from_body
+            joints_m[i] = chain.transforms(state.pose, state.camera_from_body)[2]
+    return BodyFit(
+        shape=shape,
+        pose=pose,
+        camera_from_body=placed,
+        joints_color_m=joints_m,
+        joint_names=body.joint_names,
+        vertex_offsets_m=offsets_m,
+        residual_mm=residual,
+        keypoint_px=keypoint,
+        silhouette_iou=iou,
+        tracked=np.array([not r for r in reason]),
+        reason=tuple(reason),
+        body=body,
+        camera=clip.camera,
+        notes=tuple(notes),
+    )

@@ -1,0 +1,130 @@
+"""2-D and 3-D body landmarks per frame, from MediaPipe Pose.
+
+N frames, 33 landmarks in MediaPipe's order.  The left/right labels that come out are consistent over the clip:
+``resolve_sides`` runs the Viterbi algorithm over "as detected" and "sides swapped".
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from capture.progress import progress
+from capture.recording import write_atomically
+
+LANDMARK_NAMES = (
+    "nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye", "right_eye_outer",
+    "left_ear", "right_ear", "mouth_left", "mouth_right", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_pinky", "right_pinky", "left_index", "right_index",
+    "left_thumb", "right_thumb", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+    "left_heel", "right_heel", "left_foot_index", "right_foot_index",
+)  # fmt: skip
+NUM_LANDMARKS = len(LANDMARK_NAMES)
+_TRUNK = [LANDMARK_NAMES.index(n) for n in ("left_shoulder", "right_shoulder", "left_hip", "right_hip")]
+
+
+def _mirror_order() -> np.ndarray:
+    swap = {"left": "right", "right": "left"}
+    mirrored = ["_".join(swap.get(word, word) for word in name.split("_")) for name in LANDMARK_NAMES]
+    return np.array([LANDMARK_NAMES.index(name) for name in mirrored])
+
+
+MIRROR = _mirror_order()  # landmark i of the swapped labelling is landmark MIRROR[i] of the detected one
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """Landmarks of a clip; NaN in frames where nobody was found."""
+
+    points_px: np.ndarray  # (N, 33, 2) colour pixels, centres at +0.5
+    visibility: np.ndarray  # (N, 33) in [0, 1]
+    world_m: np.ndarray  # (N, 33, 3) metres, origin between the hips, axes of the colour camera
+    swapped: np.ndarray  # (N,) bool: the sides were exchanged against the detector's word
+
+    @property
+    def found(self) -> np.ndarray:
+        """(N,) bool."""
+        return np.isfinite(self.points_px[:, 0, 0])
+
+    def save(self, path: Path) -> None:
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer, points_px=self.points_px, visibility=self.visibility, world_m=self.world_m, swapped=self.swapped
+        )
+        write_atomically(path, buffer.getvalue())
+
+    @staticmethod
+    def load(path: Path) -> Keypoints:
+        with np.load(path, allow_pickle=False) as file:
+            return Keypoints(file["points_px"], file["visibility"], file["world_m"], file["swapped"])
+
+
+def detect(images: Iterable[np.ndarray], count: int) -> Keypoints:
+    """Run MediaPipe Pose over (H, W, 3) uint8 RGB images of one clip, in order (it tracks from frame to frame)."""
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    import mediapipe as mp
+
+    points_px = np.full((count, NUM_LANDMARKS, 2), np.nan)
+    visibility = np.zeros((count, NUM_LANDMARKS))
+    world_m = np.full((count, NUM_LANDMARKS, 3), np.nan)
+    # model_complexity 1 is the one whose weights are in the wheel.
+    with mp.solutions.pose.Pose(model_complexity=1, smooth_landmarks=False, min_detection_confidence=0.3) as pose:
+        for i, image in enumerate(progress(images, "landmarks", count)):
+            result = pose.process(image)
+            if not result.pose_landmarks:
+                continue
+            height, width = image.shape[:2]
+            for k, point in enumerate(result.pose_landmarks.landmark):
+                points_px[i, k] = point.x * width, point.y * height
+                visibility[i, k] = point.visibility
+            for k, point in enumerate(result.pose_world_landmarks.landmark):
+                world_m[i, k] = point.x, point.y, point.z
+    return resolve_sides(Keypoints(points_px, visibility, world_m, np.zeros(count, bool)))
+
+
+def resolve_sides(keypoints: Keypoints, swap_cost: float = 0.04) -> Keypoints:
+    """Exchange left and right where that makes the clip move less.
+
+    Two states per frame, as detected and swapped; a transition costs the mean 3-D landmark displacement (metres,
+    capped) between neighbouring frames, a swapped frame costs ``swap_cost`` metres more: the detector is right until
+    shown wrong.  Solved exactly by the Viterbi algorithm.
+    """
+    frames = np.flatnonzero(keypoints.found)
+    if len(frames) < 2:
+        return keypoints
+    trunk_and_limbs = np.arange(11, NUM_LANDMARKS)
+    states = np.stack([keypoints.world_m[frames], _mirrored(keypoints.world_m[frames])])[:, :, trunk_and_limbs]
+    unary = np.array([0.0, swap_cost])
+    cost = unary.copy()
+    came_from = np.zeros((len(frames), 2), int)
+    for i in range(1, len(frames)):
+        step_m = np.linalg.norm(states[:, None, i] - states[None, :, i - 1], axis=-1)  # (to, from, landmark)
+        # After a gap the pose may be anywhere: the transition says less.
+        transition = np.minimum(step_m, 0.4).mean(-1) / (frames[i] - frames[i - 1])
+        total = transition + cost[None, :]
+        came_from[i] = total.argmin(1)
+        cost = total.min(1) + unary
+    state = np.zeros(len(frames), int)
+    state[-1] = int(cost.argmin())
+    for i in range(len(frames) - 1, 0, -1):
+        state[i - 1] = came_from[i, state[i]]
+    swapped = keypoints.swapped.copy()
+    swapped[frames] ^= state.astype(bool)
+    turn = np.zeros(len(swapped), bool)
+    turn[frames] = state.astype(bool)
+    pick = turn[:, None]
+    return Keypoints(
+        points_px=np.where(pick[..., None], _mirrored(keypoints.points_px), keypoints.points_px),
+        visibility=np.where(pick, keypoints.visibility[:, MIRROR], keypoints.visibility),
+        world_m=np.where(pick[..., None], _mirrored(keypoints.world_m), keypoints.world_m),
+        swapped=swapped,
+    )
+
+
+def _mirrored(points: np.ndarray) -> np.ndarray:
+    return points[:, MIRROR]

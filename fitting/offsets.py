@@ -1,0 +1,77 @@
+"""Static vertex offsets: clothes and hair as a bounded, smooth displacement of the rest surface along its normals.
+
+V vertices.  With poses and associations fixed, a row's residual is linear in its vertex's offset, r + (g . n) d, so the
+whole clip gives one sparse least-squares problem:
+
+    sum_rows irls (r + (g . n) (d - d_now))^2 / N  +  stiffness |L d|^2  +  shrink |d|^2,     L the mesh Laplacian.
+
+A static offset can only be the part of the clothing that stays put; folds and swing are the renderer's business.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import spsolve
+
+from fitting.body.model import BodyModel
+from fitting.chain import Chain
+from fitting.clip import Clip
+from fitting.solve import Schedule, State, render_view
+from fitting.terms import depth_rows, outline_rows, residuals, robust_energy
+
+MAX_OFFSET_M = 0.10  # a loose jacket; more is a cape, and the mesh would fold
+MIN_OFFSET_M = -0.03  # the body under the clothes may be thinner than its shape says, a little
+STIFFNESS, SHRINK = 25.0, 0.02  # relative to one measurement of 12 mm sigma per frame
+RIGID_REGIONS = ("hands",)  # fingers are finer than the evidence
+MATCH = Schedule(1, gate_m=(0.12, 0.12), gate_outline=(0.10, 0.10))
+
+
+def solve_offsets(
+    body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], offsets_m: np.ndarray
+) -> np.ndarray:
+    """Offsets (V,) in metres that explain outline and depth of all ``states`` better than ``offsets_m``."""
+    count = len(body.template_m)
+    diagonal, right = np.zeros(count), np.zeros(count)
+    for index, state in states.items():
+        observation = clip[index]
+        assert observation is not None
+        points_m = chain.posed(state.pose, state.camera_from_body)
+        view = render_view(observation, points_m[:count], body.faces)
+        gate = MATCH.gate_outline[1]
+        parts = [outline_rows(observation, view.outline, view.outline_vertex, points_m, gate)]
+        if observation.surface_m is not None:
+            parts.append(depth_rows(observation, points_m, view.normals, view.visible, MATCH.gate_m[1]))
+        for rows in parts:
+            r, by_point = residuals(rows, points_m, observation)
+            _, irls = robust_energy(r, rows.scale)
+            by_offset = (by_point * view.normals[rows.point]).sum(1)
+            # Rows that slide along the surface say nothing about its height.
+            weight = irls * (np.abs(by_offset) > 0.5 * np.linalg.norm(by_point, axis=1))
+            np.add.at(diagonal, rows.point, weight * by_offset**2)
+            np.add.at(right, rows.point, weight * by_offset * (by_offset * offsets_m[rows.point] - r))
+    unit = 1.0 / (max(len(states), 1) * 0.012**2)  # one measurement per frame of 12 mm sigma counts as this much
+    laplacian = mesh_laplacian(body)
+    smooth = STIFFNESS * unit * len(states) * 0.01 * (laplacian.T @ laplacian)
+    shrink = np.full(count, SHRINK * unit * len(states) * 0.01)
+    shrink[rigid_vertices(body)] *= 1e4
+    solution = spsolve((sparse.diags(diagonal + shrink) + smooth).tocsc(), right)
+    return np.clip(solution, MIN_OFFSET_M, MAX_OFFSET_M)
+
+
+def mesh_laplacian(body: BodyModel) -> sparse.csr_matrix:
+    """(V, V) uniform Laplacian: a vertex minus the mean of its neighbours."""
+    faces = body.faces
+    i = np.concatenate([faces[:, [0, 1, 2]].ravel(), faces[:, [1, 2, 0]].ravel()])
+    j = np.concatenate([faces[:, [1, 2, 0]].ravel(), faces[:, [0, 1, 2]].ravel()])
+    count = len(body.template_m)
+    adjacency = sparse.csr_matrix((np.ones(len(i)), (i, j)), (count, count))
+    adjacency.data[:] = 1.0
+    degree = np.maximum(np.asarray(adjacency.sum(1)).ravel(), 1)
+    return sparse.csr_matrix(sparse.identity(count) - sparse.diags(1 / degree) @ adjacency)
+
+
+def rigid_vertices(body: BodyModel) -> np.ndarray:
+    """Vertices of the regions that carry no offsets."""
+    regions = [i for i, name in enumerate(body.region_names) if name in RIGID_REGIONS]
+    return np.unique(body.faces[np.isin(body.face_region, regions)])

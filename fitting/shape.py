@@ -1,0 +1,166 @@
+"""Shape and focal length: solved once, jointly with the poses of a spread of frames, then fixed.
+
+S shape coefficients, D pose DoFs, K frames.  The joint Gauss-Newton system is block-arrow: poses are eliminated frame
+by frame with the Schur complement, so K frames cost K small solves.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from capture.camera import Camera
+from capture.progress import progress
+from fitting.body.model import BodyModel
+from fitting.chain import Chain
+from fitting.clip import EVERYTHING, Clip, default_prior, fit_from_scratch, landmark_error
+from fitting.solve import Prior, State, advance, build_rows, normal_equations, solve_pose
+from fitting.terms import residuals, robust_energy
+
+log = logging.getLogger(__name__)
+
+FOCALS = (0.7, 0.85, 1.0, 1.2, 1.5, 1.9)  # of the longer image side: from a wide phone lens to a short telephoto
+USUAL_FOCAL, FOCAL_LOG_STD = 1.0, 0.35
+HEIGHT_STD_M = 0.07  # of adults of one sex, about; what is assumed when nothing measures metres
+
+
+def chain_of(body: BodyModel, shape: np.ndarray, offsets_m: np.ndarray | None = None) -> Chain:
+    """The chain of a shaped body."""
+    return Chain.build(body, *body.shaped(shape, offsets_m))
+
+
+def body_height_m(body: BodyModel, shape: np.ndarray) -> float:
+    """Sole to crown of the rest pose, metres."""
+    vertices_m, _ = body.shaped(shape)
+    return float(np.ptp(vertices_m[:, 2]))
+
+
+def spread_frames(clip: Clip, count: int) -> list[int]:
+    """Frames evenly spread over the clip, each the most confidently detected of its span."""
+    confidence = np.where(clip.keypoints.found, clip.keypoints.visibility[:, 11:].mean(1), -1)
+    spans = np.array_split(np.arange(len(clip)), min(count, len(clip)))
+    best = [int(span[confidence[span].argmax()]) for span in spans]
+    return [i for i in best if confidence[i] > 0 and clip[i] is not None]
+
+
+def solve_shape(
+    body: BodyModel, clip: Clip, frames: list[int], height_m: float | None, rounds: int
+) -> tuple[np.ndarray, float]:
+    """Shape (S,) from the frames ``frames``, and the mean energy per frame that it leaves.
+
+    ``height_m`` pins the body height; None leaves it to depth, or without depth to the mean adult.
+    """
+    shape = np.zeros(body.num_shape)
+    chain = chain_of(body, shape)
+    prior = default_prior(body, chain)
+    states: dict[int, State] = {}
+    for i in progress(frames, "shape: poses"):
+        observation = clip[i]
+        assert observation is not None
+        state, _ = fit_from_scratch(body, chain, observation, prior)
+        state, _ = solve_pose(chain, body.faces, observation, state, prior, EVERYTHING)
+        if landmark_error(chain, observation, state) < 0.06:
+            states[i] = state
+    if not states:
+        log.warning("no frame is clear enough to measure the body; the mean adult is used")
+        return shape, float("inf")
+    energy = 0.0
+    for _ in range(rounds):
+        shape, states, energy = _joint_step(body, clip, shape, states, height_m)
+    return shape, energy / len(states)
+
+
+def _joint_step(
+    body: BodyModel, clip: Clip, shape: np.ndarray, states: dict[int, State], height_m: float | None
+) -> tuple[np.ndarray, dict[int, State], float]:
+    """One Gauss-Newton step on shape and all poses: (S - sum H_sp H_pp^-1 H_ps) ds = -(g_s - sum H_sp H_pp^-1 g_p)."""
+    chain = chain_of(body, shape)
+    prior = default_prior(body, chain)
+    count = body.num_shape
+    varied = [chain_of(body, shape + step) for step in np.eye(count)]
+    matrix, gradient, energy = _shape_prior(body, shape, height_m, any(clip.recording.has_depth))
+    eliminated: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for i, state in states.items():
+        observation = clip[i]
+        assert observation is not None
+        rows = build_rows(chain, body.faces, observation, state, EVERYTHING, 0.7)
+        h_pp, g_p, frame_energy = normal_equations(chain, observation, state, prior, rows)
+        energy += frame_energy
+        points_m = chain.posed(state.pose, state.camera_from_body)
+        # Posed points are affine in the shape: differences are exact derivatives.
+        by_shape = np.stack([c.posed(state.pose, state.camera_from_body) - points_m for c in varied])  # (S, P, 3)
+        r, by_point = residuals(rows, points_m, observation)
+        _, irls = robust_energy(r, rows.scale)
+        j_s = np.einsum("srx,rx->rs", by_shape[:, rows.point], by_point)
+        j_p = chain.jacobian(state.pose, state.camera_from_body, rows.point, by_point)
+        h_sp = (j_s * irls[:, None]).T @ j_p
+        solved = np.linalg.solve(h_pp + np.diag(1e-3 * np.diag(h_pp) + 1e-9), np.column_stack([h_sp.T, g_p]))
+        matrix += (j_s * irls[:, None]).T @ j_s - h_sp @ solved[:, :count]
+        gradient += (j_s * irls[:, None]).T @ r - h_sp @ solved[:, count]
+        eliminated[i] = solved[:, :count], solved[:, count]
+    step = -np.linalg.solve(matrix, gradient)
+    step *= min(1.0, 1.0 / max(np.abs(step).max(), 1e-9))  # associations change: no more than one sigma at a time
+    shape = np.clip(shape + step, -3, 3)
+    chain = chain_of(body, shape)
+    moved = {}
+    for i, state in states.items():
+        observation = clip[i]
+        assert observation is not None
+        by_step, alone = eliminated[i]
+        candidate = advance(state, -(alone + by_step @ step), chain)
+        moved[i], _ = solve_pose(chain, body.faces, observation, candidate, prior, replace(EVERYTHING, iterations=3))
+    return shape, moved, energy
+
+
+def _shape_prior(
+    body: BodyModel, shape: np.ndarray, height_m: float | None, has_depth: bool
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """|shape|^2 + ((height - wanted) / sigma)^2 with the height's exact derivative."""
+    matrix, gradient, energy = np.eye(body.num_shape), shape.copy(), float(shape @ shape)
+    if height_m is None and has_depth:
+        return matrix, gradient, energy
+    wanted, sigma = (height_m, 0.003) if height_m is not None else (body_height_m(body, 0 * shape), HEIGHT_STD_M)
+    miss = body_height_m(body, shape) - wanted
+    slope = np.array([body_height_m(body, shape + s) - body_height_m(body, shape) for s in np.eye(len(shape))])
+    return (
+        matrix + np.outer(slope, slope) / sigma**2,
+        gradient + slope * miss / sigma**2,
+        energy + (miss / sigma) ** 2,
+    )
+
+
+def estimate_focal(body: BodyModel, clip: Clip, frames: list[int]) -> tuple[Camera, str]:
+    """The colour camera with the focal length under which a few frames are explained best.
+
+    Perspective says little about a person who fills a quarter of the view, so the usual lens is a prior.
+    Returns the camera and a line for the log.
+    """
+    long_side = max(clip.camera.image_wh)
+    chain = chain_of(body, np.zeros(body.num_shape))
+    prior = default_prior(body, chain)
+    best_energy, best = np.inf, USUAL_FOCAL
+    energies = []
+    for ratio in FOCALS:
+        tried = replace(clip, camera=clip.camera.with_focal(ratio * long_side))
+        energy = len(frames) * 0.5 * (np.log(ratio / USUAL_FOCAL) / FOCAL_LOG_STD) ** 2
+        for i in frames:
+            energy += _frame_energy(body, chain, tried, i, prior)
+        energies.append(energy)
+        if energy < best_energy:
+            best_energy, best = energy, ratio
+    camera = clip.camera.with_focal(best * long_side)
+    table = ", ".join(f"{r:g}: {e / max(len(frames), 1):.1f}" for r, e in zip(FOCALS, energies, strict=True))
+    return camera, (
+        f"focal length estimated as {camera.fx_px:.0f} px, {best:g} of the longer side "
+        f"(energy per frame by ratio: {table}); set recording.focal_px when you know it"
+    )
+
+
+def _frame_energy(body: BodyModel, chain: Chain, clip: Clip, index: int, prior: Prior) -> float:
+    observation = clip[index]
+    if observation is None:
+        return 0.0
+    state, _ = fit_from_scratch(body, chain, observation, prior)
+    return solve_pose(chain, body.faces, observation, state, prior, replace(EVERYTHING, iterations=5))[1]

@@ -1,0 +1,218 @@
+"""Levenberg-Marquardt inverse kinematics of one frame.
+
+D pose degrees of freedom and six of placement; R residual rows; J joints.  The energy is one visible sum: data rows
+(``terms``), pose prior with joint limits, smoothness to the neighbouring frame.  A step that raises it is never taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from fitting.body.model import vertex_normals
+from fitting.chain import Chain, rotation_matrix
+from fitting.observe import Observation, Outline, outline_of
+from fitting.terms import Rows, depth_rows, landmark_rows, outline_rows, residuals, robust_energy, world_rows
+from fitting.zbuffer import rasterize_faces
+
+LIMIT_SIGMA_RAD = 0.05
+
+
+@dataclass(frozen=True)
+class State:
+    """A pose: axis-angle per joint (J, 3), placement camera_from_body (4, 4)."""
+
+    pose: np.ndarray
+    camera_from_body: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Quadratic pull of the pose DoFs and the placement; zero weights switch a pull off."""
+
+    mean: np.ndarray  # (D,) rad
+    weight: np.ndarray  # (D,) 1 / rad
+    lower: np.ndarray  # (D,) joint limits, rad
+    upper: np.ndarray  # (D,)
+    neighbour: State | None = None  # the pose of the frame before, or the mean of both neighbours
+    pose_sigma_rad: float = 0.15
+    place_sigma_m: float = 0.1
+    turn_sigma_rad: float = 0.3
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How one solve runs: iterations, gates and kernel widths from first to last iteration."""
+
+    iterations: int
+    landmark_scale: tuple[float, float] = (np.inf, 4.0)
+    gate_m: tuple[float, float] = (0.25, 0.10)
+    gate_outline: tuple[float, float] = (0.12, 0.05)  # of the person's height
+    world_sigma_m: tuple[float, float] = (0.06, 0.12)
+    use_depth: bool = True
+    use_outline: bool = True
+
+
+def solve_pose(
+    chain: Chain, faces: np.ndarray, observation: Observation, start: State, prior: Prior, schedule: Schedule
+) -> tuple[State, float]:
+    """Fit one frame from ``start``; returns the state and the energy of its last accepted step."""
+    state, damping = start, 1e-3
+    energy = np.inf
+    for iteration in range(schedule.iterations):
+        rows = build_rows(chain, faces, observation, state, schedule, iteration / max(schedule.iterations - 1, 1))
+        normal, gradient, energy = normal_equations(chain, observation, state, prior, rows)
+        for _ in range(4):
+            damped = normal + np.diag(damping * np.diag(normal) + 1e-9)
+            step = -np.linalg.solve(damped, gradient)
+            candidate = advance(state, step, chain)
+            after = total_energy(chain, observation, candidate, prior, rows)
+            if after <= energy:
+                state, energy, damping = candidate, after, max(damping * 0.3, 1e-5)
+                break
+            damping *= 8.0
+    return state, energy
+
+
+def build_rows(
+    chain: Chain, faces: np.ndarray, observation: Observation, state: State, schedule: Schedule, progress: float
+) -> Rows:
+    """All data rows at the current pose; ``progress`` in [0, 1] anneals gates and kernels."""
+    points_m = chain.posed(state.pose, state.camera_from_body)
+    count = chain.num_vertices
+    scale = _between(schedule.landmark_scale, progress)
+    parts = [landmark_rows(observation, count, scale)]
+    parts.append(world_rows(observation, points_m, count, _between(schedule.world_sigma_m, progress)))
+    needs_depth = schedule.use_depth and observation.surface_m is not None
+    if needs_depth or schedule.use_outline:
+        view = render_view(observation, points_m[:count], faces)
+        if needs_depth:
+            gate_m = _between(schedule.gate_m, progress)
+            parts.append(depth_rows(observation, points_m, view.normals, view.visible, gate_m))
+        if schedule.use_outline:
+            gate = _between(schedule.gate_outline, progress)
+            parts.append(outline_rows(observation, view.outline, view.outline_vertex, points_m, gate))
+    return Rows.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class View:
+    """The body as the grid camera sees it."""
+
+    mask: np.ndarray  # (h, w) bool
+    normals: np.ndarray  # (V, 3) unit, camera frame
+    visible: np.ndarray  # (V,) bool
+    outline: Outline
+    outline_vertex: np.ndarray  # (M,)
+
+
+def render_view(observation: Observation, vertices_m: np.ndarray, faces: np.ndarray) -> View:
+    """Rasterise the body (V, 3) on the grid: mask, visible vertices, outline and the vertices that make it."""
+    camera = observation.camera
+    z = vertices_m[:, 2]
+    pixels = vertices_m[:, :2] / np.maximum(z, 0.05)[:, None] * (camera.fx_px, camera.fy_px)
+    pixels += (camera.cx_px, camera.cy_px)
+    face_index, _, depth_m = rasterize_faces(pixels, z, faces, camera.image_wh)
+    normals = vertex_normals(vertices_m, faces).astype(float)
+    facing = (normals * vertices_m).sum(1) < -0.15 * np.linalg.norm(vertices_m, axis=1)
+    width, height = camera.image_wh
+    column = np.clip(np.floor(pixels[:, 0]).astype(int), 0, width - 1)
+    row = np.clip(np.floor(pixels[:, 1]).astype(int), 0, height - 1)
+    with np.errstate(invalid="ignore"):
+        visible = facing & (z < depth_m[row, column] + 0.03) & np.isfinite(depth_m[row, column])
+    mask = face_index >= 0
+    outline = outline_of(mask, 240)
+    corners = faces[face_index[outline.cells[:, 0], outline.cells[:, 1]]]  # (M, 3)
+    distance = np.linalg.norm(pixels[corners] - outline.points_px[:, None], axis=-1)
+    return View(mask, normals, visible, outline, corners[np.arange(len(corners)), distance.argmin(1)])
+
+
+def normal_equations(
+    chain: Chain, observation: Observation, state: State, prior: Prior, rows: Rows
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Gauss-Newton matrix (D + 6, D + 6), gradient (D + 6,) and energy."""
+    points_m = chain.posed(state.pose, state.camera_from_body)
+    r, gradient_m = residuals(rows, points_m, observation)
+    data_energy, irls = robust_energy(r, rows.scale)
+    jacobian = chain.jacobian(state.pose, state.camera_from_body, rows.point, gradient_m)
+    weighted = jacobian * irls[:, None]
+    diagonal, gradient, energy = _regularisers(chain, state, prior)
+    return jacobian.T @ weighted + np.diag(diagonal), weighted.T @ r + gradient, data_energy + energy
+
+
+def total_energy(chain: Chain, observation: Observation, state: State, prior: Prior, rows: Rows) -> float:
+    """data + prior + smoothness, on fixed associations."""
+    r, _ = residuals(rows, chain.posed(state.pose, state.camera_from_body), observation)
+    return robust_energy(r, rows.scale)[0] + _regularisers(chain, state, prior)[2]
+
+
+def _regularisers(chain: Chain, state: State, prior: Prior) -> tuple[np.ndarray, np.ndarray, float]:
+    dofs = chain.dofs(state.pose)
+    neighbour = None if prior.neighbour is None else chain.dofs(prior.neighbour.pose)
+    a = prior_terms(prior, dofs)
+    b = smoothness_terms(prior, state, dofs, neighbour, chain.joints_m[0])
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+def _between(ends: tuple[float, float], progress: float) -> float:
+    """From the first value to the second, geometrically; an infinite first value lasts one third of the way."""
+    if np.isinf(ends[0]):
+        return ends[0] if progress < 0.34 else ends[1] * (1 + 3 * (1 - progress))
+    return float(ends[0] * (ends[1] / ends[0]) ** progress)
+
+
+def prior_terms(prior: Prior, dofs: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Diagonal weights (D + 6,), gradient (D + 6,) and energy of pose prior, joint limits and smoothness.
+
+    E = |w (x - mean)|^2 + |max(0, x - upper, lower - x)|^2 / s_l^2 + |x - x_neighbour|^2 / s_p^2 + placement alike.
+    """
+    count = len(dofs)
+    diagonal, gradient = np.zeros(count + 6), np.zeros(count + 6)
+    pull = dofs - prior.mean
+    diagonal[:count] = prior.weight**2
+    gradient[:count] = prior.weight**2 * pull
+    energy = float((prior.weight**2 * pull**2).sum())
+    beyond = np.maximum(dofs - prior.upper, 0) - np.maximum(prior.lower - dofs, 0)
+    diagonal[:count] += (beyond != 0) / LIMIT_SIGMA_RAD**2
+    gradient[:count] += beyond / LIMIT_SIGMA_RAD**2
+    energy += float((beyond**2).sum()) / LIMIT_SIGMA_RAD**2
+    return diagonal, gradient, energy
+
+
+def smoothness_terms(
+    prior: Prior, state: State, dofs: np.ndarray, neighbour_dofs: np.ndarray | None, root_m: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Diagonal weights, gradient and energy of the distance to the neighbouring pose and placement."""
+    count = len(dofs)
+    diagonal, gradient = np.zeros(count + 6), np.zeros(count + 6)
+    if prior.neighbour is None or neighbour_dofs is None:
+        return diagonal, gradient, 0.0
+    before = prior.neighbour.camera_from_body
+    turn = Rotation.from_matrix(state.camera_from_body[:3, :3] @ before[:3, :3].T).as_rotvec()
+    shift = (state.camera_from_body[:3, :3] @ root_m + state.camera_from_body[:3, 3]) - (
+        before[:3, :3] @ root_m + before[:3, 3]
+    )
+    difference = np.concatenate([dofs - neighbour_dofs, turn, shift])
+    weight = np.concatenate(
+        [
+            np.full(count, prior.pose_sigma_rad**-2.0),
+            np.full(3, prior.turn_sigma_rad**-2.0),
+            np.full(3, prior.place_sigma_m**-2.0),
+        ]
+    )
+    return weight, weight * difference, float((weight * difference**2).sum())
+
+
+def advance(state: State, step: np.ndarray, chain: Chain) -> State:
+    """The state after a step (D + 6,): pose DoFs add, the root turns about its own place, then shifts."""
+    count = chain.num_free
+    pose = chain.with_dofs(state.pose, chain.dofs(state.pose) + step[:count])
+    rotation = rotation_matrix(step[count : count + 3]) @ state.camera_from_body[:3, :3]
+    root_m = chain.joints_m[0]
+    place = state.camera_from_body[:3, :3] @ root_m + state.camera_from_body[:3, 3] + step[count + 3 :]
+    placed = np.eye(4)
+    placed[:3, :3] = rotation
+    placed[:3, 3] = place - rotation @ root_m
+    return State(pose, placed)

@@ -1,0 +1,195 @@
+"""The data terms of the body fit, one pure function each.
+
+P points (vertices, then landmarks), R residual rows, M outline points.
+
+Every data term looks at single points, so each is a set of ``Rows``: r = weight * direction . (value(p) - target), with
+value(p) the point itself (metres) or its projection (grid pixels).  Robust rows use the Geman-McClure kernel
+rho(r) = c^2 r^2 / (c^2 + r^2), minimised by iteratively reweighted least squares; c is annealed by the caller, because
+a tight kernel from the start locks limbs in wrong basins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from fitting.observe import Observation, Outline
+
+DEPTH_SIGMA_M = 0.012  # sensor noise and cloth folds
+OUTLINE_SIGMA = 0.006  # of the person's height in pixels
+LANDMARK_SIGMA = 0.012  # of the person's height in pixels: MediaPipe's scatter on a standing person
+# Rows of one kind are correlated; each kind counts as this many independent measurements.
+DEPTH_COUNT, OUTLINE_COUNT = 160.0, 90.0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """R residual rows that each look at one point."""
+
+    point: np.ndarray  # (R,) int32
+    is_pixel: np.ndarray  # (R,) bool
+    direction: np.ndarray  # (R, 3); a pixel direction has z = 0
+    target: np.ndarray  # (R, 3) metres, or grid pixels with z = 0
+    weight: np.ndarray  # (R,) one over sigma
+    scale: np.ndarray  # (R,) Geman-McClure c in units of the weighted residual, inf = quadratic
+
+    @staticmethod
+    def concatenate(parts: list[Rows]) -> Rows:
+        return Rows(*(np.concatenate([getattr(p, n) for p in parts]) for n in Rows.__dataclass_fields__))
+
+
+def landmark_rows(observation: Observation, num_vertices: int, scale: float) -> Rows:
+    """Reprojection of the 33 landmarks: r = confidence * (pi(l) - l_seen) / sigma, two rows each."""
+    seen = np.flatnonzero((observation.confidence > 0.2) & np.isfinite(observation.landmarks_px[:, 0]))
+    weight = observation.confidence[seen] ** 2 / (LANDMARK_SIGMA * observation.height_px)
+    # Eyes, ears, mouth: eleven points that say one thing; the hands' three points follow the wrist.
+    weight = weight * np.where(seen < 11, 0.45, 1.0) * np.where((seen >= 17) & (seen < 23), 0.5, 1.0)
+    target = np.concatenate([observation.landmarks_px[seen], np.zeros((len(seen), 1))], 1)
+    return _axis_rows(num_vertices + seen, target, weight, scale, is_pixel=True)
+
+
+def world_rows(observation: Observation, points_m: np.ndarray, num_vertices: int, sigma_m: float) -> Rows:
+    """The detector's metric skeleton about its own mid-hip: r = ((l - hip) - s (l_seen - hip_seen)) / sigma.
+
+    The model's mid-hip is taken from the current points, and s makes both trunks equally long: this term knows which
+    limb is in front, nothing about place and size.
+    """
+    landmarks = points_m[num_vertices:]
+    known = (observation.confidence > 0.2) & np.isfinite(observation.world_m[:, 0])
+    seen = np.flatnonzero(known & (np.arange(len(known)) > 10))  # the face says nothing about limbs
+    hips, shoulders = [23, 24], [11, 12]
+    centre = landmarks[hips].mean(0)
+    trunk = np.linalg.norm(landmarks[shoulders].mean(0) - centre)
+    seen_centre = observation.world_m[hips].mean(0)
+    seen_trunk = np.linalg.norm(observation.world_m[shoulders].mean(0) - seen_centre)
+    if not np.isfinite(seen_trunk) or seen_trunk < 0.05:
+        seen = seen[:0]
+        seen_trunk = 1.0
+    target = centre + (observation.world_m[seen] - seen_centre) * (trunk / seen_trunk)
+    return _axis_rows(num_vertices + seen, target, observation.confidence[seen] / sigma_m, 2.0, is_pixel=False)
+
+
+def depth_rows(
+    observation: Observation, points_m: np.ndarray, normals: np.ndarray, visible: np.ndarray, gate_m: float
+) -> Rows:
+    """Point to plane on projectively associated points: r = n . (v - q) / sigma for the visible vertices."""
+    assert observation.surface_m is not None and observation.surface_normals is not None
+    camera = observation.camera
+    ids = np.flatnonzero(visible)
+    v = points_m[ids]
+    column = np.floor(v[:, 0] / v[:, 2] * camera.fx_px + camera.cx_px).astype(int)
+    row = np.floor(v[:, 1] / v[:, 2] * camera.fy_px + camera.cy_px).astype(int)
+    width, height = camera.image_wh
+    in_grid = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    ids, v, row, column = ids[in_grid], v[in_grid], row[in_grid], column[in_grid]
+    q, n = observation.surface_m[row, column], observation.surface_normals[row, column]
+    with np.errstate(invalid="ignore"):
+        near = (np.linalg.norm(q - v, axis=1) < gate_m) & ((n * normals[ids]).sum(1) > 0.4)
+    ids, q, n = ids[near], q[near], n[near]
+    weight = np.full(len(ids), np.sqrt(DEPTH_COUNT / max(len(ids), DEPTH_COUNT)) / DEPTH_SIGMA_M)
+    # Far misses are another surface or loose cloth; the kernel narrows with the gate.
+    scale = np.maximum(gate_m * 0.35, 0.03) * weight
+    return Rows(ids.astype(np.int32), np.zeros(len(ids), bool), n, q, weight, scale)
+
+
+def outline_rows(
+    observation: Observation, model: Outline, model_vertex: np.ndarray, points_m: np.ndarray, gate: float
+) -> Rows:
+    """Outline against outline along the seen normal: r = n . (pi(v) - c) / sigma, matched in both directions.
+
+    ``model`` is the outline of the rendered body, ``model_vertex`` (M,) the vertex that each of its points stands for.
+    """
+    seen = observation.outline
+    gate_px = gate * observation.height_px
+    of_seen = _match(seen.points_px, seen.normals, model.points_px, model.normals, gate_px)
+    of_model = _match(model.points_px, model.normals, seen.points_px, seen.normals, gate_px)
+    cells = model.cells
+    usable = observation.inside[cells[:, 0], cells[:, 1]] if len(cells) else np.zeros(0, bool)
+    first, second = np.flatnonzero(of_seen >= 0), np.flatnonzero((of_model >= 0) & usable)
+    on_model = np.concatenate([of_seen[first], second]).astype(int)
+    on_seen = np.concatenate([first, of_model[second]]).astype(int)
+    vertex = model_vertex[on_model]
+    normal = seen.normals[on_seen]
+    # The vertex is not on the outline exactly: keep the gap between the outline point and the vertex.
+    camera = observation.camera
+    v = points_m[vertex]
+    projected = v[:, :2] / v[:, 2:] * (camera.fx_px, camera.fy_px) + (camera.cx_px, camera.cy_px)
+    target = seen.points_px[on_seen] + projected - model.points_px[on_model]
+    weight = np.full(len(vertex), 1.0 / (OUTLINE_SIGMA * observation.height_px))
+    weight *= np.sqrt(OUTLINE_COUNT / max(len(vertex), OUTLINE_COUNT))
+    zero = np.zeros((len(vertex), 1))
+    return Rows(
+        vertex.astype(np.int32),
+        np.ones(len(vertex), bool),
+        np.concatenate([normal, zero], 1),
+        np.concatenate([target, zero], 1),
+        weight,
+        np.maximum(gate_px * 0.4, 2.0) * weight,
+    )
+
+
+def residuals(rows: Rows, points_m: np.ndarray, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
+    """Residuals (R,) and their gradients by the point (R, 3)."""
+    camera = observation.camera
+    return _residuals(
+        points_m[rows.point], rows.is_pixel, rows.direction, rows.target, rows.weight,
+        camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px,
+    )  # fmt: skip
+
+
+def robust_energy(r: np.ndarray, scale: np.ndarray) -> tuple[float, np.ndarray]:
+    """Geman-McClure energy and IRLS weights (R,)."""
+    with np.errstate(invalid="ignore"):
+        factor = np.where(np.isinf(scale), 1.0, 1.0 / (1.0 + (r / scale) ** 2))
+    return float((r * r * factor).sum()), factor**2
+
+
+def _axis_rows(point: np.ndarray, target: np.ndarray, weight: np.ndarray, scale: float, is_pixel: bool) -> Rows:
+    """One row per axis (x, y, and z for metric points) for each target point."""
+    axes = 2 if is_pixel else 3
+    count = len(point)
+    return Rows(
+        np.repeat(point, axes).astype(np.int32),
+        np.full(count * axes, is_pixel),
+        np.tile(np.eye(3)[:axes], (count, 1)),
+        np.repeat(target, axes, axis=0),
+        np.repeat(weight, axes),
+        np.full(count * axes, scale),
+    )
+
+
+@njit(cache=True)
+def _residuals(p, is_pixel, direction, target, weight, fx, fy, cx, cy):  # type: ignore[no-untyped-def]
+    count = len(p)
+    r = np.empty(count)
+    gradient = np.zeros((count, 3))
+    for i in range(count):
+        dx, dy, dz = direction[i, 0], direction[i, 1], direction[i, 2]
+        x, y, z = p[i, 0], p[i, 1], max(p[i, 2], 0.05)
+        if is_pixel[i]:
+            u, v = fx * x / z + cx, fy * y / z + cy
+            r[i] = weight[i] * (dx * (u - target[i, 0]) + dy * (v - target[i, 1]))
+            gradient[i, 0] = weight[i] * dx * fx / z
+            gradient[i, 1] = weight[i] * dy * fy / z
+            gradient[i, 2] = -weight[i] * (dx * fx * x + dy * fy * y) / (z * z)
+        else:
+            r[i] = weight[i] * (dx * (x - target[i, 0]) + dy * (y - target[i, 1]) + dz * (z - target[i, 2]))
+            gradient[i, 0], gradient[i, 1], gradient[i, 2] = weight[i] * dx, weight[i] * dy, weight[i] * dz
+    return r, gradient
+
+
+@njit(cache=True)
+def _match(points, normals, others, other_normals, gate_px):  # type: ignore[no-untyped-def]
+    """Nearest other point with an agreeing normal within the gate; -1 = none."""
+    out = np.full(len(points), -1)
+    for i in range(len(points)):
+        best = gate_px * gate_px
+        for k in range(len(others)):
+            dx, dy = others[k, 0] - points[i, 0], others[k, 1] - points[i, 1]
+            d2 = dx * dx + dy * dy
+            if d2 < best and normals[i, 0] * other_normals[k, 0] + normals[i, 1] * other_normals[k, 1] > 0.6:
+                best = d2
+                out[i] = k
+    return out
