@@ -1,0 +1,203 @@
+"""The avatar: opens without losses or optimisers, and turns a pose and a camera into a picture.
+
+H x W pixels of the asked picture, h x w of the person crop that the networks paint, C texture channels.
+
+    avatar.json                     subjects, settings, what made it
+    renderer.safetensors            R1 and R2
+    textures/<subject>.safetensors  one neural texture each
+    bodies/<subject>.npz            the body model; bodies/<subject>.safetensors  its shape and clothing offsets
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from capture.camera import Camera, project
+from capture.errors import UserError
+from capture.recording import write_atomically
+from fitting.body.model import BodyModel
+from rendering.networks import NeuralRenderer, NeuralTexture, Surface, parse_widths
+from rendering.painter import Painter, pick_device
+from rendering.rasterize import Covered, rasterize_covered
+
+MARGIN = 0.12  # of the body's height, free around it: room for hair and cloth that stand off the coarse body
+
+
+class Shape(NamedTuple):
+    """Who the body is: the model with this person's coefficients."""
+
+    body: BodyModel
+    shape: np.ndarray  # (S,)
+    vertex_offsets_m: np.ndarray | None  # (V,) along the rest normals
+
+    def vertices_camera_m(self, pose: np.ndarray, camera_from_body: np.ndarray) -> np.ndarray:
+        """(V, 3) vertices of pose (J, 3) rad, in the camera's frame, metres."""
+        return self.body.posed(self.shape, pose, camera_from_body, self.vertex_offsets_m)[0]
+
+
+@dataclass(frozen=True)
+class Avatar:
+    """A renderer, the textures of its cast, and their bodies."""
+
+    renderer: NeuralRenderer
+    textures: Mapping[str, NeuralTexture]
+    bodies: Mapping[str, Shape]
+    settings: Mapping[str, Any]  # avatar.json
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        return tuple(self.textures)
+
+    @property
+    def image_wh(self) -> tuple[int, int]:
+        """Size of the person crop that the networks were trained on."""
+        width, height = self.settings["image_wh"]
+        return int(width), int(height)
+
+    @cached_property
+    def painter(self) -> Painter:
+        return Painter(self.renderer, self.device)
+
+    def save(self, folder: Path) -> None:
+        """Write every file atomically, avatar.json last."""
+        for name in ("textures", "bodies"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        _write_tensors(folder / "renderer.safetensors", self.renderer.state_dict())
+        for subject, texture in self.textures.items():
+            _write_tensors(folder / "textures" / f"{subject}.safetensors", texture.state_dict())
+        for subject, shape in self.bodies.items():
+            shape.body.save(folder / "bodies" / f"{subject}.npz")
+            arrays = {"shape": shape.shape, "vertex_offsets_m": shape.vertex_offsets_m}
+            tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items() if value is not None}
+            _write_tensors(folder / "bodies" / f"{subject}.safetensors", tensors)
+        write_atomically(folder / "avatar.json", json.dumps(dict(self.settings), indent=1).encode())
+
+    @staticmethod
+    def load(folder: Path, device: str = "auto") -> Avatar:
+        """Open an avatar.  Raises UserError when the folder holds none, or a damaged one."""
+        where = pick_device(device)
+        try:
+            settings = json.loads((folder / "avatar.json").read_text())
+            made = settings["train"]
+            renderer = NeuralRenderer(
+                made["texture_channels"], made["latent_channels"], parse_widths(made["widths"]), made["norm"]
+            )
+            renderer.load_state_dict(_read_tensors(folder / "renderer.safetensors"))
+            textures, bodies = {}, {}
+            for subject in settings["subjects"]:
+                texels = _read_tensors(folder / "textures" / f"{subject}.safetensors")["texels"]
+                textures[subject] = NeuralTexture(texels).to(where).requires_grad_(False)
+                arrays = _read_tensors(folder / "bodies" / f"{subject}.safetensors")
+                offsets_m = arrays.get("vertex_offsets_m")
+                bodies[subject] = Shape(
+                    body=BodyModel.load(folder / "bodies" / f"{subject}.npz"),
+                    shape=arrays["shape"].numpy(),
+                    vertex_offsets_m=None if offsets_m is None else offsets_m.numpy(),
+                )
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            problem = str(error).partition("\n")[0]
+            raise UserError(f"{folder}: not a readable avatar ({problem}); train it again") from None
+        return Avatar(renderer.to(where).eval().requires_grad_(False), textures, bodies, settings, where)
+
+    def render(
+        self,
+        subject: str,
+        pose: np.ndarray,
+        camera_from_body: np.ndarray,
+        camera: Camera,
+        crop_box: tuple[float, float, float, float] | None = None,
+    ) -> np.ndarray:
+        """The avatar in a pose as ``camera`` sees it: (H, W, 4) float32 RGBA in [0, 1], not premultiplied.
+
+        pose (J, 3) axis-angle rad; camera_from_body (4, 4) metres; crop_box (left, top, right, bottom) px is the part of
+        the picture the networks paint, by default the person with a margin.  Raises UserError for an unknown subject.
+        """
+        if subject not in self.bodies:
+            raise UserError(f"subject {subject!r} is not in this avatar; it has {', '.join(self.bodies)}")
+        vertices_m = self.bodies[subject].vertices_camera_m(pose, camera_from_body)
+        width, height = camera.image_wh
+        box = crop_box or person_box(vertices_m, camera, self.image_wh)
+        if box is None:  # behind the camera
+            return np.zeros((height, width, 4), np.float32)
+        crop_camera = camera.crop(box, self.image_wh)
+        covered = rasterize_covered(self.bodies[subject].body, vertices_m, crop_camera)
+        image, mask, _ = self.render_raster(subject, surface_of(covered))
+        rgba = torch.cat([(image + 1) / 2, mask], dim=1)[0].permute(1, 2, 0).cpu().numpy()
+        return paste(rgba, box, (width, height))
+
+    def render_raster(self, subject: str, surface: Surface) -> tuple[Tensor, Tensor, Tensor]:
+        """Image (B, 3, h, w) in [-1, 1], mask (B, 1, h, w) in [0, 1], and R1's rough image (B, 3, h, w) in [-1, 1]."""
+        return self.painter.paint(self.textures[subject], surface.to(self.device))
+
+
+def surface_of(covered: Covered) -> Surface:
+    """The rasteriser's covered pixels as the networks' Surface, on the CPU."""
+    width, height = covered.image_wh
+    return Surface(
+        pixel=torch.as_tensor(covered.image * (width * height) + covered.pixel),
+        uv=torch.as_tensor(covered.uv),
+        normal=torch.as_tensor(covered.normal),
+        batch_hw=(covered.num_images, height, width),
+    )
+
+
+def person_box(
+    vertices_camera_m: np.ndarray, camera: Camera, crop_wh: tuple[int, int]
+) -> tuple[float, float, float, float] | None:
+    """(left, top, right, bottom) px around vertices (V, 3), with a margin, in the proportions of ``crop_wh``.
+
+    None when nothing is in front of the camera.
+    """
+    points_px = project(camera, vertices_camera_m)
+    points_px = points_px[np.isfinite(points_px).all(axis=1)]
+    if not len(points_px):
+        return None
+    low, high = points_px.min(axis=0), points_px.max(axis=0)
+    size = (high - low) * (1 + 2 * MARGIN)
+    aspect = crop_wh[0] / crop_wh[1]
+    height = max(size[1], size[0] / aspect)
+    (x, y), half_h = (low + high) / 2, height / 2
+    return float(x - half_h * aspect), float(y - half_h), float(x + half_h * aspect), float(y + half_h)
+
+
+def paste(rgba: np.ndarray, box_px: tuple[float, float, float, float], image_wh: tuple[int, int]) -> np.ndarray:
+    """A crop (h, w, 4) RGBA back to where it was cut: (H, W, 4) float32, empty outside ``box_px``.
+
+    Resampled with premultiplied alpha, so that the colour of empty pixels does not bleed in.
+    """
+    height, width = rgba.shape[:2]
+    left, top, right, bottom = box_px
+    premultiplied = rgba.astype(np.float32)
+    premultiplied[..., :3] *= premultiplied[..., 3:]
+    shrink = int(height // max(bottom - top, 1))
+    if shrink > 1:  # mean over the footprint, so that a small figure does not alias
+        width, height = width // shrink, height // shrink
+        premultiplied = cv2.resize(premultiplied, (width, height), interpolation=cv2.INTER_AREA)
+    scale_x, scale_y = (right - left) / width, (bottom - top) / height
+    image_from_crop = np.array([[scale_x, 0, left + scale_x / 2 - 0.5], [0, scale_y, top + scale_y / 2 - 0.5]])
+    pasted = cv2.warpAffine(premultiplied, image_from_crop, image_wh, flags=cv2.INTER_LINEAR)
+    alpha = pasted[..., 3:]
+    pasted[..., :3] = np.divide(pasted[..., :3], alpha, out=np.zeros_like(pasted[..., :3]), where=alpha > 1e-4)
+    return pasted.clip(0, 1)
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    write_atomically(path, save_safetensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    return load_safetensors(path.read_bytes())

@@ -1,0 +1,218 @@
+"""From a rasterised body to a picture: the neural texture and the two-stage renderer (paper, section 3.2, Eq. 2).
+
+Enters: the covered pixels of a batch (``Surface``).  Leaves: image, mask and the first stage's rough image.
+B pictures in a batch, C texture channels, T texels per side, H x W pixels, K covered pixels of the whole batch,
+L latent channels between the two stages.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from capture.errors import UserError
+
+RGB = 3
+LEAK = 0.2  # pix2pix
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Where the body is seen in a batch of B pictures, covered pixels only: a tenth of the bytes of dense planes."""
+
+    pixel: Tensor  # (K,) int64, flat index into B * H * W
+    uv: Tensor  # (K, 2) float32 in [0, 1], v down
+    normal: Tensor  # (K, 3) float32, camera frame
+    batch_hw: tuple[int, int, int]
+
+    def to(self, device: torch.device | str) -> Surface:
+        return Surface(self.pixel.to(device), self.uv.to(device), self.normal.to(device), self.batch_hw)
+
+    def plane(self, values: Tensor) -> Tensor:
+        """(K, C) values at the covered pixels to dense (B, C, H, W), zero elsewhere, channels last in memory."""
+        batch, height, width = self.batch_hw
+        dense = values.new_zeros(batch * height * width, values.shape[1]).index_copy(0, self.pixel, values)
+        return dense.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What the two stages paint.  Colours are in [-1, 1] but not clamped here: a clamp would stop the gradient."""
+
+    image: Tensor  # (B, 3, H, W), the paper's I-hat
+    mask_logit: Tensor  # (B, 1, H, W)
+    rough: Tensor  # (B, 3, H, W), the paper's J-hat: the first three channels of R1
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, 1, H, W) soft mask in [0, 1], the paper's M-hat."""
+        return torch.sigmoid(self.mask_logit)
+
+
+class _SampleTexels(torch.autograd.Function):
+    """Weighted sum of four texels per covered pixel; its backward pass adds only to the texels that were read."""
+
+    @staticmethod
+    def forward(ctx, texels: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(corners, weights)
+        ctx.num_texels = len(texels)
+        return F.embedding_bag(corners, texels, mode="sum", per_sample_weights=weights)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        corners, weights = ctx.saved_tensors
+        shares = gradient[:, None] * weights[..., None]  # (K, 4, C)
+        texels = gradient.new_zeros(ctx.num_texels, gradient.shape[1])
+        return texels.index_add_(0, corners.reshape(-1), shares.reshape(-1, gradient.shape[1])), None, None
+
+
+class NeuralTexture(nn.Module):
+    """One identity: T x T texels of C channels."""
+
+    def __init__(self, initial: Tensor) -> None:
+        super().__init__()
+        self.texels = nn.Parameter(initial.clone())  # (T, T, C)
+
+    @staticmethod
+    def shared_initial(texture_px: int, channels: int, seed: int) -> Tensor:
+        """(T, T, C) uniform in [-1, 1].  Every identity starts from this one sample, so that the renderer cannot tell
+        people apart by the noise they started from (paper, section 3.4, Regularization)."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(texture_px, texture_px, channels, generator=generator) * 2 - 1
+
+    @property
+    def channels(self) -> int:
+        return self.texels.shape[2]
+
+    def sample(self, uv: Tensor) -> Tensor:
+        """(K, 2) uv to (K, C) features, bilinear; agrees with grid_sample(padding_mode="border", align_corners=False)."""
+        size = self.texels.shape[0]
+        xy = (uv * size - 0.5).clamp(0, size - 1)
+        low = xy.floor().clamp(max=size - 2)
+        right, down = (xy - low).unbind(1)
+        left, up = 1 - right, 1 - down
+        first = (low[:, 1] * size + low[:, 0]).long()
+        corners = torch.stack([first, first + 1, first + size, first + size + 1], dim=1)  # (K, 4)
+        weights = torch.stack([left * up, right * up, left * down, right * down], dim=1)
+        return _SampleTexels.apply(self.texels.view(size * size, -1), corners, weights)
+
+    def forward(self, surface: Surface) -> Tensor:
+        """The paper's I_uv painted with this texture: (B, C, H, W), zero outside the body."""
+        return surface.plane(self.sample(surface.uv))
+
+
+def parse_widths(text: str) -> tuple[int, ...]:
+    """ "16,32,64" to (16, 32, 64).  Raises UserError for anything but positive whole numbers."""
+    try:
+        widths = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        widths = ()
+    if not widths or min(widths) < 1:
+        raise UserError(f'widths "{text}": expected positive whole numbers such as "16,32,64,96", one per level')
+    return widths
+
+
+class UNet(nn.Module):
+    """A pix2pix U-Net: level i halves the picture with a 4 x 4 stride-2 convolution to ``widths[i]`` channels, the way
+    back doubles it with transposed ones, and equal sizes are joined.
+
+    Batch rather than instance normalisation: it folds into the convolutions for rendering, and makes the picture of a
+    person independent of the box it is rendered in.  One addition: a 3 x 3 convolution from input to output at
+    full resolution, without which a narrow first level cannot carry the texture's detail.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, widths: tuple[int, ...], norm: bool = True) -> None:
+        super().__init__()
+        self.down = nn.ModuleList()
+        self.up = nn.ModuleList()
+        last = len(widths) - 1
+        for level, width in enumerate(widths):
+            before = widths[level - 1] if level else in_channels
+            # No norm at the bottom: one pixel of one picture has no variance (pix2pix).
+            self.down.append(_layer(nn.Conv2d, before, width, norm and 0 < level < last))
+            joined = width if level == last else 2 * width
+            self.up.append(_layer(nn.ConvTranspose2d, joined, widths[level - 1] if level else out_channels, norm and level > 0))
+        self.direct = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        nn.init.zeros_(self.direct.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) to (B, out, H, W); H and W are multiples of 2 ** levels."""
+        levels, hidden = [], x
+        for down in self.down:
+            hidden = F.leaky_relu(down(hidden), LEAK, inplace=True)
+            levels.append(hidden)
+        for level in range(len(self.up) - 1, 0, -1):
+            hidden = F.relu(self.up[level](hidden), inplace=True)
+            hidden = torch.cat([hidden, levels[level - 1]], dim=1)
+        return self.up[0](hidden) + self.direct(x)
+
+
+def _layer(convolution: type[nn.Conv2d] | type[nn.ConvTranspose2d], before: int, after: int, norm: bool) -> nn.Sequential:
+    layer = nn.Sequential(convolution(before, after, 4, stride=2, padding=1, bias=not norm))
+    if norm:
+        layer.append(nn.BatchNorm2d(after))
+    return layer
+
+
+class NeuralRenderer(nn.Module):
+    """R of the paper: R1 refines the sampled texture, the normals join, R2 paints image and mask (Eq. 2)."""
+
+    def __init__(self, texture_channels: int, latent_channels: int, widths: tuple[int, ...], norm: bool = True) -> None:
+        super().__init__()
+        if texture_channels < RGB or latent_channels < RGB:
+            raise UserError(
+                f"texture_channels {texture_channels}, latent_channels {latent_channels}: both need at least the three of RGB"
+            )
+        self.multiple = 2 ** len(widths)
+        self.first = UNet(texture_channels, latent_channels, widths, norm)
+        self.second = UNet(latent_channels + RGB, RGB + 1, widths, norm)
+        for stage in (self.first, self.second):
+            # Colour passes straight through at the start: with a warm texture the first picture is already the person.
+            for channel in range(RGB):
+                nn.init.constant_(stage.direct.weight[channel, channel, 1, 1], 1.0)
+
+    def forward(self, features: Tensor, normals: Tensor) -> Rendering:
+        """Sampled texture (B, C, H, W) and normals (B, 3, H, W), both zero outside the body, to a Rendering."""
+        height, width = features.shape[2:]
+        pad = (0, -width % self.multiple, 0, -height % self.multiple)
+        if any(pad):
+            features, normals = F.pad(features, pad), F.pad(normals, pad)
+        latent = self.first(features)
+        painted = self.second(torch.cat([latent, normals.to(latent.dtype)], dim=1))
+        rough = latent[:, :RGB, :height, :width].float()
+        painted = painted[:, :, :height, :width].float()
+        return Rendering(image=painted[:, :RGB], mask_logit=painted[:, RGB:], rough=rough)
+
+
+def fold_norms(renderer: NeuralRenderer) -> NeuralRenderer:
+    """A copy for rendering only: every batch norm folded into the convolution before it.  Same pictures, fewer passes."""
+    folded = copy.deepcopy(renderer).eval()
+    for stage in (folded.first, folded.second):
+        for layers in (stage.down, stage.up):
+            for index, layer in enumerate(layers):
+                if len(layer) == 2:
+                    transposed = isinstance(layer[0], nn.ConvTranspose2d)
+                    layers[index] = nn.Sequential(_fuse(layer[0], layer[1], transposed))
+    return folded.requires_grad_(False)
+
+
+def _fuse(convolution: nn.Module, norm: nn.Module, transposed: bool) -> nn.Module:
+    return fuse_conv_bn_eval(convolution, norm, transpose=transposed)
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the machine multiplies it in hardware, float32 elsewhere."""
+    if device.type == "cuda":
+        return torch.bfloat16
+    supports = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if supports else torch.float32

@@ -1,0 +1,75 @@
+"""The trained networks made fast for showing: norms folded, low precision, channels last, on CUDA one recorded graph.
+
+B pictures, H x W pixels.  Enters: texture and surface.  Leaves: image in [-1, 1] and mask in [0, 1].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rendering.networks import NeuralRenderer, NeuralTexture, Surface, compute_dtype, fold_norms
+
+Painted = tuple[Tensor, Tensor, Tensor]  # image, mask, rough image
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto" is the GPU when there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+class Painter:
+    """A renderer ready to paint; stateless on the CPU, one CUDA graph per picture size on the GPU."""
+
+    def __init__(self, renderer: NeuralRenderer, device: torch.device, use_graph: bool = True) -> None:
+        self.device = device
+        self.dtype = compute_dtype(device)
+        self.renderer = fold_norms(renderer).to(device=device, dtype=self.dtype, memory_format=torch.channels_last)
+        self.use_graph = use_graph and device.type == "cuda"
+        self._graphs: dict[tuple[int, ...], _Graph] = {}
+
+    @torch.inference_mode()
+    def paint(self, texture: NeuralTexture, surface: Surface) -> Painted:
+        """Image (B, 3, H, W) in [-1, 1], mask (B, 1, H, W) in [0, 1], R1's rough image (B, 3, H, W) in [-1, 1]; float32."""
+        features = surface.plane(texture.sample(surface.uv).to(self.dtype))
+        normals = surface.plane(surface.normal.to(self.dtype))
+        return self.paint_planes(features, normals)
+
+    @torch.inference_mode()
+    def paint_planes(self, features: Tensor, normals: Tensor) -> Painted:
+        """The same from dense planes (B, C, H, W) and (B, 3, H, W)."""
+        if not self.use_graph:
+            return self._forward(features, normals)
+        key = tuple(features.shape)
+        if key not in self._graphs:
+            self._graphs[key] = _Graph(self._forward, features, normals)
+        return self._graphs[key](features, normals)
+
+    def _forward(self, features: Tensor, normals: Tensor) -> Painted:
+        rendering = self.renderer(features, normals)
+        return rendering.image.clamp(-1, 1), rendering.mask, rendering.rough.clamp(-1, 1)
+
+
+class _Graph:
+    """A recorded forward pass: a hundred small kernels cost one launch instead of a hundred."""
+
+    def __init__(self, function, features: Tensor, normals: Tensor) -> None:
+        self.features, self.normals = features.clone(), normals.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # let cuDNN choose its kernels before recording
+                function(self.features, self.normals)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.painted = function(self.features, self.normals)
+
+    def __call__(self, features: Tensor, normals: Tensor) -> Painted:
+        self.features.copy_(features)
+        self.normals.copy_(normals)
+        self.graph.replay()
+        image, mask, rough = self.painted
+        return image.clone(), mask.clone(), rough.clone()

@@ -1,0 +1,89 @@
+"""Training state on disk: one safetensors file, written atomically.
+
+Tensors go in as tensors; whole numbers and the like go as JSON into the header.  No pickle: opening a checkpoint runs
+no code, and equal states give equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from capture.recording import write_atomically
+
+SEPARATOR = "/"
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a nested dict of tensors and JSON values (state_dicts included) so that it is never seen half-written.
+
+    Raises OSError when the disk refuses; the checkpoint before this one is then still there.
+    """
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    for name, value in _flatten(state):
+        if isinstance(value, Tensor):
+            tensors[name] = value.detach().cpu().contiguous()
+        else:
+            values[name] = value
+    write_atomically(path, save(tensors, metadata={"values": json.dumps(values, sort_keys=True)}))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The nested dict that was saved, on the CPU; None when there is no readable checkpoint (training then begins anew)."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            flat: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            flat.update(json.loads(file.metadata()["values"]))
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    return _nest(flat)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A plain safetensors file, written atomically."""
+    write_atomically(path, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+
+
+def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """A nested dict or list to (path, leaf); a list becomes a dict of its positions, an empty one stays a leaf."""
+    if isinstance(value, (list, tuple)) and any(isinstance(item, (Tensor, Mapping)) for item in value):
+        value = {f"[{index}]": item for index, item in enumerate(value)}
+    if isinstance(value, Mapping) and value:
+        # Optimizer state is keyed by whole numbers; the mark keeps them apart from the text "0".
+        pairs = [(f"#{key}" if isinstance(key, int) else str(key), item) for key, item in value.items()]
+        return [leaf for key, item in pairs for leaf in _flatten(item, f"{prefix}{SEPARATOR}{key}" if prefix else key)]
+    return [(prefix, value)]
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[Any, Any] = {}
+    for path, value in flat.items():
+        keys = [int(key[1:]) if key.startswith("#") else key for key in path.split(SEPARATOR)]
+        folder = nested
+        for key in keys[:-1]:
+            folder = folder.setdefault(key, {})
+        folder[keys[-1]] = value
+    return _lists(nested)
+
+
+def _lists(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    items = {key: _lists(item) for key, item in value.items()}
+    if items and all(isinstance(key, str) and key.startswith("[") for key in items):
+        return [items[f"[{index}]"] for index in range(len(items))]
+    return items
+
+
+def generator_state(generator: torch.Generator) -> Tensor:
+    return generator.get_state()

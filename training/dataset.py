@@ -1,0 +1,243 @@
+"""The frames that training sees: person crops, resident as bytes, and the random batches cut from them.
+
+F frames of one subject, B pictures in a batch, H x W pixels of the raster crop, K covered pixels.
+Only the frames that are asked for are read: held-out pictures never enter memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from capture.progress import progress
+from capture.recording import Recording
+from rendering.networks import Surface
+
+# Planes of one resident frame, uint8.
+COLOR, BACKGROUND, ALPHA, VALID = slice(0, 3), slice(3, 6), slice(6, 7), slice(7, 8)
+NUM_PLANES = 8
+UV_SCALE = 65535.0
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How a batch departs from the recorded crops."""
+
+    rescale_min: float = 1.0
+    rescale_max: float = 1.0
+    shift: float = 0.0  # fraction of the crop
+    grid_noise: float = 0.0  # on the [-1, 1] grid
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B training pictures with the body's raster.  Colours in [-1, 1]."""
+
+    surface: Surface
+    target: Tensor  # (B, 3, H, W)
+    background: Tensor  # (B, 3, H, W) the true picture, the person painted over with what surrounds him
+    mask: Tensor  # (B, 1, H, W) matte in [0, 1]
+    valid: Tensor  # (B, 1, H, W) 1 where the camera saw; 0 where the crop reaches beyond the picture
+    positions: Tensor  # (B,) int64 which of the subject's F frames
+
+
+@dataclass(frozen=True)
+class SubjectFrames:
+    """Every frame of one subject that training may see."""
+
+    name: str
+    frame_indices: np.ndarray  # (F,) in the recording
+    planes: Tensor  # (F, 8, H, W) uint8
+    starts: np.ndarray  # (F + 1,) first covered pixel of each frame
+    pixel: Tensor  # (sum K,) int64, flat index into H * W
+    uv: Tensor  # (sum K, 2) float32
+    normal: Tensor  # (sum K, 3) float32
+
+    @staticmethod
+    def load(name: str, frame_indices: np.ndarray, recording: Recording, masks, rasters) -> SubjectFrames:
+        """Cut the crops.  Frames in which the body was lost have an empty raster and are left out.
+
+        frame_indices: (F,) frames of the recording, in any order; masks: ``Masks``; rasters: ``Rasters``.
+        """
+        width, height = rasters.image_wh
+        frame_indices = np.array([i for i in frame_indices if len(rasters[int(i)].pixel)], np.int64)
+        planes = np.zeros((len(frame_indices), NUM_PLANES, height, width), np.uint8)
+        compact = [rasters[int(i)] for i in frame_indices]
+        for plane, index in zip(planes, progress(frame_indices, f"crop {name}"), strict=False):
+            plane[:] = crop_planes(recording.color(int(index)), masks[int(index)], rasters.boxes_px[index], (width, height))
+        counts = [len(raster.pixel) for raster in compact]
+        return SubjectFrames(
+            name=name,
+            frame_indices=frame_indices,
+            planes=torch.from_numpy(planes),
+            starts=np.concatenate([[0], np.cumsum(counts)]),
+            pixel=_joined([raster.pixel for raster in compact], (0,)).long(),
+            uv=_joined([raster.uv_u16 for raster in compact], (0, 2)).float() / UV_SCALE,
+            normal=_joined([_unit(raster.normal) for raster in compact], (0, 3)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.frame_indices)
+
+    def to(self, device: torch.device) -> SubjectFrames:
+        return SubjectFrames(
+            self.name,
+            self.frame_indices,
+            self.planes.to(device),
+            self.starts,
+            self.pixel.to(device),
+            self.uv.to(device),
+            self.normal.to(device),
+        )
+
+    def positions_of(self, frame_indices: np.ndarray) -> np.ndarray:
+        """Where recording frames are kept here; frames that were left out are skipped."""
+        kept = {int(index): position for position, index in enumerate(self.frame_indices)}
+        return np.array([kept[int(i)] for i in frame_indices if int(i) in kept], np.int64)
+
+    def batch(self, positions: Tensor, augment: Augment, rng: torch.Generator, noise_rng: torch.Generator) -> Batch:
+        """Cut, rescale and shift the frames at ``positions`` (B,), with fresh random numbers from the generators.
+
+        ``rng`` lives on the CPU, ``noise_rng`` where the frames live.
+        """
+        batch = len(positions)
+        height, width = self.planes.shape[2:]
+        scale = torch.empty(batch).uniform_(augment.rescale_min, augment.rescale_max, generator=rng)
+        place = torch.rand(batch, 2, generator=rng)
+        jitter = (torch.rand(batch, 2, generator=rng) * 2 - 1) * augment.shift
+        size = torch.tensor([width, height], dtype=torch.float32)
+        # Source position of target pixel (x, y): origin + (x + 0.5) / scale.  Any crop that fits is as likely.
+        origin = (place * (1 - 1 / scale[:, None]) + jitter) * size  # (B, 2)
+        device = self.planes.device
+        source_x = origin[:, :1] + (torch.arange(width) + 0.5) / scale[:, None]  # (B, W)
+        source_y = origin[:, 1:] + (torch.arange(height) + 0.5) / scale[:, None]  # (B, H)
+        planes = self._resampled(positions, source_x.to(device), source_y.to(device))
+        surface = self._surface(positions, source_x, source_y)
+        if augment.grid_noise:
+            noise = torch.rand(surface.uv.shape, generator=noise_rng, device=device) * 2 - 1
+            grid = (surface.uv * 2 - 1 + noise * augment.grid_noise).clamp(-1, 1)  # paper, section 3.4
+            surface = Surface(surface.pixel, (grid + 1) / 2, surface.normal, surface.batch_hw)
+        return Batch(
+            surface=surface,
+            target=planes[:, COLOR] * 2 - 1,
+            background=planes[:, BACKGROUND] * 2 - 1,
+            mask=planes[:, ALPHA],
+            valid=planes[:, VALID].round(),
+            positions=positions,
+        )
+
+    def _resampled(self, positions: Tensor, source_x: Tensor, source_y: Tensor) -> Tensor:
+        """The planes in [0, 1] at the source positions, bilinear: (B, 8, H, W)."""
+        height, width = self.planes.shape[2:]
+        grid_x = (source_x / width * 2 - 1)[:, None, :].expand(-1, height, -1)
+        grid_y = (source_y / height * 2 - 1)[:, :, None].expand(-1, -1, width)
+        grid = torch.stack([grid_x, grid_y], dim=-1)
+        planes = self.planes[positions.to(self.planes.device)].float() / 255
+        planes = F.grid_sample(planes, grid, padding_mode="border", align_corners=False)
+        # Beyond the crop there is nobody, only more background.
+        inside = ((grid.abs() <= 1).all(dim=-1))[:, None]
+        planes[:, COLOR] = torch.where(inside, planes[:, COLOR], planes[:, BACKGROUND])
+        planes[:, ALPHA] *= inside
+        return planes
+
+    def _surface(self, positions: Tensor, source_x: Tensor, source_y: Tensor) -> Surface:
+        """The raster at the nearest source pixels: uv must not be blended across the charts of the atlas."""
+        height, width = self.planes.shape[2:]
+        device = self.pixel.device
+        columns, rows = source_x.floor().long(), source_y.floor().long()
+        in_x, in_y = (columns >= 0) & (columns < width), (rows >= 0) & (rows < height)
+        columns, rows = columns.clamp(0, width - 1).to(device), rows.clamp(0, height - 1).to(device)
+        inside = (in_y[:, :, None] & in_x[:, None, :]).to(device)  # (B, H, W)
+        pixels, chosen = [], []
+        for item, position in enumerate(positions.tolist()):
+            start, stop = int(self.starts[position]), int(self.starts[position + 1])
+            lookup = torch.full((height * width,), -1, dtype=torch.int64, device=device)
+            lookup[self.pixel[start:stop]] = torch.arange(start, stop, device=device)
+            found = lookup.view(height, width)[rows[item]][:, columns[item]]
+            covered = ((found >= 0) & inside[item]).view(-1).nonzero()[:, 0]
+            pixels.append(covered + item * height * width)
+            chosen.append(found.view(-1)[covered])
+        index = torch.cat(chosen)
+        return Surface(torch.cat(pixels), self.uv[index], self.normal[index], (len(positions), height, width))
+
+
+def crop_planes(
+    color: np.ndarray, alpha: np.ndarray, box_px: Sequence[float], image_wh: tuple[int, int]
+) -> np.ndarray:
+    """One frame (H0, W0, 3) uint8 with its matte (H0, W0) to the (8, H, W) uint8 planes of its crop."""
+    crop = crop_image(color, box_px, image_wh, cv2.BORDER_REPLICATE)
+    matte = crop_image(alpha, box_px, image_wh, cv2.BORDER_CONSTANT)
+    seen = crop_image(np.full(color.shape[:2], 255, np.uint8), box_px, image_wh, cv2.BORDER_CONSTANT)
+    planes = np.empty((NUM_PLANES, image_wh[1], image_wh[0]), np.uint8)
+    planes[COLOR] = crop.transpose(2, 0, 1)
+    planes[BACKGROUND] = fill_background(crop, matte).transpose(2, 0, 1)
+    planes[ALPHA] = np.rint(matte * 255)
+    planes[VALID] = np.where(seen >= 128, 255, 0)
+    return planes
+
+
+def crop_image(image: np.ndarray, box_px: Sequence[float], image_wh: tuple[int, int], border: int) -> np.ndarray:
+    """``box_px`` = (left, top, right, bottom) of an image resampled to ``image_wh``, as ``Camera.crop`` sees it.
+
+    Each output pixel is the mean over its footprint, so that a shrunken picture does not alias.
+    """
+    left, top, right, bottom = (float(edge) for edge in box_px)
+    width, height = image_wh
+    repeat = max(1, int(np.ceil((bottom - top) / height - 0.01)))  # samples per output pixel, each way
+    step_x, step_y = (right - left) / (width * repeat), (bottom - top) / (height * repeat)
+    source_from_fine = np.array([[step_x, 0, left + step_x / 2 - 0.5], [0, step_y, top + step_y / 2 - 0.5]])
+    fine = cv2.warpAffine(
+        image,
+        source_from_fine,
+        (width * repeat, height * repeat),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=border,
+    )
+    return cv2.resize(fine, image_wh, interpolation=cv2.INTER_AREA) if repeat > 1 else fine
+
+
+def fill_background(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The true picture outside the matte, the person painted over with what surrounds him: (H, W, 3) uint8.
+
+    Push-pull (Gortler et al. 1996): average what is known into ever smaller pictures, fill holes on the way back.
+    The matte is widened first, because the true edge is softer than any matte.
+    """
+    height, width = alpha.shape
+    radius = max(2, round(0.015 * max(height, width)))
+    person = cv2.dilate((alpha > 0.02).astype(np.uint8), np.ones((2 * radius + 1, 2 * radius + 1), np.uint8))
+    known = 1 - person.astype(np.float32)
+    if not known.any():
+        return np.full_like(color, 128)
+    filled = push_pull(color.astype(np.float32), known)
+    return np.where(known[..., None] > 0, color, np.rint(filled).clip(0, 255).astype(np.uint8))
+
+
+def push_pull(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(H, W, C) float32 known where weight (H, W) > 0, to (H, W, C) known everywhere."""
+    height, width = weight.shape
+    if min(height, width) <= 1 or (weight > 0).all():
+        return values
+    half_wh = ((width + 1) // 2, (height + 1) // 2)
+    small_weight = cv2.resize(weight, half_wh, interpolation=cv2.INTER_AREA)
+    small_values = cv2.resize(values * weight[..., None], half_wh, interpolation=cv2.INTER_AREA)
+    small_values = small_values.reshape(*small_weight.shape, -1) / np.maximum(small_weight, 1e-6)[..., None]
+    coarse = push_pull(small_values, np.minimum(small_weight * 4, 1))
+    coarse = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).reshape(values.shape)
+    share = np.minimum(weight, 1)[..., None]
+    return values * share + coarse * (1 - share)
+
+
+def _joined(arrays: list[np.ndarray], empty_shape: tuple[int, ...]) -> Tensor:
+    joined = np.concatenate(arrays) if arrays else np.zeros(empty_shape)
+    return torch.from_numpy(joined.astype(np.float32 if joined.dtype.kind == "f" else np.int64))
+
+
+def _unit(normal: np.ndarray) -> np.ndarray:
+    """Stored int8 normals to float32."""
+    return normal.astype(np.float32) / 127

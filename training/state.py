@@ -1,0 +1,130 @@
+"""Everything that training changes, as one object that can be saved and put back bit for bit.
+
+N identities, F frames of one of them, T texels per side.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rendering.networks import NeuralRenderer, NeuralTexture
+from training.discriminator import MultiScaleDiscriminator
+
+BETAS = (0.9, 0.99)  # runs are hundreds of steps on a CPU: a longer memory than 100 steps would never warm up
+ADVERSARIAL_BETAS = (0.5, 0.999)  # pix2pix
+
+
+class TrainState:
+    """Networks, textures, exposures, their averages, their optimisers, the random generators, and the step."""
+
+    def __init__(
+        self,
+        renderer: NeuralRenderer,
+        textures: Sequence[NeuralTexture],
+        exposures: Sequence[nn.Parameter],
+        discriminator: MultiScaleDiscriminator | None,
+        weight_decay: float,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.step = 0
+        self.renderer = renderer.to(device, memory_format=torch.channels_last)
+        self.textures = nn.ModuleList(textures).to(device)
+        self.exposures = nn.ParameterList(exposures).to(device)  # (F, 3) log gain of every training frame
+        self.discriminator = None if discriminator is None else discriminator.to(device, memory_format=torch.channels_last)
+        # The averages are what is kept: they forget the last batches, which a small set of frames makes noisy.
+        self.average = copy.deepcopy(nn.ModuleList([self.renderer, self.textures])).requires_grad_(False)
+        self.renderer_optimizer = torch.optim.AdamW(
+            self.renderer.parameters(), betas=BETAS, weight_decay=weight_decay, fused=True
+        )
+        self.texture_optimizer = torch.optim.Adam(self.textures.parameters(), betas=BETAS, fused=True)
+        self.exposure_optimizer = torch.optim.Adam(self.exposures.parameters(), betas=BETAS, fused=True)
+        self.discriminator_optimizer = None
+        if self.discriminator is not None:
+            self.discriminator_optimizer = torch.optim.Adam(
+                self.discriminator.parameters(), betas=ADVERSARIAL_BETAS, fused=True
+            )
+        self.rng = torch.Generator().manual_seed(seed)
+        self.noise_rng = torch.Generator(device).manual_seed(seed + 1)
+
+    def learn(self, renderer: bool, texture: bool) -> None:
+        """Choose what the next step may change; what is frozen costs no gradient."""
+        self.renderer.requires_grad_(renderer)
+        self.exposures.requires_grad_(renderer)
+        self.textures.requires_grad_(texture)
+
+    def apply_gradients(self, renderer_lr: float, texture_lr: float, exposure_lr: float) -> None:
+        """One Adam step for everything that received a gradient."""
+        rates = (
+            (self.renderer_optimizer, renderer_lr),
+            (self.texture_optimizer, texture_lr),
+            (self.exposure_optimizer, exposure_lr),
+        )
+        for optimizer, rate in rates:
+            set_rate(optimizer, rate)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def update_average(self, decay: float) -> None:
+        """Move the averages towards the current weights; quickly at first, when there is little to average."""
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        current = nn.ModuleList([self.renderer, self.textures])
+        pairs = list(zip(self.average.parameters(), current.parameters(), strict=True))
+        pairs += [
+            (mean, value)
+            for mean, value in zip(self.average.buffers(), current.buffers(), strict=True)
+            if mean.is_floating_point()
+        ]
+        torch._foreach_lerp_([mean for mean, _ in pairs], [value for _, value in pairs], 1 - decay)
+
+    @property
+    def average_renderer(self) -> NeuralRenderer:
+        renderer = self.average[0]
+        assert isinstance(renderer, NeuralRenderer)
+        return renderer
+
+    @property
+    def average_textures(self) -> Iterable[NeuralTexture]:
+        return self.average[1]  # type: ignore[return-value]
+
+    def gain(self, subject: int, positions: Tensor) -> Tensor:
+        """(B, 3, 1, 1) exposure of the frames at ``positions`` relative to the subject's mean."""
+        exposure = self.exposures[subject]
+        return (exposure - exposure.mean(dim=0))[positions.to(exposure.device)].exp()[:, :, None, None]
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {
+            "renderer": self.renderer,
+            "textures": self.textures,
+            "exposures": self.exposures,
+            "average": self.average,
+            "renderer_optimizer": self.renderer_optimizer,
+            "texture_optimizer": self.texture_optimizer,
+            "exposure_optimizer": self.exposure_optimizer,
+            "discriminator": self.discriminator,
+            "discriminator_optimizer": self.discriminator_optimizer,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nested dict of tensors and plain values; ``load_state_dict`` of a new state continues bit for bit."""
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
+        return state | {"step": self.step, "rng": self.rng.get_state(), "noise_rng": self.noise_rng.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.step = state["step"]
+        self.rng.set_state(state["rng"])
+        self.noise_rng.set_state(state["noise_rng"])
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
