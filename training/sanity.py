@@ -1,0 +1,86 @@
+"""Two baselines that anything worth training must beat, scored by the same evaluator.
+
+nearest   the training frame whose pose is closest, its crop and its matte used again as they are
+texture   colours of the training frames averaged into one texture, on the bare mesh, without a network
+
+N frames, J joints, K covered pixels, T texels per side, H x W pixels of the person crop.  Enters: what training may see.
+Leaves: for a held-out frame a crop's colour (H, W, 3) in [0, 1] and its alpha (H, W).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from rendering.networks import Surface
+from rendering.skeletons import find_roles
+from training.dataset import ALPHA, BACKGROUND, COLOR, SubjectFrames, crop_planes
+from training.warmstart import back_projected
+
+TEXTURE_SIZE = 256  # that of the neural texture: the comparison is fair
+TEXTURE_FRAMES = 200  # evenly spread; more do not sharpen an average
+
+
+@dataclass(frozen=True)
+class Crop:
+    """What a method says a frame looks like: colour (H, W, 3) float32 in [0, 1] and alpha (H, W)."""
+
+    color: np.ndarray
+    alpha: np.ndarray
+
+
+def true_crop(index: int, recording: Any, masks: Any, rasters: Any) -> tuple[Crop, np.ndarray]:
+    """The recorded person of frame ``index``, cut out as for training, and what stood behind him (H, W, 3)."""
+    planes = crop_planes(recording.color(index), masks[index], rasters.boxes_px[index], rasters.image_wh)
+    picture, background = (planes[c].transpose(1, 2, 0).astype(np.float32) / 255 for c in (COLOR, BACKGROUND))
+    return Crop(picture, planes[ALPHA][0].astype(np.float32) / 255), background
+
+
+def nearest_frames(fit: Any, train_indices: np.ndarray, wanted_indices: np.ndarray) -> np.ndarray:
+    """(M,) the training frame nearest in pose to each of the M ``wanted_indices``.
+
+    Distance: mean over the limbs' joints of how far they are apart relative to the root, in a frame that looks along the
+    ray through the root, so that walking across the picture does not count as turning.
+    """
+    roles = find_roles(fit.body.joint_names, tuple(int(p) for p in fit.body.parents), "body model")
+    joints = _view_aligned(np.asarray(fit.joints_color_m, float), sorted(set(roles.values())))
+    candidates = np.array([i for i in train_indices if np.isfinite(joints[i]).all()], np.int64)
+    distance = np.linalg.norm(joints[wanted_indices][:, None] - joints[candidates][None], axis=-1).mean(-1)
+    return candidates[np.argmin(distance, axis=1)]
+
+
+def _view_aligned(joints_color_m: np.ndarray, chosen: list[int]) -> np.ndarray:
+    """(N, len(chosen), 3) joints relative to the root, turned so that the ray to the root is the z axis."""
+    roots = joints_color_m[:, 0]
+    z = roots / np.linalg.norm(roots, axis=-1, keepdims=True)
+    x = np.cross([0.0, 1.0, 0.0], z)
+    x /= np.linalg.norm(x, axis=-1, keepdims=True)
+    view_from_color = np.stack([x, np.cross(z, x), z], axis=1)  # (N, 3, 3)
+    return np.einsum("nij,nkj->nki", view_from_color, joints_color_m[:, chosen] - roots[:, None])
+
+
+def average_texture(name: str, train_indices: np.ndarray, recording: Any, masks: Any, rasters: Any) -> np.ndarray:
+    """(T, T, 3) float32 in [0, 1]: back-projected colours of the training frames, head-on views counting most."""
+    spread = np.linspace(0, len(train_indices) - 1, min(TEXTURE_FRAMES, len(train_indices))).round().astype(int)
+    frames = SubjectFrames.load(name, np.asarray(train_indices)[spread], recording, masks, rasters)
+    texture = back_projected(frames, np.arange(len(frames)), TEXTURE_SIZE)
+    return ((texture.numpy() + 1) / 2).clip(0, 1).astype(np.float32)
+
+
+def textured_mesh(texture: np.ndarray, surface: Surface) -> Crop:
+    """The bare mesh of one frame's raster with ``texture`` (T, T, 3) on it."""
+    _, height, width = surface.batch_hw
+    color, alpha = np.zeros((height * width, 3), np.float32), np.zeros(height * width, np.float32)
+    pixel = surface.pixel.numpy()
+    if len(pixel):
+        position = (surface.uv.numpy() * len(texture) - 0.5).astype(np.float32)
+        columns = 1024  # remap refuses maps longer than 32767
+        padded = np.zeros((-(-len(pixel) // columns) * columns, 2), np.float32)
+        padded[: len(pixel)] = position
+        maps = padded.reshape(-1, columns, 2)
+        sampled = cv2.remap(texture, maps[..., 0], maps[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        color[pixel], alpha[pixel] = sampled.reshape(-1, 3)[: len(pixel)], 1.0
+    return Crop(color.reshape(height, width, 3), alpha.reshape(height, width))
