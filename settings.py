@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import tomllib
 import types
 import typing
@@ -30,6 +31,7 @@ class Layer:
     origin: str  # for people: "--set", "workspace/alice/subject.toml", "preset cpu"
     values: Mapping[str, Any]  # "section.key": value
     is_text: bool = False  # values are words of a command line, to be read as the field's type
+    is_explicit: bool = True  # the user chose them one by one; False for a preset
 
 
 class Settings:
@@ -48,7 +50,7 @@ class Settings:
         for layer in layers:
             for name, raw in layer.values.items():
                 self._values[name] = self._read(name, raw, layer)
-                if not layer.origin.startswith("preset "):
+                if layer.is_explicit:
                     self._explicit.add(name)
         for section in {name.partition(".")[0] for name in self._values}:
             self.config(section)  # the dataclass's own checks speak before anything is made
@@ -114,9 +116,11 @@ def read_text(text: str, accepted: tuple[type, ...]) -> Scalar:
     for number in (int, float):
         if number in accepted:
             try:
-                return number(text)
+                value = number(text)
             except ValueError:
-                pass
+                continue
+            if math.isfinite(value):
+                return value
     if str in accepted:
         return text
     raise ValueError(f"expected {describe(accepted)}")

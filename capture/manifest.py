@@ -21,8 +21,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from capture.recording import write_atomically
-
 FILE_NAME = "stage.json"
 
 Scalar = int | float | bool | str | None
@@ -68,6 +66,8 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Write stage.json, complete or not at all."""
+        from capture.recording import write_atomically  # late: OpenCV would slow every command down
+
         write_atomically(folder / FILE_NAME, json.dumps(asdict(self), indent=1).encode())
 
     def changed_files(self, folder: Path) -> dict[str, str | None]:

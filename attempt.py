@@ -1,0 +1,198 @@
+"""One attempt at making a stage folder: the hidden partial folder, its log, its cost, the rename that publishes it.
+
+.03_fit.partial-5f0c...   being made; the next attempt of the same identity goes on from here
+03_fit                    complete: stage.json was written last, then the folder was renamed into place
+.03_fit.old               the previous result, for the moment between the two renames of a replacement
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import logging
+import os
+import platform
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from capture.errors import UserError
+
+LOG_FILE = "stage.log"
+SCRATCH = "scratch"  # files and folders of this name are a stage's own; kept for resuming, gone when published
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FEW_BYTES = 1 << 20  # with less than this left, any failure to write is a full disk, whatever it calls itself
+PACKAGES = ("numpy", "numba", "torch", "opencv-contrib-python", "mediapipe", "av")  # those that shape the output
+
+
+class DiskFull(UserError):
+    """No room to write: what was finished is intact, and what was begun can be resumed."""
+
+
+def partial_folder(folder: Path, key: str) -> Path:
+    """Where a stage folder is made; ``key`` identifies what is being made."""
+    return folder.with_name(f".{folder.name}.partial-{key}")
+
+
+def open_partial(folder: Path, key: str, afresh: bool) -> Path:
+    """The partial folder, ready for work: what other identities left is gone, and so are torn files.
+
+    ``afresh`` drops what an earlier attempt of the same identity left, too.
+    """
+    partial = partial_folder(folder, key)
+    for stale in folder.parent.glob(f".{folder.name}.partial-*"):
+        if afresh or stale != partial:
+            shutil.rmtree(stale)
+    partial.mkdir(exist_ok=True)
+    for torn in [*partial.rglob("*.partial"), *partial.rglob("*.partial.*")]:  # write_atomically, VideoWriter
+        torn.unlink()
+    return partial
+
+
+def drop_scratch(partial: Path) -> None:
+    """Remove what the stage only needed for itself."""
+    for path in sorted(partial.rglob(f"{SCRATCH}*"), reverse=True):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def flush(folder: Path) -> None:
+    """Force all files and folders below to the disk, so that a power cut cannot tear what is about to be published."""
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir():
+            flush_folder(path)
+            continue
+        handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def flush_folder(folder: Path) -> None:
+    """Force a folder's list of names to the disk.  Windows does so by itself."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish(partial: Path, folder: Path) -> None:
+    """Give a complete partial folder its final name, in place of an older result."""
+    flush_folder(partial)
+    old = folder.with_name(f".{folder.name}.old")
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(partial, folder)
+    flush_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)  # what cannot be removed now is removed by ``recover``
+
+
+def needs_recovery(home: Path) -> bool:
+    """Whether a replacement was interrupted between its two renames."""
+    return any(home.glob(".*.old"))
+
+
+def recover(home: Path) -> None:
+    """Finish what an interrupted ``publish`` left in a subject's folder: the old result, where there is no new one."""
+    for old in home.glob(".*.old"):
+        folder = home / old.name.removeprefix(".").removesuffix(".old")
+        if folder.exists():
+            shutil.rmtree(old)
+        else:
+            os.rename(old, folder)
+
+
+@contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Append everything that is logged to a file as well, the traceback of an unexpected error included."""
+    handler = _FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    except BaseException as error:
+        lines = "".join(traceback.format_exception(error))
+        handler.handle(logging.LogRecord("attempt", logging.ERROR, __file__, 0, lines, None, None))
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        with suppress(OSError):
+            handler.close()
+
+
+class _FileHandler(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A full disk is reported by the stage itself, and stderr still shows the line."""
+
+
+class Meter:
+    """Wall time and peak resident memory of a ``with`` block; the largest worker process counts where it is larger."""
+
+    timing_s = 0.0
+    peak_rss_mb = 0.0
+
+    def __enter__(self) -> Meter:
+        with suppress(OSError):  # Linux can forget the peak of what ran before in this process
+            Path("/proc/self/clear_refs").write_text("5")
+        self._started_s = time.monotonic()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.timing_s = round(time.monotonic() - self._started_s, 3)
+        self.peak_rss_mb = round(_peak_rss_mb(), 1)
+
+
+def _peak_rss_mb() -> float:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1024**2 if sys.platform == "darwin" else peak / 1024
+
+
+def made_with() -> dict[str, str]:
+    """Versions of what shaped the output, for people who compare two results."""
+    versions = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def disk_full(error: BaseException, folder: Path) -> DiskFull | None:
+    """What to tell a user when ``error`` means that ``folder``'s disk has no room; None when it means something else.
+
+    Libraries hide the system's error: torch raises RuntimeError, safetensors only quotes the words.
+    """
+    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    chain, cause = [error], error.__cause__ or error.__context__
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    is_full = any(
+        getattr(link, "errno", None) in DISK_FULL
+        or any(words in str(link) for words in ("No space left", "os error 28", "os error 27", "File too large"))
+        for link in chain
+    )
+    if not is_full and not (isinstance(error, OSError | RuntimeError) and free_bytes < FEW_BYTES):
+        return None
+    return DiskFull(
+        f"{folder}: no room to write ({free_bytes / 2**20:.0f} MB free on that disk); free some space and run the same "
+        "command again, it goes on where it was and earlier results are intact"
+    )

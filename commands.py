@@ -1,0 +1,212 @@
+"""The plumbing between click and the stage runner: names and options in, a Project out; errors in one line.
+
+Only this module and ``pipeline.py`` print: results to stdout, everything else through logging to stderr.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+import attempt
+import source as sources
+from capture.errors import UserError
+from capture.manifest import Manifest
+from project import Project, Stage, Step
+from settings import Layer, Settings, nearest, read_assignments, read_toml
+from workspace import check_name, check_not_linked
+
+F = TypeVar("F", bound=Callable[..., Any])
+log = logging.getLogger(__name__)
+
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+OUR_LOGGERS = ("capture", "fitting", "rendering", "training", "demo", "stages", "attempt", "commands", "pipeline")
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """The three tables of pipeline.py."""
+
+    stages: tuple[Stage, ...]
+    configs: Mapping[str, str]  # section -> dotted path of its dataclass
+    presets: Mapping[str, Mapping[str, Any]]
+
+    def stage(self, word: str) -> Stage:
+        """The stage that a user means by ``fit``, ``03_fit`` or ``03``.  Raises UserError for no stage."""
+        for stage in self.stages:
+            if word.lower() in (stage.command, stage.name, *stage.name.split("_", 1)):
+                return stage
+        raise UserError(f"no stage is called {word!r}{nearest(word, [stage.command for stage in self.stages])}")
+
+    def check_preset(self, preset: str, origin: str) -> str:
+        """The preset's name itself.  Raises UserError when there is none of that name."""
+        if preset not in self.presets:
+            raise UserError(f"{origin} {preset!r}: there is no such preset{nearest(preset, self.presets)}")
+        return preset
+
+
+def open_project(
+    atlas: Atlas,
+    workspace: Path,
+    subjects: Iterable[str],
+    avatar: str | None = None,
+    source: str | None = None,
+    preset: str | None = None,
+    assignments: Iterable[str] = (),
+    no_depth: bool = False,
+) -> Project:
+    """What the options of a command amount to.  Creates nothing.  Raises UserError for anything that cannot be."""
+    if preset is not None:
+        atlas.check_preset(preset, "--preset")
+    if avatar is not None:
+        check_name(avatar, "--avatar")
+    cast = tuple(dict.fromkeys(check_name(subject, "--subject") for subject in subjects))
+    if not cast and avatar is None:
+        raise UserError("--subject NAME is missing; for a first try: --subject demo")
+    if not cast and avatar is not None:
+        cast = cast_of(workspace, avatar) or (avatar,)
+    if len(cast) > 1 and (avatar is None or avatar in cast):
+        raise UserError("an avatar of several subjects needs a name of its own; add --avatar NAME")
+    if source is None and cast == ("demo",) and not (workspace / "demo" / atlas.stages[0].name).exists():
+        source = sources.DEMO
+    if source is not None:
+        if len(cast) > 1:
+            raise UserError("--source goes with one --subject; record the subjects one by one, then run them together")
+        sources.check(source)
+    if no_depth:
+        assignments = (*assignments, *(f"{section}.no_depth=true" for section in atlas.stages[0].settings))
+    chosen = read_assignments(assignments)
+    names = (*cast, *([avatar] if avatar else []))
+    settings = {name: _settings(atlas, workspace / name, preset, chosen) for name in names}
+    return Project(atlas.stages, workspace, cast, avatar or cast[0], settings, source)
+
+
+def _settings(atlas: Atlas, home: Path, preset: str | None, chosen: Mapping[str, str]) -> Settings:
+    """The layers of one subject or avatar: preset < its subject.toml < --set."""
+    check_not_linked(home)
+    toml = home / "subject.toml"
+    toml_preset, own = read_toml(toml)
+    if toml_preset is not None:
+        atlas.check_preset(toml_preset, f"{toml}: preset")
+    if preset is None:
+        # Falling back to another preset than last time would train a small avatar over a large one.
+        preset = toml_preset or _last_preset(home, atlas) or next(iter(atlas.presets))
+    layers = (
+        Layer(f"preset {preset}", atlas.presets[preset], is_explicit=False),
+        Layer(str(toml), own),
+        Layer("--set", chosen, is_text=True),
+    )
+    return Settings(atlas.configs, layers, preset)
+
+
+def _last_preset(home: Path, atlas: Atlas) -> str | None:
+    found = [made for stage in atlas.stages if (made := Manifest.load(home / stage.name)) is not None]
+    last = max(found, key=lambda made: made.finished, default=None)
+    return last.preset if last is not None and last.preset in atlas.presets else None
+
+
+def cast_of(workspace: Path, avatar: str) -> tuple[str, ...]:
+    """The subjects that an avatar was trained on, in order; empty when it was not trained yet."""
+    made = Manifest.load(workspace / avatar / "06_avatar")
+    labels = [label for label in made.inputs if "/" in label] if made is not None else []
+    return tuple(dict.fromkeys(label.split("/")[0] for label in labels))
+
+
+def show(steps: Iterable[Step], project: Project) -> None:
+    """Print what is up to date and what is not, with the reasons."""
+    name = ""
+    for step in steps:
+        if step.name != name:
+            name = step.name
+            click.echo(f"{name}  (preset {project.settings[name].preset})")
+        reasons = [*step.reasons, *step.notes]
+        if step.reasons and any((project.workspace / name).glob(f".{step.stage.name}.partial-*")):
+            reasons.append("begun, then interrupted")
+        word = "to do" if step.reasons else "up to date"
+        click.echo(f"  {step.stage.name:14} {word:11} {'; '.join(reasons)}".rstrip())
+
+
+def options(*names: str) -> Callable[[F], F]:
+    """The options that several commands share, in the order in which --help lists them."""
+
+    def decorate(function: F) -> F:
+        for name in reversed((*names, "workspace")):
+            function = OPTIONS[name](function)
+        return function
+
+    return decorate
+
+
+OPTIONS = {
+    "subjects": click.option("--subject", "subjects", multiple=True, metavar="NAME", help="Whom; may be repeated."),
+    "subject": click.option("--subject", required=True, metavar="NAME", help="Whom."),
+    "avatar": click.option("--avatar", metavar="NAME", help="The avatar; by default named like its only subject."),
+    "source": click.option("--source", metavar="kinect|demo|PATH", help="What to record: a video, or an RGB-D folder."),
+    "no_depth": click.option("--no-depth", is_flag=True, help="Leave the source's depth out."),
+    "preset": click.option("--preset", metavar="NAME", help="demo, cpu, gpu or paper; by default the last one used."),
+    "set": click.option("--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting."),
+    "force": click.option("--force", is_flag=True, help="Make it again although it is up to date."),
+    "workspace": click.option(
+        "--workspace",
+        type=click.Path(path_type=Path),
+        default=Path("workspace"),
+        metavar="DIR",
+        help="Where results go.",
+    ),
+}
+
+
+def main(cli: click.Group) -> int:
+    """Run the command line and return its exit code; every error a user can mend is one line on stderr."""
+    # Before any numerical library is loaded: spinning OpenMP threads make a shared machine crawl.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's C++ notices
+    _log_to_stderr()
+    try:
+        return cli.main(prog_name="pipeline.py", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+    except click.ClickException as error:
+        _complain(error.format_message().replace("\n", " "))
+    except UserError as error:
+        _complain(str(error).replace("\n", " "))
+    except (click.Abort, KeyboardInterrupt):
+        _complain("stopped; the same command goes on where it was")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        words = _in_words(error)
+        if words is None:
+            raise
+        _complain(words)
+    return EXIT_USER_ERROR
+
+
+def _in_words(error: OSError) -> str | None:
+    path = Path(error.filename) if isinstance(error.filename, str) else Path.cwd()
+    full = attempt.disk_full(error, path)
+    if full is not None:
+        return str(full)
+    if isinstance(error, PermissionError) or error.strerror == "Read-only file system":
+        return f"{path}: {error.strerror}; choose another folder with --workspace, or change its permissions"
+    return None
+
+
+def _complain(line: str) -> None:
+    click.echo(f"error: {line}", err=True)
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.getLogger().addHandler(handler)
+    for name in OUR_LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -1,0 +1,134 @@
+"""Is this machine ready?  Each check is one row: what, how it is, what to do about it."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+# Shared libraries that wheels expect of the system -> the Debian package that has them, and who needs it.
+SYSTEM_LIBRARIES = {
+    "libusb-1.0.so.0": ("libusb-1.0-0", "open3d"),
+    "libGL.so.1": ("libgl1", "opencv and open3d"),
+    "libEGL.so.1": ("libegl1", "open3d"),
+    "libgthread-2.0.so.0": ("libglib2.0-0", "opencv"),
+    "libgomp.so.1": ("libgomp1", "open3d"),
+}
+WORKSPACE_GB, MEMORY_GB = 5, 4  # what the largest of the demo and a five-minute recording at the cpu preset needs
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding."""
+
+    what: str
+    state: str  # "ok", "note" (works, could be better) or "missing" (something will fail)
+    words: str
+
+
+def examine(workspace: Path) -> Iterator[Check]:
+    """All checks, cheap ones first."""
+    version = platform.python_version()
+    fits = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    yield Check("python", "ok" if fits else "missing", version if fits else f"{version}; 3.11 or 3.12 is needed")
+    yield from packages()
+    yield from system_libraries()
+    yield from machine(workspace)
+    yield from accelerator()
+    yield from weights()
+
+
+def packages() -> Iterator[Check]:
+    """What is installed against what requirements.txt pins."""
+    wrong = []
+    for name, wanted in pinned():
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found = "nothing"
+        if found.split("+")[0] != wanted:
+            wrong.append(f"{name} {wanted} (found {found})")
+    words = f"{', '.join(wrong)}; run: pip install -r {REQUIREMENTS.name}" if wrong else "as pinned in requirements.txt"
+    yield Check("packages", "missing" if wrong else "ok", words)
+
+
+def pinned() -> Iterator[tuple[str, str]]:
+    """(package, version) of requirements.txt that apply to this platform."""
+    for line in REQUIREMENTS.read_text().splitlines():
+        match = re.match(r"([A-Za-z0-9_.-]+)(?:\[[^]]*\])?==([^\s;#]+)\s*(;.*?)?(#.*)?$", line)
+        if match and (match[3] is None or f'sys_platform == "{sys.platform}"' in match[3]):
+            yield match[1], match[2]
+
+
+def system_libraries() -> Iterator[Check]:
+    """Libraries that no wheel brings along; only Linux lacks them."""
+    if not sys.platform.startswith("linux"):
+        return
+    absent = {}
+    for library, (package, needed_by) in SYSTEM_LIBRARIES.items():
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            absent[package] = needed_by
+    words = f"{', '.join(f'{p} for {who}' for p, who in absent.items())}; run: sudo apt-get install {' '.join(absent)}"
+    yield Check("libraries", "missing" if absent else "ok", words if absent else ", ".join(SYSTEM_LIBRARIES))
+
+
+def machine(workspace: Path) -> Iterator[Check]:
+    """Cores, memory, disk."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        flags = set(re.findall(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)[0].split())
+        fast = sorted(flags & {"avx512_bf16", "amx_bf16"})
+        words = (
+            f"{cores} cores, bf16 in hardware ({', '.join(fast)})"
+            if fast
+            else f"{cores} cores, no bf16: trains in fp32"
+        )
+        yield Check("cpu", "ok" if fast else "note", words)
+    except (OSError, IndexError):
+        yield Check("cpu", "ok", f"{cores} cores")
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory_gb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+        yield Check(
+            "memory", "ok" if memory_gb >= MEMORY_GB else "note", f"{memory_gb:.0f} GB ({MEMORY_GB} are needed)"
+        )
+    existing = next(path for path in (workspace.resolve(), *workspace.resolve().parents) if path.exists())
+    free_gb = shutil.disk_usage(existing).free / 1e9
+    yield Check("disk", "ok" if free_gb >= WORKSPACE_GB else "note", f"{free_gb:.0f} GB free for {workspace}")
+    writable = os.access(existing, os.W_OK)
+    yield Check(
+        "workspace", "ok" if writable else "missing", f"{workspace}: {'writable' if writable else 'not writable'}"
+    )
+
+
+def accelerator() -> Iterator[Check]:
+    """The GPU that torch would use."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Check("torch", "missing", str(error))
+        return
+    if torch.cuda.is_available():
+        memory_gb = torch.cuda.get_device_properties(0).total_memory / 1e9
+        yield Check("gpu", "ok", f"{torch.cuda.get_device_name(0)}, {memory_gb:.0f} GB")
+    else:
+        yield Check("gpu", "note", "none that torch can use; the presets demo and cpu need none")
+
+
+def weights() -> Iterator[Check]:
+    """Optional weight files, which are never downloaded behind anybody's back."""
+    from training.features import VGG19_FILE, weights_dir
+    from training.lpips import ALEXNET_FILE
+
+    for file, without in ((VGG19_FILE, "random features stand in"), (ALEXNET_FILE, "LPIPS is not measured")):
+        found = (weights_dir() / file).exists()
+        yield Check("weights", "ok" if found else "note", f"{file} {'found' if found else f'not there: {without}'}")

@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""THE MAP: from a film of one person to an avatar that moves, in seven stages.
+
+     sensor or file -> Recording -> Masks -> BodyFit -> Keyframes -> Rasters -> Avatar -> Report
+
+Each row of STAGES makes one folder from earlier folders; its function, right below, names the module that does it.
+``stages.py`` decides what must run and why.  Settings are called ``section.key``: CONFIGS says which dataclass holds a
+section, PRESETS are named bundles of settings.  What the command line needs beyond that is in ``commands.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import doctor as doctors
+from capture.errors import UserError
+from commands import Atlas, main, open_project, options, show
+from project import Job, Stage
+from stages import plan, run
+from workspace import claim, known_names
+
+# What each stage calls.  Imports wait until the stage runs: --help must answer at once.
+
+
+def _record(job: Job) -> None:
+    if job.source == "demo":
+        from demo.performer import film
+
+        film(job.settings.config("demo"), job.out_dir)
+    else:
+        from capture.importers import record
+
+        assert job.source is not None
+        record(job.settings.config("recording"), job.out_dir, job.source)
+
+
+def _matte(job: Job) -> None:
+    from capture.matting import matte
+
+    matte(job.settings.config("matte"), job.out_dir, job.folders["01_recording"])
+
+
+def _fit(job: Job) -> None:
+    from fitting.fit import fit
+
+    fit(job.settings.config("fit"), job.out_dir, job.folders["01_recording"], job.folders["02_masks"])
+
+
+def _keyframes(job: Job) -> None:
+    from fitting.keyframes import keyframes
+
+    keyframes(job.settings.config("keyframes"), job.out_dir, job.folders["03_fit"])
+
+
+def _rasterize(job: Job) -> None:
+    from rendering.rasters import rasterize
+
+    rasterize(job.settings.config("raster"), job.out_dir, job.folders["01_recording"], job.folders["03_fit"])
+
+
+def _train(job: Job) -> None:
+    from training.train import train
+
+    train(job.settings.config("train"), job.out_dir, job.subjects)
+
+
+def _evaluate(job: Job) -> None:
+    from training.evaluate import evaluate
+    from training.report import report
+
+    evaluate(job.settings.config("evaluate"), job.out_dir, job.folders["06_avatar"], job.subjects)
+    report(job.out_dir, job.folders["06_avatar"], job.subjects)
+
+
+OF_A_SUBJECT = ("01_recording", "02_masks", "03_fit", "04_keyframes", "05_rasters")
+
+STAGES = (
+    # folder, command, version (raise it whenever the stage writes something else), function, settings, inputs
+    Stage("01_recording", "record", 1, _record, ("recording", "demo"), (), judges_source=True),
+    Stage("02_masks", "matte", 1, _matte, ("matte",), ("01_recording",), judges_source=True),
+    Stage("03_fit", "fit", 1, _fit, ("fit",), ("01_recording", "02_masks"), judges_source=True),
+    Stage("04_keyframes", "keyframes", 1, _keyframes, ("keyframes",), ("03_fit",)),
+    Stage("05_rasters", "rasterize", 1, _rasterize, ("raster",), ("01_recording", "03_fit")),
+    Stage("06_avatar", "train", 1, _train, ("train",), OF_A_SUBJECT, ("log.jsonl", "checkpoints/*"), of_avatar=True),
+    Stage(
+        "07_report",
+        "evaluate",
+        1,
+        _evaluate,
+        ("evaluate",),
+        (*OF_A_SUBJECT, "06_avatar"),
+        ("report.html", "metrics.json:timing_s", "metrics.json:peak_rss_mb"),
+        of_avatar=True,
+    ),
+)
+
+CONFIGS = {
+    "recording": "capture.importers.ImportConfig",
+    "demo": "demo.performer.DemoConfig",
+    "matte": "capture.matting.MatteConfig",
+    "fit": "fitting.fit.FitConfig",
+    "keyframes": "fitting.keyframes.KeyframeConfig",
+    "raster": "rendering.rasters.RasterConfig",
+    "train": "training.train.TrainConfig",
+    "evaluate": "training.evaluate.EvaluateConfig",
+}
+
+GPU = {
+    "raster.height_px": 1024,
+    "raster.width_px": 1024,
+    "train.widths": "64,128,256,512,1024,1440",  # twice: 161 million parameters
+    "train.batch_size": 4,
+    "train.steps": 30_000,
+    "train.renderer_lr": 2e-4,
+    "train.texture_lr": 1e-3,
+    "train.decay_from": 0.5,
+    "train.adversarial": True,
+    "train.feature_blocks": 5,
+    "train.feature_width": 64,
+    "train.discriminator_scales": 3,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {},  # the defaults of the config classes: two cores, minutes
+    "cpu": {
+        "raster.height_px": 384,
+        "raster.width_px": 240,
+        "train.widths": "24,48,96,192,256",
+        "train.steps": 3000,
+    },
+    "gpu": GPU,
+    "paper": {  # what the paper says and nothing that it does not
+        **GPU,
+        "train.steps": 100_000,
+        "train.warm_start": False,
+        "train.exposure": False,
+        "train.rescale_min": 0.5,
+        "train.rescale_max": 1.25,
+    },
+}
+
+log = logging.getLogger("pipeline")
+ATLAS = Atlas(STAGES, CONFIGS, PRESETS)
+
+
+@click.group(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Film one person, get an avatar back.  For a first try: pipeline.py run --subject demo"""
+
+
+@cli.command("run")
+@options("subjects", "source", "no_depth", "avatar", "preset", "set")
+@click.option("--until", metavar="STAGE", help="Stop after this stage.")
+@click.option("--force", "again", multiple=True, metavar="STAGE", help="Make this stage again; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done and why.")
+def run_command(until: str | None, again: tuple[str, ...], dry_run: bool, **given: Any) -> None:
+    """Everything that is missing or stale, from the recording to the report."""
+    last = ATLAS.stage(until) if until else None
+    force = [ATLAS.stage(word) for word in again]
+    if STAGES[0] in force:
+        raise UserError("--force record: run never records again; use pipeline.py record --subject NAME --force")
+    project = open_project(ATLAS, **given)
+    if dry_run:
+        show(plan(project, last, force), project)
+        return
+    run(project, last, force)
+    if last in (None, STAGES[-1]):
+        click.echo(project.folder(STAGES[-1], project.avatar) / "report.html")
+
+
+@cli.command("record")
+@options("subject", "source", "no_depth", "preset", "set", "force")
+def record_command(subject: str, force: bool, **given: Any) -> None:
+    """The recording only; --force replaces one that exists."""
+    project = open_project(ATLAS, subjects=[subject], **given)
+    if force and project.source is None:
+        raise UserError("record --force: say what to record instead, with --source PATH")
+    run(project, only=STAGES[0], force=STAGES[:1] if force else ())
+
+
+def _add_stage_command(stage: Stage, summary: str) -> None:
+    """A command that makes one stage from what is there."""
+
+    @cli.command(stage.command, help=summary)
+    @options(*(("avatar", "subjects") if stage.of_avatar else ("subjects",)), "preset", "set", "force")
+    def command(force: bool, **given: Any) -> None:
+        run(open_project(ATLAS, **given), only=stage, force=(stage,) if force else ())
+
+
+_add_stage_command(ATLAS.stage("matte"), "Who is the subject, pixel by pixel.")
+_add_stage_command(ATLAS.stage("fit"), "The body in every frame.")
+_add_stage_command(ATLAS.stage("keyframes"), "Which frames train what, and which are held out.")
+_add_stage_command(ATLAS.stage("rasterize"), "The fitted body as seen by the camera.")
+_add_stage_command(ATLAS.stage("train"), "The avatar of one subject, or of several.")
+_add_stage_command(ATLAS.stage("evaluate"), "How good the avatar is on held-out frames; ends with the report.")
+
+
+@cli.command("report")
+@options("avatar", "subjects")
+def report_command(**given: Any) -> None:
+    """The report page again, from measurements that exist."""
+    from training.report import report
+
+    project = open_project(ATLAS, **given)
+    folder = project.folder(STAGES[-1], project.avatar)
+    if not folder.exists():
+        raise UserError(f"{folder}: not made yet; run pipeline.py evaluate --avatar {project.avatar}")
+    with claim(project.workspace, [project.avatar]):
+        job = project.job(STAGES[-1], project.avatar, folder)
+        report(folder, job.folders["06_avatar"], job.subjects)
+    click.echo(folder / "report.html")
+
+
+@cli.command("render")
+@options("avatar", "subjects")
+@click.option("--motion", default="heldout", metavar="heldout|FILE", help="Frames kept from training, or .bvh or .npz.")
+@click.option("--camera", metavar="capture|orbit|FILE", help="Where from; capture for heldout, orbit for files.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.mp4", help="What to write.")
+def render_command(motion: str, camera: str | None, out: Path, **given: Any) -> None:
+    """The avatar in motion, as a video."""
+    project = open_project(ATLAS, **given)
+    avatar_dir = project.folder(ATLAS.stage("train"), project.avatar)
+    if not avatar_dir.exists():
+        raise UserError(f"{avatar_dir}: not made yet; run pipeline.py train --avatar {project.avatar}")
+    from rendering.render import render
+
+    if len(project.subjects) > 1:
+        raise UserError(f"--subject: say which of {', '.join(project.subjects)} to show")
+    subject = project.subjects[0]
+    for note in render(avatar_dir, subject, project.workspace / subject, motion, camera, out):
+        log.warning("%s", note)
+    click.echo(out)
+
+
+@cli.command("status")
+@options("subjects", "preset", "set")
+def status_command(subjects: tuple[str, ...], workspace: Path, **given: Any) -> None:
+    """What is up to date, what is not, and why; of everybody when no --subject is given."""
+    for name in subjects or known_names(workspace):
+        try:
+            project = open_project(ATLAS, workspace, (), avatar=name, **given)
+            show([step for step in plan(project) if step.name == name], project)
+        except UserError as error:
+            click.echo(f"{name}\n  {error}")
+
+
+@cli.command("doctor")
+@options()
+def doctor_command(workspace: Path) -> None:
+    """Is this machine ready?"""
+    checks = list(doctors.examine(workspace))
+    for check in checks:
+        click.echo(f"{check.state:8} {check.what:10} {check.words}")
+    if any(check.state == "missing" for check in checks):
+        raise UserError("this machine is not ready; see the lines marked missing")
+
+
+if __name__ == "__main__":
+    sys.exit(main(cli))
