@@ -1,7 +1,7 @@
-"""What is where on the body: parts, regions, landmarks, and how far each joint turns.
+"""What is where on the body: which part, and which region for try-on, a face belongs to.
 
-In: the mean person's dense mesh and joints (Anny's names).  Out: labels per face, landmark weights, joint tables.
-V vertices, F faces, J joints, P parts, L landmarks.  Numbers of joint ranges are from clinical goniometry (AAOS), rounded.
+In: the mean person's dense mesh, skinning weights and joints (Anny's names).  Out: a label per face.
+V vertices, F faces, J joints.
 """
 
 from __future__ import annotations
@@ -42,9 +42,12 @@ def face_parts(
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     centers = corners.mean(1)
-    group = weight[faces].sum(1).argmax(1)
     neighbours = face_neighbours(faces)
-    group = _smooth(group, neighbours, iterations=4)
+    face_weight = weight[faces].sum(1)
+    for _ in range(8):  # blurred, so that borders run straight across the quads
+        around = np.where((neighbours >= 0)[:, :, None], face_weight[neighbours], face_weight[:, None])
+        face_weight = (face_weight + around.sum(1)) / 4
+    group = _smooth(face_weight.argmax(1), neighbours, iterations=8)
 
     is_front = {
         # behind the ear, and back towards the nape below it

@@ -60,7 +60,10 @@ def build(num_samples: int = NUM_SAMPLES, seed: int = 0) -> BodyModel:
     points_m = _skin_points(dense, mean_m)
     toe_m = points_m["left_foot_index"]
     tables = joint_tables(dense.joint_names, joint_samples_m.mean(0), {"L": toe_m, "R": toe_m * [-1, 1, 1]})
-    uv, face_uv = build_atlas(samples_m.mean(0), mesh.faces, mesh.face_part)
+    rng = np.random.default_rng(seed)
+    uv, face_uv = build_atlas(
+        samples_m.mean(0), mesh.faces, mesh.face_part, PART_NAMES, points_m["nose"], mesh.mirror, rng
+    )
     landmarks = landmark_weights(samples_m, joint_samples_m, dense.joint_names, mesh.faces, points_m, mesh.mirror)
     single = {name: _float32(table) for name, table in tables.items()}
     return BodyModel(
@@ -136,8 +139,8 @@ def principal_shapes(samples_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def strongest(weights: np.ndarray, count: int) -> np.ndarray:
     """Keep the ``count`` largest weights of each row, scaled to sum to 1."""
-    weakest_kept = np.sort(weights, axis=1)[:, -count][:, None]
-    kept = np.where(weights >= weakest_kept, weights, 0)
+    rank = np.argsort(np.argsort(-weights, axis=1, kind="stable"), axis=1, kind="stable")
+    kept = np.where(rank < count, weights, 0)
     return kept / kept.sum(1, keepdims=True)
 
 

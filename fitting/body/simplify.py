@@ -13,8 +13,8 @@ import heapq
 
 import numpy as np
 
-FEATURE_WEIGHT = 0.3  # quadric of the planes that stand on feature edges, against that of the surface
-LENGTH_WEIGHT = 6e-3  # prefers short edges where the surface is flat, so that triangles stay even
+FEATURE_WEIGHT = 0.03  # planes that stand on feature edges, against the surface: enough to straighten their teeth
+LENGTH_WEIGHT = 1.2e-2  # prefers short edges where the surface is flat, so that triangles stay even
 MIN_NORMAL_COS = 0.3  # a collapse may not turn a face further than this
 
 
