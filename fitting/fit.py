@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from capture.matting import Masks
+from threadpoolctl import threadpool_limits
 
 from capture.camera import Camera
 from capture.errors import UserError
@@ -137,6 +138,12 @@ def fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path) 
 
     Raises UserError when no frame can be tracked at all.
     """
+    # Thousands of products of small matrices: threads cost more than they bring, and sum in another order each time.
+    with threadpool_limits(1, "blas"):
+        _fit(config, out_dir, recording_dir, masks_dir)
+
+
+def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path) -> None:
     recording, masks = Recording.load(recording_dir), Masks.load(masks_dir)
     body = load_body(config.body)
     keypoints = _keypoints(out_dir, recording)

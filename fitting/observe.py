@@ -6,13 +6,15 @@ h x w grid cells.  The grid is an ideal pinhole camera, so lens distortion ends 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
 from numba import njit
 
-from capture.camera import Camera, Rig, distort, invert, pixel_rays, transform, undistort, unproject
+from capture.camera import Camera, Rig, distort, invert, pixel_rays, transform, undistort
 
+MIN_DEPTH_MM = 200  # nothing is nearer; smaller values are noise
 BORDER_PX = 3.0  # an outline this close to the picture's edge is the edge, not the person
 
 
@@ -63,9 +65,10 @@ def observe(
     mask, inside = _sample_alpha(alpha, rig_color, grid)
     surface_m = normals = None
     if depth_mm is not None and rig.depth is not None:
-        color_from_depth = np.eye(4) if rig.depth_from_color is None else invert(rig.depth_from_color)
-        points_m = transform(color_from_depth, unproject(rig.depth, depth_mm).reshape(-1, 3))
-        points_m = points_m[np.isfinite(points_m[:, 2]) & (points_m[:, 2] > 0.2)]
+        seen = depth_mm > MIN_DEPTH_MM
+        points_m = _cached_rays(rig.depth)[seen] * (depth_mm[seen] * 1e-3)[:, None]
+        if rig.depth_from_color is not None and not np.array_equal(rig.depth_from_color, np.eye(4)):
+            points_m = transform(invert(rig.depth_from_color), points_m)
         surface_m = _splat(points_m, mask, grid.fx_px, grid.fy_px, grid.cx_px, grid.cy_px)
         normals = _surface_normals(surface_m)
     pixels = _ideal_pixels(landmarks_px, rig_color, grid)
@@ -103,6 +106,11 @@ def outline_of(mask: np.ndarray, max_points: int) -> Outline:
     cells, outward = cells[keep], outward[keep] / length[keep, None]
     # The boundary runs half a cell outside the outermost covered centre.
     return Outline(cells[:, ::-1] + 0.5 + 0.5 * outward, outward, cells)
+
+
+@lru_cache(maxsize=4)
+def _cached_rays(camera: Camera) -> np.ndarray:
+    return pixel_rays(camera)
 
 
 def _person_box(alpha: np.ndarray, margin: float = 0.12) -> tuple[float, float, float, float] | None:

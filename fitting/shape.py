@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 FOCALS = (0.7, 0.85, 1.0, 1.2, 1.5, 1.9)  # of the longer image side: from a wide phone lens to a short telephoto
 USUAL_FOCAL, FOCAL_LOG_STD = 1.0, 0.35
+SHAPE_WEIGHT = 30.0  # rows of one frame are correlated and clothes are not shape: well above one
 HEIGHT_STD_M = 0.07  # of adults of one sex, about; what is assumed when nothing measures metres
 
 
@@ -117,8 +118,9 @@ def _joint_step(
 def _shape_prior(
     body: BodyModel, shape: np.ndarray, height_m: float | None, has_depth: bool
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """|shape|^2 + ((height - wanted) / sigma)^2 with the height's exact derivative."""
-    matrix, gradient, energy = np.eye(body.num_shape), shape.copy(), float(shape @ shape)
+    """w |shape|^2 + ((height - wanted) / sigma)^2 with the height's exact derivative."""
+    matrix, gradient = SHAPE_WEIGHT * np.eye(body.num_shape), SHAPE_WEIGHT * shape
+    energy = SHAPE_WEIGHT * float(shape @ shape)
     if height_m is None and has_depth:
         return matrix, gradient, energy
     wanted, sigma = (height_m, 0.003) if height_m is not None else (body_height_m(body, 0 * shape), HEIGHT_STD_M)
