@@ -204,12 +204,12 @@ _add_stage_command(ATLAS.stage("evaluate"), "How good the avatar is on held-out 
 @options("avatar", "subjects")
 def report_command(**given: Any) -> None:
     """The report page again, from measurements that exist."""
-    from training.report import report
-
     project = open_project(ATLAS, **given)
     folder = project.folder(STAGES[-1], project.avatar)
     if not folder.exists():
         raise UserError(f"{folder}: not made yet; run pipeline.py evaluate --avatar {project.avatar}")
+    from training.report import report
+
     with claim(project.workspace, [project.avatar]):
         job = project.job(STAGES[-1], project.avatar, folder)
         report(folder, job.folders["06_avatar"], job.subjects)

@@ -82,8 +82,7 @@ class Settings:
             raise UserError(f"{where}: there is no section {section!r}{nearest(section, self._configs)}")
         types_by_key = field_types(config_class(self._configs[section]))
         if key not in types_by_key:
-            known = [f"{section}.{k}" for k in types_by_key]
-            raise UserError(f"{where}: there is no setting {name!r}{nearest(name, known)}")
+            raise UserError(f"{where}: there is no setting {name!r}{nearest(key, types_by_key, f'{section}.')}")
         try:
             return read_text(raw, types_by_key[key]) if layer.is_text else check_value(raw, types_by_key[key])
         except ValueError as error:
@@ -141,11 +140,11 @@ def describe(accepted: tuple[type, ...]) -> str:
     return " or ".join(words[kind] for kind in accepted)
 
 
-def nearest(wrong: str, known: Iterable[str]) -> str:
-    """The end of an error message: the most similar known name, or all of them."""
+def nearest(wrong: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of an error message: the most similar known name, or all of them, each said with ``prefix``."""
     known = sorted(known)
     close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+    return f"; did you mean {prefix}{close[0]}?" if close else f"; there are {', '.join(prefix + k for k in known)}"
 
 
 def read_assignments(assignments: Iterable[str]) -> dict[str, str]:
