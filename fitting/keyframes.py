@@ -192,11 +192,11 @@ def choose_greedily(seen: np.ndarray, max_count: int) -> np.ndarray:
 def choose_naively(seen: np.ndarray, max_count: int) -> np.ndarray:
     """What ``choose_greedily`` computes, without bitsets and laziness: the reference for tests and benchmarks."""
     bits = np.unpackbits(seen.view(np.uint8), axis=1).astype(bool)
-    gains = np.array([*COVER_GAINS, 0])
     times = np.zeros(bits.shape[1], np.int64)
     chosen: list[int] = []
     while len(chosen) < min(max_count, len(seen)):
-        gain = (bits * gains[np.minimum(times, len(COVER_GAINS))]).sum(axis=1)
+        gain = sum(worth * np.count_nonzero(bits & (times == level), axis=1) for level, worth in enumerate(COVER_GAINS))
+        assert isinstance(gain, np.ndarray)
         gain[chosen] = 0
         best = int(gain.argmax())
         if gain[best] == 0:

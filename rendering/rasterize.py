@@ -10,6 +10,7 @@ spans in the same order of operations, hence the same pixels.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,14 +60,14 @@ class Covered:
     normal: np.ndarray  # (K, 3) float32, camera frame, unit
 
 
-def rasterize(body: BodyModel, vertices_camera_m: np.ndarray, camera: Camera, cull_backfaces: bool = False) -> Raster:
+def rasterize(body: BodyModel, vertices_camera_m: np.ndarray, camera: Camera) -> Raster:
     """Vertices (V, 3) in the camera's frame to dense planes.  Faces nearer than 5 cm are dropped."""
     width, height = camera.image_wh
     # np.zeros leaves untouched pages unmapped, so the empty part of a large picture costs nothing.
     part, inverse_z = np.zeros(height * width, np.uint8), np.zeros(height * width, np.float32)
     uv, normal = np.zeros((height * width, 2), np.float32), np.zeros((height * width, 3), np.float32)
     pixel = np.empty(0, np.int64)
-    _visible(body, vertices_camera_m, camera, cull_backfaces).shade(body, width, pixel, part, uv, normal, inverse_z)
+    _visible(body, vertices_camera_m, camera).shade(body, width, pixel, part, uv, normal, inverse_z)
     return Raster(
         part=part.reshape(height, width),
         uv=uv.reshape(height, width, 2),
@@ -75,21 +76,19 @@ def rasterize(body: BodyModel, vertices_camera_m: np.ndarray, camera: Camera, cu
     )
 
 
-def rasterize_covered(
-    body: BodyModel, vertices_camera_m: np.ndarray, camera: Camera, cull_backfaces: bool = False
-) -> Covered:
+def rasterize_covered(body: BodyModel, vertices_camera_m: np.ndarray, camera: Camera) -> Covered:
     """The same pixels as ``rasterize``, without the empty ones."""
-    visible = _visible(body, vertices_camera_m, camera, cull_backfaces)
+    visible = _visible(body, vertices_camera_m, camera)
     count = int((visible.face_index >= 0).sum())
-    pixel, part, inverse_z = np.empty(count, np.int64), np.empty(count, np.uint8), np.empty(count, np.float32)
+    pixel, part = np.empty(count, np.int64), np.empty(count, np.uint8)
     uv, normal = np.empty((count, 2), np.float32), np.empty((count, 3), np.float32)
-    visible.shade(body, camera.image_wh[0], pixel, part, uv, normal, inverse_z)
+    visible.shade(body, camera.image_wh[0], pixel, part, uv, normal, np.empty(0, np.float32))
     return Covered(camera.image_wh, 1, np.zeros(count, np.int64), pixel, part, uv, normal)
 
 
 @dataclass(frozen=True)
 class _Visible:
-    """Which face every pixel of a box sees, and what to interpolate there."""
+    """Which face every pixel of a box sees, and what to interpolate there.  Valid until the thread's next call."""
 
     left: int
     top: int
@@ -103,19 +102,33 @@ class _Visible:
         _shade(self.face_index, place, self.setups, self.planes, face_part, pixel, part, uv, normal, inverse_z)
 
 
-def _visible(body: BodyModel, vertices_camera_m: np.ndarray, camera: Camera, cull_backfaces: bool) -> _Visible:
+def _visible(body: BodyModel, vertices_camera_m: np.ndarray, camera: Camera) -> _Visible:
     vertices = np.ascontiguousarray(vertices_camera_m, np.float64)
     faces, face_uv = np.ascontiguousarray(body.faces, np.int32), np.ascontiguousarray(body.face_uv, np.int32)
     points_px, depth_m = project(camera, vertices), np.ascontiguousarray(vertices[:, 2])
     box = visible_box(points_px, depth_m, camera.image_wh)
     left, top, right, bottom = box
-    setups, rows = face_setups(points_px, depth_m, faces, box, cull_backfaces)
-    face_index = np.full((bottom - top, right - left), -1, np.int32)
-    if face_index.size:
-        draw(setups, rows, left, top, face_index, np.zeros(face_index.shape, np.float32))
+    setups, rows = face_setups(points_px, depth_m, faces, box, False)
+    face_index, inverse_z = _buffers((bottom - top, right - left))
+    draw(setups, rows, left, top, face_index, inverse_z)
     uv = np.ascontiguousarray(body.uv, np.float32)
     planes = interpolants(setups, rows, faces, face_uv, uv, vertex_normals(vertices, faces))
     return _Visible(left, top, face_index, setups, planes)
+
+
+_scratch = threading.local()
+
+
+def _buffers(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Empty face_index and inverse_z.  Their memory is kept per thread: mapping it anew takes as long as drawing."""
+    size = shape[0] * shape[1]
+    if getattr(_scratch, "size", -1) < size:
+        _scratch.size = size
+        _scratch.face_index, _scratch.inverse_z = np.empty(size, np.int32), np.empty(size, np.float32)
+    face_index, inverse_z = _scratch.face_index[:size].reshape(shape), _scratch.inverse_z[:size].reshape(shape)
+    face_index.fill(-1)
+    inverse_z.fill(0)
+    return face_index, inverse_z
 
 
 # A face's interpolants in float32: six planes (1/z, u/z, v/z and the normal / z), each its value at the top corner and
@@ -149,7 +162,7 @@ def interpolants(setups, rows, faces, face_uv, uv, normals):
 
 @njit(cache=True, nogil=True)
 def _shade(face_index, place, setups, planes, face_part, pixel, part, uv, normal, inverse_z):
-    """Interpolate at covered pixels.  An empty ``pixel`` asks for dense planes, otherwise entry k is the k-th one."""
+    """Interpolate at covered pixels.  An empty ``pixel`` asks for dense planes; else entry k is the k-th one."""
     left, top, width = place
     is_dense = len(pixel) == 0
     one = np.float32(1)
@@ -160,17 +173,18 @@ def _shade(face_index, place, setups, planes, face_part, pixel, part, uv, normal
             if f < 0:
                 continue
             at = (row + top) * width + column + left
-            if not is_dense:
-                pixel[count] = at
-                at = count
-                count += 1
             p = planes[f]
             dx = np.float32(column + left + 0.5 - setups[f, 0])
             dy = np.float32(row + top + 0.5 - setups[f, 3])
             nearness = p[0] + dx * p[1] + dy * p[2]
+            if is_dense:
+                inverse_z[at] = nearness
+            else:
+                pixel[count] = at
+                at = count
+                count += 1
             z = one / nearness
             part[at] = face_part[f]
-            inverse_z[at] = nearness
             # Rounding must not carry uv outside the face: texels of a neighbouring chart lie there.
             uv[at, 0] = min(max((p[3] + dx * p[4] + dy * p[5]) * z, p[18]), p[19])
             uv[at, 1] = min(max((p[6] + dx * p[7] + dy * p[8]) * z, p[20]), p[21])
