@@ -129,3 +129,50 @@ def test_normals_survive_two_bytes_within_one_degree():
     np.testing.assert_allclose(np.linalg.norm(back, axis=1), 1, atol=1e-6)
     error = np.degrees(np.arccos(np.clip((normals * back).sum(1), -1, 1)))
     assert error.max() < 1.0 and error.mean() < 0.4
+
+
+def test_both_stages_run_on_the_files_of_a_fit(tmp_path):
+    """Folders in, folders out: twelve frames of the shipped body turning, one of them lost."""
+    from capture.camera import Rig
+    from capture.recording import RecordingWriter
+    from fitting.body.model import BodyModel
+    from fitting.fit import BodyFit
+    from fitting.keyframes import KeyframeConfig, Keyframes, keyframes
+    from rendering.rasters import rasterize as rasterize_stage
+
+    body, count = BodyModel.default(), 12
+    camera_from_body = np.tile(np.eye(4), (count, 1, 1))
+    for i in range(count):
+        c, s = np.cos(i / 2), np.sin(i / 2)
+        camera_from_body[i, :3, :3] = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]) @ [[c, -s, 0], [s, c, 0], [0, 0, 1]]
+        camera_from_body[i, :3, 3] = 0, 0.9, 3.0
+    tracked = np.arange(count) != 5
+    camera_from_body[~tracked] = np.nan
+    folders = {name: tmp_path / name for name in ("recording", "fit", "keyframes", "rasters")}
+    for folder in folders.values():
+        folder.mkdir()
+    BodyFit(
+        shape=np.zeros(body.num_shape),
+        pose=np.zeros((count, body.num_joints, 3)),
+        camera_from_body=camera_from_body,
+        joints_color_m=np.zeros((count, body.num_joints, 3)),
+        joint_names=body.joint_names,
+        vertex_offsets_m=np.zeros(len(body.template_m)),
+        residual_mm=np.full(count, np.nan),
+        keypoint_px=np.zeros(count),
+        silhouette_iou=np.ones(count),
+        tracked=tracked,
+        reason=tuple("" if t else "hidden" for t in tracked),
+        body=body,
+        camera=CAMERA,
+        notes=(),
+    ).save(folders["fit"])
+    writer = RecordingWriter(folders["recording"], Rig(CAMERA), "test")
+    for i in range(count):
+        writer.add(i / 30, np.zeros((480, 640, 3), np.uint8))
+    writer.finish()
+    keyframes(KeyframeConfig(), folders["keyframes"], folders["fit"])
+    rasterize_stage(CONFIG, folders["rasters"], folders["recording"], folders["fit"])
+    found, rasters = Keyframes.load(folders["keyframes"]), Rasters.load(folders["rasters"])
+    assert len(found.train_indices) == 8 and len(found.heldout_indices) == 3 and len(found.keyframe_indices) == 1
+    assert [len(rasters[i].pixel) > 500 for i in range(count)] == tracked.tolist()
