@@ -10,6 +10,7 @@ at rest, G_j = G_parent(j) T(j_j - j_parent) Rot(pose_j), and v' = sum_j w_vj G_
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -192,7 +193,7 @@ class BodyModel:
         try:
             with np.load(path, allow_pickle=False) as data:
                 arrays = {name: data[name] for name in data.files}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: not a readable body model ({error})") from None
         known = {f.name for f in fields(BodyModel)}
         missing = known - set(arrays) - {"pose_basis_m"}
