@@ -2,8 +2,8 @@
 
 motion   "heldout" (the frames that training never saw), a .bvh or an AMASS .npz
 camera   "capture" (where the recording was made from), "orbit" (around the person), or a file of cameras
-N pictures, H x W pixels.  World: z up, floor at 0; for recordings it is found from the fit, because a camera on a tripod
-does not know where down is.
+N pictures, H x W pixels.  World: z up, floor at 0; for recordings it is found from the fit, because a camera on a
+tripod does not know where down is.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Captured:
     def load(subject_dir: Path) -> Captured:
         """Open stages 01 to 04 of a subject.  Raises UserError when one of them is missing."""
         from capture.matting import Masks
+
         from fitting.fit import BodyFit
         from fitting.keyframes import Keyframes
 
@@ -69,8 +70,8 @@ class Captured:
 
 def render(
     avatar_dir: Path,
-    subject: str | None,
     subject_dir: Path | None,
+    subject: str | None,
     motion: str,
     camera: str | None,
     out: Path,

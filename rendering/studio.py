@@ -64,12 +64,11 @@ def _shadow(view: View, vertices_world_m: np.ndarray) -> np.ndarray:
     contact = np.zeros((SHADOW_CELLS, SHADOW_CELLS), np.float32)
     np.maximum.at(contact, (cells[inside, 1], cells[inside, 0]), near[inside])
     soft = cv2.GaussianBlur(cv2.dilate(contact, np.ones((3, 3), np.uint8)), (0, 0), 0.045 * cells_per_m)
-    wide = np.zeros_like(contact)
-    wide[cells[inside, 1], cells[inside, 0]] = 1
-    wide = cv2.GaussianBlur(
-        cv2.morphologyEx(wide, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)), (0, 0), 0.16 * cells_per_m
-    )
-    floor = np.minimum(1, soft * 1.1 + 0.45 * wide)
+    outline = np.zeros_like(contact)
+    outline[cells[inside, 1], cells[inside, 0]] = 1
+    solid = cv2.morphologyEx(outline, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+    wide = cv2.GaussianBlur(solid, (0, 0), 0.16 * cells_per_m)
+    floor = np.minimum(1.0, soft * 1.1 + 0.45 * wide)
     # The floor is a plane: its picture is a homography of the grid.
     camera, extrinsic = view.camera, view.camera_from_world
     intrinsic = np.array([[camera.fx_px, 0, camera.cx_px - 0.5], [0, camera.fy_px, camera.cy_px - 0.5], [0, 0, 1]])
@@ -99,7 +98,7 @@ class Room:
         plate = np.nanmedian(frames, axis=0)
         if never.any():
             rounded = np.rint(plate).clip(0, 255).astype(np.uint8)
-            plate = cv2.inpaint(rounded, never.astype(np.uint8), 5, cv2.INPAINT_TELEA).astype(np.float32)
+            plate = cv2.inpaint(rounded, np.asarray(never, np.uint8), 5, cv2.INPAINT_TELEA).astype(np.float32)
         return Room(plate.astype(np.float32))
 
     def behind(self, color: np.ndarray, alpha: np.ndarray) -> np.ndarray:

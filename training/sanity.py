@@ -3,20 +3,21 @@
 nearest   the training frame whose pose is closest, its crop and its matte used again as they are
 texture   colours of the training frames averaged into one texture, on the bare mesh, without a network
 
-N frames, J joints, K covered pixels, T texels per side, H x W pixels of the person crop.  Enters: what training may see.
-Leaves: for a held-out frame a crop's colour (H, W, 3) in [0, 1] and its alpha (H, W).
+N frames, J joints, K covered pixels, T texels per side, H x W pixels of the person crop.  Enters: what training may
+see.  Leaves: for a held-out frame a crop's colour (H, W, 3) in [0, 1] and its alpha (H, W).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 
+from capture.errors import UserError
 from rendering.networks import Surface
-from rendering.skeletons import find_roles
 from training.dataset import ALPHA, BACKGROUND, COLOR, SubjectFrames, crop_planes
 from training.warmstart import back_projected
 
@@ -32,9 +33,12 @@ class Crop:
     alpha: np.ndarray
 
 
-def true_crop(index: int, recording: Any, masks: Any, rasters: Any) -> tuple[Crop, np.ndarray]:
-    """The recorded person of frame ``index``, cut out as for training, and what stood behind him (H, W, 3)."""
-    planes = crop_planes(recording.color(index), masks[index], rasters.boxes_px[index], rasters.image_wh)
+def true_crop(
+    color: np.ndarray, alpha: np.ndarray, box_px: Sequence[float], image_wh: tuple[int, int]
+) -> tuple[Crop, np.ndarray]:
+    """The recorded person, cut out of a frame (H0, W0, 3) uint8 with its matte as for training, and what stood behind
+    him (H, W, 3)."""
+    planes = crop_planes(color, alpha, box_px, image_wh)
     picture, background = (planes[c].transpose(1, 2, 0).astype(np.float32) / 255 for c in (COLOR, BACKGROUND))
     return Crop(picture, planes[ALPHA][0].astype(np.float32) / 255), background
 
@@ -42,24 +46,28 @@ def true_crop(index: int, recording: Any, masks: Any, rasters: Any) -> tuple[Cro
 def nearest_frames(fit: Any, train_indices: np.ndarray, wanted_indices: np.ndarray) -> np.ndarray:
     """(M,) the training frame nearest in pose to each of the M ``wanted_indices``.
 
-    Distance: mean over the limbs' joints of how far they are apart relative to the root, in a frame that looks along the
-    ray through the root, so that walking across the picture does not count as turning.
+    Distance: how far the joints are apart relative to the root, in a frame that looks along the ray through the root,
+    so that walking across the picture does not count as turning; weighted by bone length, so that ten fingers do
+    not outvote two arms.
     """
-    roles = find_roles(fit.body.joint_names, tuple(int(p) for p in fit.body.parents), "body model")
-    joints = _view_aligned(np.asarray(fit.joints_color_m, float), sorted(set(roles.values())))
+    joints = _view_aligned(np.asarray(fit.joints_color_m, float))
+    rest_m, parents = np.asarray(fit.body.joints_template_m, float), np.maximum(fit.body.parents, 0)
+    weight = np.linalg.norm(rest_m - rest_m[parents], axis=1)
     candidates = np.array([i for i in train_indices if np.isfinite(joints[i]).all()], np.int64)
-    distance = np.linalg.norm(joints[wanted_indices][:, None] - joints[candidates][None], axis=-1).mean(-1)
-    return candidates[np.argmin(distance, axis=1)]
+    if not len(candidates):
+        raise UserError("no training frame has a tracked body; look at 03_fit/overlay.mp4")
+    apart = np.linalg.norm(joints[wanted_indices][:, None] - joints[candidates][None], axis=-1)  # (M, F, J)
+    return candidates[np.argmin(apart @ weight, axis=1)]
 
 
-def _view_aligned(joints_color_m: np.ndarray, chosen: list[int]) -> np.ndarray:
-    """(N, len(chosen), 3) joints relative to the root, turned so that the ray to the root is the z axis."""
+def _view_aligned(joints_color_m: np.ndarray) -> np.ndarray:
+    """(N, J, 3) joints relative to the root, turned so that the ray to the root is the z axis."""
     roots = joints_color_m[:, 0]
     z = roots / np.linalg.norm(roots, axis=-1, keepdims=True)
     x = np.cross([0.0, 1.0, 0.0], z)
     x /= np.linalg.norm(x, axis=-1, keepdims=True)
     view_from_color = np.stack([x, np.cross(z, x), z], axis=1)  # (N, 3, 3)
-    return np.einsum("nij,nkj->nki", view_from_color, joints_color_m[:, chosen] - roots[:, None])
+    return np.einsum("nij,nkj->nki", view_from_color, joints_color_m - roots[:, None])
 
 
 def average_texture(name: str, train_indices: np.ndarray, recording: Any, masks: Any, rasters: Any) -> np.ndarray:

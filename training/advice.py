@@ -1,0 +1,172 @@
+"""What is wrong with a capture or an avatar, and what to do about it.
+
+Enters: a subject's stages and figures.  Leaves: pieces of advice for the report, worst first.
+N frames, H x W pixels of the colour picture.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SECTORS = ("front", "front left", "left", "back left", "back", "back right", "right", "front right")
+SEEN_FRAMES = 2  # of a sector; a single frame is likely a glitch of the fit
+BORDER_FRAMES = 40  # frames in which the matte is looked up, evenly spread
+BORDER_SHARE = 0.01  # of the picture's side covered by the person: touched by more than a stray hair
+LOW_IOU = 0.85
+FEW_FRAMES = 100
+SHARE_WORTH_SAYING = 0.05
+DRIFT = 0.10
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One thing to know.  ``is_problem`` separates what costs quality from what is only good to know."""
+
+    title: str
+    detail: str
+    remedy: str
+    is_problem: bool = True
+
+
+def sector_counts(fit: Any, frame_indices: np.ndarray) -> np.ndarray:
+    """(8,) frames in which the camera saw the person from each of SECTORS.
+
+    The azimuth of the camera around the body's own vertical axis; "left" is the person's own left side.
+    """
+    camera_from_body = np.asarray(fit.camera_from_body, float)[frame_indices]
+    camera_from_body = camera_from_body[np.isfinite(camera_from_body).all((1, 2))]
+    # the camera's centre seen from the body: it faces -y, its left is +x
+    centre = -np.einsum("nji,nj->ni", camera_from_body[:, :3, :3], camera_from_body[:, :3, 3])
+    azimuth = np.arctan2(centre[:, 0], -centre[:, 1])
+    sector = np.round(azimuth / (2 * np.pi / len(SECTORS))).astype(int) % len(SECTORS)
+    return np.bincount(sector, minlength=len(SECTORS))
+
+
+def touched_borders(masks: Any, frame_indices: np.ndarray) -> dict[str, float]:
+    """Side of the picture -> share of the frames in which the person reaches over it."""
+    if not len(frame_indices):
+        return {}
+    spread = np.linspace(0, len(frame_indices) - 1, min(BORDER_FRAMES, len(frame_indices))).round().astype(int)
+    touched: Counter[str] = Counter()
+    for index in frame_indices[np.unique(spread)]:
+        person = masks[int(index)] > 0.5
+        sides = {"top": person[:2].any(0), "bottom": person[-2:].any(0)}
+        sides |= {"left": person[:, :2].any(1), "right": person[:, -2:].any(1)}
+        touched.update(side for side, line in sides.items() if line.mean() > BORDER_SHARE)
+    return {side: count / len(np.unique(spread)) for side, count in touched.items()}
+
+
+def advise(name: str, figures: Mapping[str, Any], fit: Any, train_indices: np.ndarray, masks: Any) -> list[Advice]:
+    """Advice about one subject.  figures: its part of metrics.json."""
+    tracked = np.flatnonzero(fit.tracked)
+    found = [
+        *_about_tracking(fit),
+        *_about_borders(touched_borders(masks, tracked)),
+        *_about_views(sector_counts(fit, train_indices)),
+        *_about_fit(figures),
+        *_about_length(len(train_indices)),
+        *_about_quality(figures),
+    ]
+    return sorted(found, key=lambda advice: not advice.is_problem)
+
+
+def advise_about_avatar(settings: Mapping[str, Any], reasons: Mapping[str, str]) -> list[Advice]:
+    """Advice about what all subjects share.  settings: avatar.json; reasons: of metrics.json."""
+    found = []
+    features = str(settings.get("features", ""))
+    if features.startswith("random"):
+        found.append(
+            Advice(
+                "Feature loss with random filters",
+                "Training compared pictures through fixed random filters, because the published VGG19 weights are not "
+                "on this machine. Fine detail comes out softer.",
+                "Put torchvision's vgg19-dcbb9e9d.pth into ~/.cache/anr (or $ANR_WEIGHTS) and train again.",
+                is_problem=False,
+            )
+        )
+    if "lpips" in reasons:
+        remedy = "Put torchvision's alexnet-owt-7be5be79.pth into ~/.cache/anr (or $ANR_WEIGHTS) and evaluate again."
+        found.append(Advice("LPIPS was not measured", f"It needs AlexNet: {reasons['lpips']}.", remedy, False))
+    for subject, (low, high) in settings.get("exposure_range", {}).items():
+        if high - low > 2 * DRIFT:
+            detail = f"Training found gains from {low:.2f} to {high:.2f} in {subject}'s frames and evened them out."
+            remedy = "Lock exposure and white balance of the camera before filming."
+            found.append(Advice("The exposure drifts", detail, remedy, False))
+    return found
+
+
+def _about_tracking(fit: Any) -> list[Advice]:
+    lost = int((~np.asarray(fit.tracked, bool)).sum())
+    if not lost:
+        return []
+    common = Counter(reason for reason in fit.reason if reason).most_common(1)
+    why = f" Most often: {common[0][0]}." if common else ""
+    detail = f"In {lost} of {len(fit.tracked)} frames the body was not found; they teach nothing.{why}"
+    remedy = "Look at 03_fit/overlay.mp4. Keep the whole person in view, in even light, with nobody else around."
+    return [Advice("Lost frames", detail, remedy, lost > SHARE_WORTH_SAYING * len(fit.tracked))]
+
+
+def _about_borders(touched: Mapping[str, float]) -> list[Advice]:
+    words = {
+        "bottom": ("The feet are cut off", "Step back or tilt the camera down until there is floor below the feet."),
+        "top": ("The head is cut off", "Step back or tilt the camera up until there is room above the raised hands."),
+        "left": ("Cut off at the left edge", "Step back, or stay nearer the middle of the picture."),
+        "right": ("Cut off at the right edge", "Step back, or stay nearer the middle of the picture."),
+    }
+    return [
+        Advice(words[side][0], f"The person reaches over this edge in {share:.0%} of the frames.", words[side][1])
+        for side, share in sorted(touched.items(), key=lambda item: -item[1])
+        if share > SHARE_WORTH_SAYING
+    ]
+
+
+def _about_views(counts: np.ndarray) -> list[Advice]:
+    unseen = [sector for sector, count in zip(SECTORS, counts, strict=True) if count < SEEN_FRAMES]
+    if not unseen:
+        return []
+    from_behind = all(sector in unseen for sector in ("back left", "back", "back right"))
+    title = "Never seen from behind" if from_behind else "Sides that were never filmed"
+    detail = f"No training frame shows the {', '.join(unseen)}; from there the avatar is a guess."
+    remedy = "Film one slow full turn, arms a little away from the body, before anything else."
+    return [Advice(title, detail, remedy)]
+
+
+def _about_fit(figures: Mapping[str, Any]) -> list[Advice]:
+    found = []
+    iou = (figures["fit"]["silhouette_iou"] or {}).get("median")
+    if iou is not None and iou < LOW_IOU:
+        detail = f"The body's outline and the person's overlap by {iou:.2f} (median); {LOW_IOU} and more is good."
+        remedy = (
+            "Look at 03_fit/overlay.mp4 and at the masks. Tighter clothes, a plainer background and depth all help."
+        )
+        found.append(Advice("The body fits loosely", detail, remedy))
+    if figures["fit"]["residual_mm"] is None:
+        detail = "Pose and size come from the pictures alone; distances are only known up to a common scale."
+        remedy = "Nothing to do for a plain video. With a depth camera the poses become more accurate."
+        found.append(Advice("Colour only", detail, remedy, is_problem=False))
+    return found
+
+
+def _about_length(num_train: int) -> list[Advice]:
+    if num_train >= FEW_FRAMES:
+        return []
+    detail = f"{num_train} training frames; below {FEW_FRAMES} the avatar repeats what it saw and invents the rest."
+    return [Advice("A short recording", detail, "Film half a minute or more with slow, varied movement.")]
+
+
+def _about_quality(figures: Mapping[str, Any]) -> list[Advice]:
+    own = figures["heldout"]["masked_psnr_db"]
+    others = {name: f["masked_psnr_db"] for name, f in figures["baselines"].items() if f["masked_psnr_db"] is not None}
+    if own is None or not others:
+        return []
+    name, best = max(others.items(), key=lambda item: item[1])
+    if own > best:
+        return []
+    detail = f"On held-out frames the avatar reaches {own:.1f} dB, the {name.replace('_', ' ')} {best:.1f} dB."
+    remedy = "Train longer (--set train.steps=…) and look at 03_fit/overlay.mp4: a wrong fit cannot be trained away."
+    return [Advice("The avatar does not beat the simplest baseline", detail, remedy)]

@@ -1,0 +1,255 @@
+"""Stage 07, first part: how good the avatar is on frames that training never saw.
+
+In: the avatar and its subjects' stages 01 to 05.  Out, in 07_report:
+
+    metrics.json                      DESIGN section 6, and the two sanity baselines beside the avatar
+    heldout/<subject>.csv             every figure of every held-out frame and method
+    heldout.mp4, turntable.mp4        truth | avatar | error; the avatar from all sides (``-<subject>`` for a cast)
+    pictures/<subject>/*.jpg          for the report
+
+H x W pixels of the person crop.  Poses of held-out frames come from the fit of those frames; appearance, exposure
+included, is never fitted to them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from capture.manifest import Manifest, read_peak_rss_mb, read_timings_s
+from capture.progress import progress
+from capture.recording import encode_jpeg, write_atomically
+from capture.video import VideoWriter
+from rendering.avatar import Avatar
+from rendering.render import turntable
+from training import metrics
+from training.lpips import Lpips, load_lpips
+from training.pictures import at_height, error_map, side_by_side, to_bytes
+from training.sanity import Crop, true_crop
+from training.score import AVATAR, GREY, METHODS, Scene, Subject, load_scene, means, percentiles, predict, score, spread
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What is measured; every figure says in metrics.json how it was made."""
+
+    full_long_side_px: int = 640  # of whole pictures: FLIP of a 1080p frame takes seconds and tells nothing more
+    flip_crop_frames: int = 24  # evenly spread; FLIP costs more than all other figures together
+    flip_full_frames: int = 6
+    video_height_px: int = 512
+    turntable_frames: int = 48
+    turntable_height_px: int = 640
+    picture_frames: int = 6  # held-out frames that the report shows large
+    picture_height_px: int = 480
+
+
+def evaluate(config: EvaluateConfig, out_dir: Path, avatar_dir: Path, subjects: Mapping[str, Path]) -> None:
+    """Score the avatar and both baselines on every subject; write figures, pictures and videos into ``out_dir``.
+
+    subjects: name -> folder with the stages 01 to 05.  Raises UserError when a stage is missing or unreadable.
+    """
+    avatar = Avatar.load(avatar_dir)
+    lpips, why_no_lpips = load_lpips()
+    results = {}
+    for name, folder in subjects.items():
+        subject = Subject.load(name, folder, config.full_long_side_px)
+        suffix = "" if len(subjects) == 1 else f"-{name}"
+        rows = score_frames(config, out_dir, avatar, subject, lpips, suffix)
+        write_csv(out_dir / "heldout" / f"{name}.csv", rows)
+        write_turntable(config, out_dir, avatar, subject, suffix)
+        results[name] = summarize(subject, rows, why_no_lpips)
+        log.info("%s: %s", name, in_one_line(results[name]))
+    folders = tuple(dict.fromkeys([avatar_dir.parent, *subjects.values()]))
+    made_with = Manifest.load(avatar_dir)
+    textures = sum(p.numel() for texture in avatar.textures.values() for p in texture.parameters())
+    own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+    fields = {
+        "subjects": results,
+        "avatar": {
+            "parameters": int(avatar.settings["parameters"]),
+            "texture_parameters": textures,
+            "steps": int(avatar.settings["steps"]),
+            "preset": made_with.preset if made_with is not None else None,
+        },
+        "timing_s": {stage: round(seconds, 2) for stage, seconds in read_timings_s(*folders).items()},
+        "peak_rss_mb": round(max(own_mb, read_peak_rss_mb(*folders) or 0), 1),
+        "device": device_name(avatar.device),
+        "protocol": protocol(config, lpips is not None),
+        "reasons": {"lpips": why_no_lpips} if why_no_lpips is not None else {},
+    }
+    write_atomically(out_dir / "metrics.json", (json.dumps(fields, indent=1) + "\n").encode())
+
+
+def score_frames(
+    config: EvaluateConfig, out_dir: Path, avatar: Avatar, subject: Subject, lpips: Lpips | None, suffix: str
+) -> list[dict[str, Any]]:
+    """One row of figures per held-out frame and method; writes heldout.mp4 and the report's pictures on the way."""
+    rows: list[dict[str, Any]] = []
+    count = len(subject.heldout)
+    flip_crop, flip_full = (spread(count, n) for n in (config.flip_crop_frames, config.flip_full_frames))
+    shown = spread(count, config.picture_frames)
+    if not count:
+        return rows
+    with VideoWriter(out_dir / f"heldout{suffix}.mp4", subject.captured.recording.frames_per_second) as video:
+        for position in progress(range(count), f"evaluate {subject.name}", count):
+            index = int(subject.heldout[position])
+            scene = load_scene(subject, index)
+            crops = predict(avatar, subject, position)
+            for method in METHODS:
+                # the baselines' LPIPS and FLIP are taken on the same frames as the avatar's
+                measured = score(scene, crops[method], position in flip_crop, position in flip_full, lpips)
+                rows.append({"frame": index, "method": method, **measured})
+            video.add(heldout_picture(scene, crops[AVATAR], config.video_height_px, f"frame {index}"))
+            if position in shown:
+                folder = out_dir / "pictures" / subject.name
+                write_pictures(folder, subject, index, scene, crops, config.picture_height_px)
+    return rows
+
+
+def heldout_picture(scene: Scene, guess: Crop, height: int, caption: str) -> np.ndarray:
+    """(H', W', 3) uint8: truth | avatar over the true background | error."""
+    image = metrics.composite(guess.color, guess.alpha, scene.crop_background)
+    pictures = (to_bytes(scene.crop.color), to_bytes(image), error_map(image, scene.crop.color))
+    return side_by_side([at_height(p, height) for p in pictures], (f"truth, {caption}", "avatar", "error"))
+
+
+def write_pictures(
+    folder: Path, subject: Subject, index: int, scene: Scene, crops: Mapping[str, Crop], height: int
+) -> None:
+    """One held-out frame in every version, at one size, for the report."""
+    folder.mkdir(parents=True, exist_ok=True)
+    color, alpha = subject.captured.recording.color(index), subject.captured.masks[index]
+    width = round(height * subject.rasters.image_wh[0] / subject.rasters.image_wh[1])
+    sharp, _ = true_crop(color, alpha, subject.rasters.boxes_px[index], (width, height))
+    truth = metrics.composite(scene.crop.color, scene.crop.alpha, GREY)
+    pictures = {"truth": to_bytes(metrics.composite(sharp.color, sharp.alpha, GREY))}
+    for method, crop in crops.items():
+        image = metrics.composite(crop.color, crop.alpha, GREY)
+        pictures[method] = at_height(to_bytes(image), height)
+        if method == AVATAR:
+            pictures["error"] = at_height(error_map(image, truth), height)
+    for kind, picture in pictures.items():
+        write_atomically(folder / f"heldout_{index:06d}_{kind}.jpg", encode_jpeg(picture, 88))
+
+
+def write_turntable(config: EvaluateConfig, out_dir: Path, avatar: Avatar, subject: Subject, suffix: str) -> None:
+    """The avatar from all sides in the pose of the first keyframe, as a video and eight pictures."""
+    keyframes = subject.keyframes.keyframe_indices
+    candidates = [int(i) for i in keyframes if subject.captured.fit.tracked[i]]
+    candidates = candidates or np.flatnonzero(subject.captured.fit.tracked).tolist()
+    # four-to-three upright: arms spread at shoulder height still fit
+    image_wh = (round(config.turntable_height_px * 0.375) * 2, config.turntable_height_px)
+    count = config.turntable_frames
+    stills = {round(k * count / 8) for k in range(8)}
+    folder = out_dir / "pictures" / subject.name
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = turntable(avatar, subject.name, subject.captured, most_open(subject, candidates), count, image_wh)
+    with VideoWriter(out_dir / f"turntable{suffix}.mp4", count / 4) as video:
+        for number, picture in enumerate(progress(pictures, f"turntable {subject.name}", count)):
+            video.add(picture)
+            if number in stills:
+                degrees = round(360 * number / count)
+                path = folder / f"turntable_{degrees:03d}.jpg"
+                write_atomically(path, encode_jpeg(at_height(picture, config.picture_height_px), 88))
+
+
+def most_open(subject: Subject, candidates: list[int]) -> int:
+    """The frame among ``candidates`` whose pose is most usual: nearest to the mean of them all."""
+    pose = subject.captured.fit.pose[candidates]
+    return candidates[int(np.argmin(np.abs(pose - np.median(pose, axis=0)).sum((1, 2))))]
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """One line per held-out frame and method; an empty cell is a figure that was not measured."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            cells = {k: f"{v:.5f}" if isinstance(v, float) else v for k, v in row.items()}
+            writer.writerow({k: "" if cell == "nan" else cell for k, cell in cells.items()})
+    write_atomically(path, text.getvalue().encode())
+
+
+def summarize(subject: Subject, rows: list[dict[str, Any]], why_no_lpips: str | None) -> dict[str, Any]:
+    """One subject's part of metrics.json."""
+    fit, keyframes = subject.captured.fit, subject.keyframes
+    tracked = np.asarray(fit.tracked, bool)
+    reasons = {}
+    if why_no_lpips is not None:
+        reasons["lpips"] = why_no_lpips
+    if not np.isfinite(fit.residual_mm[tracked]).any():
+        reasons["fit.residual_mm"] = "the recording has no depth"
+    lost = len(keyframes.heldout_indices) - len(subject.heldout)
+    if lost:
+        reasons["heldout"] = f"{lost} held-out frames without a tracked body are in no figure"
+    return {
+        "frames": {
+            "recorded": len(subject.captured.recording),
+            "tracked": int(tracked.sum()),
+            "train": len(keyframes.train_indices),
+            "keyframes": len(keyframes.keyframe_indices),
+            "heldout": len(keyframes.heldout_indices),
+        },
+        "fit": {
+            "residual_mm": percentiles(fit.residual_mm[tracked], p95=95),
+            "keypoint_px": percentiles(fit.keypoint_px[tracked], p95=95),
+            "silhouette_iou": percentiles(fit.silhouette_iou[tracked], p5=5),
+        },
+        "heldout": means(rows, AVATAR),
+        "baselines": {method: means(rows, method) for method in METHODS if method != AVATAR},
+        "reasons": reasons,
+    }
+
+
+def in_one_line(result: Mapping[str, Any]) -> str:
+    """The headline for the log."""
+    heldout, baselines = result["heldout"], result["baselines"]
+    if heldout["masked_psnr_db"] is None:
+        return "no held-out frame could be scored"
+    others = ", ".join(f"{name.replace('_', ' ')} {b['masked_psnr_db']} dB" for name, b in baselines.items())
+    ssim, iou = heldout["crop"]["ssim"], heldout["mask_iou"]
+    return f"masked PSNR {heldout['masked_psnr_db']} dB ({others}), crop SSIM {ssim}, mask IoU {iou}"
+
+
+def protocol(config: EvaluateConfig, has_lpips: bool) -> dict[str, Any]:
+    """How the figures were made, in words."""
+    return {
+        "crop": "the person's raster box over grey 0.5; truth cut out with its matte, the avatar with its own alpha",
+        "full": f"whole frame, long side at most {config.full_long_side_px} px; the method composited over the true "
+        "background, the person there painted out with the room's median; truth is the frame as recorded",
+        "masked_psnr_db": "PSNR of the crop over the pixels where the true matte exceeds 0.5",
+        "mask_iou": "predicted alpha > 0.5 against true matte > 0.5, in the crop",
+        "mean": "every figure is the mean of its values per held-out frame",
+        "data_range": metrics.DATA_RANGE,
+        "ssim": {"window": metrics.SSIM_WINDOW, "sigma": metrics.SSIM_SIGMA, "k": list(metrics.SSIM_K)},
+        "flip": {
+            "pixels_per_degree": round(metrics.PIXELS_PER_DEGREE, 4),
+            "crop_frames_at_most": config.flip_crop_frames,
+            "full_frames_at_most": config.flip_full_frames,
+        },
+        "lpips": "v0.1, AlexNet" if has_lpips else None,
+        "heldout_poses": "from the fit of the held-out frames themselves; appearance and exposure never fitted to them",
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Where the pictures were computed."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"

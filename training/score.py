@@ -1,0 +1,150 @@
+"""What every method says about a held-out frame, and how far it is from the truth.
+
+Enters: a subject's stages and an avatar.  Leaves: figures per frame and method, and their means.
+H x W pixels of the person crop, W0 x H0 of the whole picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fitting.keyframes import Keyframes
+from rendering.avatar import Avatar, paste, surface_of
+from rendering.rasters import Rasters
+from rendering.render import Captured, shrunk
+from rendering.studio import Room
+from training import metrics
+from training.lpips import Lpips
+from training.sanity import Crop, average_texture, nearest_frames, textured_mesh, true_crop
+
+GREY = 0.5  # behind the person in the crop protocol
+AVATAR, NEAREST, TEXTURE = "avatar", "nearest_training_frame", "back_projected_texture"
+METHODS = (AVATAR, NEAREST, TEXTURE)
+FIGURES = ("psnr_db", "ssim", "flip", "lpips")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One subject's held-out frames and all that is needed to score them."""
+
+    name: str
+    captured: Captured
+    keyframes: Keyframes
+    rasters: Rasters
+    heldout: np.ndarray  # held-out frames with a tracked body
+    nearest: np.ndarray  # the training frame for each of them
+    texture: np.ndarray  # (T, T, 3)
+    room: Room
+    full_wh: tuple[int, int]
+
+    @staticmethod
+    def load(name: str, folder: Path, full_long_side_px: int) -> Subject:
+        captured = Captured.load(folder)
+        rasters, keyframes = Rasters.load(folder / "05_rasters"), Keyframes.load(folder / "04_keyframes")
+        covered = np.diff(rasters.pixel_offsets) > 0
+        heldout = np.array([i for i in captured.heldout_indices if covered[i]], np.int64)
+        train = np.array([i for i in keyframes.train_indices if covered[i] and captured.fit.tracked[i]], np.int64)
+        full_wh = shrunk(captured.fit.camera, full_long_side_px).image_wh
+        recording, masks = captured.recording, captured.masks
+        return Subject(
+            name=name,
+            captured=captured,
+            keyframes=keyframes,
+            rasters=rasters,
+            heldout=heldout,
+            nearest=nearest_frames(captured.fit, train, heldout),
+            texture=average_texture(name, train, recording, masks, rasters),
+            room=Room.of(recording, masks, full_wh),
+            full_wh=full_wh,
+        )
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One held-out frame: the truth, and what stood behind the person."""
+
+    crop: Crop
+    crop_background: np.ndarray  # (H, W, 3)
+    full: np.ndarray  # (H0, W0, 3) the frame as recorded
+    full_background: np.ndarray  # (H0, W0, 3) the person painted out
+    box_px: tuple[float, float, float, float]  # of the crop in ``full``
+
+
+def load_scene(subject: Subject, index: int) -> Scene:
+    """Decode one frame and cut it in both protocols' ways."""
+    recording, masks = subject.captured.recording, subject.captured.masks
+    color, alpha = recording.color(index), masks[index]
+    crop, background = true_crop(color, alpha, subject.rasters.boxes_px[index], subject.rasters.image_wh)
+    full = cv2.resize(color, subject.full_wh, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    scale = np.divide(subject.full_wh, (color.shape[1], color.shape[0]))
+    left, top, right, bottom = (float(v) for v in subject.rasters.boxes_px[index] * np.tile(scale, 2))
+    return Scene(crop, background, full, subject.room.behind(color, alpha), (left, top, right, bottom))
+
+
+def predict(avatar: Avatar, subject: Subject, position: int) -> dict[str, Crop]:
+    """What each method says about one held-out frame."""
+    index, nearest = int(subject.heldout[position]), int(subject.nearest[position])
+    surface = surface_of(subject.rasters.gather([index]))
+    image, mask, _ = avatar.render_raster(subject.name, surface)
+    painted = ((image[0].permute(1, 2, 0).float().cpu().numpy() + 1) / 2).clip(0, 1)
+    recording, masks = subject.captured.recording, subject.captured.masks
+    box = subject.rasters.boxes_px[nearest]
+    reused, _ = true_crop(recording.color(nearest), masks[nearest], box, subject.rasters.image_wh)
+    return {
+        AVATAR: Crop(painted, mask[0, 0].float().cpu().numpy()),
+        NEAREST: reused,
+        TEXTURE: textured_mesh(subject.texture, surface),
+    }
+
+
+def score(
+    scene: Scene, guess: Crop, with_crop_flip: bool, with_full_flip: bool, lpips: Lpips | None
+) -> dict[str, float]:
+    """All figures of one guess; NaN where one was not asked for."""
+    truth = metrics.composite(scene.crop.color, scene.crop.alpha, GREY)
+    image = metrics.composite(guess.color, guess.alpha, GREY)
+    pasted = paste(np.dstack([guess.color, guess.alpha]), scene.box_px, (scene.full.shape[1], scene.full.shape[0]))
+    full = metrics.composite(pasted[..., :3], pasted[..., 3], scene.full_background)
+    scored = {}
+    for protocol, a, b, with_flip in (
+        ("crop", image, truth, with_crop_flip),
+        ("full", full, scene.full, with_full_flip),
+    ):
+        scored[f"{protocol}_psnr_db"] = metrics.psnr_db(a, b)
+        scored[f"{protocol}_ssim"] = metrics.ssim(a, b)
+        scored[f"{protocol}_flip"] = float(metrics.flip_map(a, b).mean()) if with_flip else np.nan
+        scored[f"{protocol}_lpips"] = lpips(a, b) if lpips is not None else np.nan
+    scored["masked_psnr_db"] = metrics.psnr_db(image, truth, scene.crop.alpha > metrics.MASK_THRESHOLD)
+    scored["mask_iou"] = metrics.mask_iou(guess.alpha, scene.crop.alpha)
+    return scored
+
+
+def means(rows: list[dict[str, Any]], method: str) -> dict[str, Any]:
+    """Mean over the held-out frames of each figure; None where none was measured."""
+
+    def mean(figure: str) -> float | None:
+        values = np.array([row[figure] for row in rows if row["method"] == method], float)
+        values = values[np.isfinite(values)]
+        return round(float(values.mean()), 4) if len(values) else None
+
+    protocols = {p: {figure: mean(f"{p}_{figure}") for figure in FIGURES} for p in ("full", "crop")}
+    return {**protocols, "masked_psnr_db": mean("masked_psnr_db"), "mask_iou": mean("mask_iou")}
+
+
+def percentiles(values: np.ndarray, **wanted: float) -> dict[str, float] | None:
+    """Median and the percentiles asked for by name; None without a single finite value."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    wanted = {"median": 50, **wanted}
+    return {name: round(float(np.percentile(values, percent)), 4) for name, percent in wanted.items()}
+
+
+def spread(count: int, wanted: int) -> set[int]:
+    """At most ``wanted`` positions evenly spread over ``count``."""
+    return set(np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist()) if count else set()

@@ -1,0 +1,125 @@
+"""The report's strips of pictures, made small and put into data URIs.
+
+Enters: stage folders and what lies in them.  Leaves: ``Picture``s.  h x w pixels of a small picture.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from capture.recording import encode_jpeg
+from rendering.avatar import Avatar
+from rendering.rasters import Rasters
+from rendering.render import Captured
+from training.dataset import crop_image
+from training.pictures import at_height
+from training.score import AVATAR, NEAREST, TEXTURE
+
+STILLS, MASKS, KEYFRAMES = 8, 8, 18  # pictures per strip
+CUT_OUT_COLOR = (38.0, 168.0, 122.0)  # behind a cut-out person: a green that few clothes have
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with a caption, as a data URI."""
+
+    uri: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class HeldoutRow:
+    """One held-out frame in all versions."""
+
+    frame: int
+    pictures: tuple[Picture, ...]
+
+
+def heldout_rows(folder: Path) -> list[HeldoutRow]:
+    """The pictures that ``evaluate`` left, a row per frame."""
+    captions = {"truth": "truth", AVATAR: "avatar", "error": "error", NEAREST: "nearest frame", TEXTURE: "texture only"}
+    rows = []
+    for path in sorted(folder.glob("heldout_*_truth.jpg")):
+        frame = int(path.stem.split("_")[1])
+        versions = [(folder / f"heldout_{frame:06d}_{kind}.jpg", words) for kind, words in captions.items()]
+        rows.append(HeldoutRow(frame, tuple(Picture(data_uri(p.read_bytes()), w) for p, w in versions if p.is_file())))
+    return rows
+
+
+def orbit_strip(folder: Path) -> list[Picture]:
+    """The views around the person, by angle."""
+    paths = sorted(folder.glob("turntable_*.jpg"))
+    return [Picture(data_uri(path.read_bytes()), f"{int(path.stem.rpartition('_')[2])}°") for path in paths]
+
+
+def overlays(folder: Path) -> list[Picture]:
+    """The fit stage's stills, made small."""
+    paths = sorted(folder.glob("*.jpg"))
+    if not paths:
+        return []
+    chosen = np.linspace(0, len(paths) - 1, min(STILLS, len(paths))).round().astype(int)
+    pictures = []
+    for path in (paths[i] for i in chosen):
+        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
+        if image is not None:
+            pictures.append(Picture(jpeg_uri(at_height(image, 300)), f"frame {int(path.stem)}"))
+    return pictures
+
+
+def mask_strip(captured: Captured, rasters: Rasters) -> list[Picture]:
+    """The person cut out with the matte, on a flat colour that no clothes have."""
+    tracked = np.flatnonzero(captured.fit.tracked)
+    pictures = []
+    for index in tracked[np.linspace(0, len(tracked) - 1, min(MASKS, len(tracked))).round().astype(int)]:
+        color, alpha = person_crop(captured, rasters, int(index), 260)
+        cut = color * alpha[..., None] + np.array(CUT_OUT_COLOR) * (1 - alpha[..., None])
+        pictures.append(Picture(jpeg_uri(np.rint(cut).astype(np.uint8)), f"frame {index}"))
+    return pictures
+
+
+def keyframe_sheet(captured: Captured, rasters: Rasters, keyframe_indices: np.ndarray) -> list[Picture]:
+    """The frames that the texture learns from."""
+    count = len(keyframe_indices)
+    chosen = keyframe_indices[np.linspace(0, count - 1, min(KEYFRAMES, count)).round().astype(int)] if count else []
+    return [
+        Picture(jpeg_uri(person_crop(captured, rasters, int(i), 200)[0].astype(np.uint8)), f"frame {i}") for i in chosen
+    ]
+
+
+def person_crop(captured: Captured, rasters: Rasters, index: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Colour (h, w, 3) float32 in [0, 255] and alpha (h, w) of a frame's raster box."""
+    image_wh = (round(height * rasters.image_wh[0] / rasters.image_wh[1]), height)
+    box = rasters.boxes_px[index]
+    color = crop_image(captured.recording.color(index), box, image_wh, cv2.BORDER_REPLICATE).astype(np.float32)
+    return color, crop_image(np.asarray(captured.masks[index], np.float32), box, image_wh, cv2.BORDER_CONSTANT)
+
+
+def texture_pictures(avatar: Avatar, name: str) -> list[Picture]:
+    """The first three channels of the learned texture, which stay close to colours, and the charts they lie on."""
+    texels = np.concatenate([p.detach().cpu().numpy().ravel() for p in avatar.textures[name].parameters()])
+    channels = int(avatar.settings["train"]["texture_channels"])
+    size = round((len(texels) / channels) ** 0.5)
+    colors = np.rint((texels.reshape(size, size, channels)[..., :3].clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+    body = avatar.bodies[name].body
+    layout = np.full((size * 2, size * 2, 3), 245, np.uint8)
+    corners = np.rint(body.uv[body.face_uv] * size * 2 * 16).astype(np.int32)  # (F, 3, 2) in sixteenths of a pixel
+    for corner, part in zip(corners, body.face_part, strict=True):
+        hue = cv2.cvtColor(np.uint8([[[int(part) * 37 % 180, 90, 225]]]), cv2.COLOR_HSV2RGB)[0, 0]
+        cv2.fillPoly(layout, [corner], hue.tolist(), cv2.LINE_AA, 4)
+    return [
+        Picture(jpeg_uri(at_height(colors, 384), 90), "learned texture, first three channels"),
+        Picture(jpeg_uri(at_height(layout, 384), 90), "charts of the body it lies on"),
+    ]
+
+
+def jpeg_uri(image: np.ndarray, quality: int = 84) -> str:
+    return data_uri(encode_jpeg(image, quality))
+
+
+def data_uri(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
