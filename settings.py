@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from capture.errors import UserError
-from capture.manifest import Scalar
+from capture.manifest import Scalar, digest_file
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -87,6 +87,13 @@ class Settings:
             return read_text(raw, types_by_key[key]) if layer.is_text else check_value(raw, types_by_key[key])
         except ValueError as error:
             raise UserError(f"{where}: {error}") from None
+
+
+def with_content(value: Scalar, is_file: bool | None) -> Scalar:
+    """The value itself, or, where it names a file, the name and the beginning of the content's digest."""
+    if is_file and isinstance(value, str) and Path(value).is_file():
+        return f"{value} ({digest_file(Path(value))[:12]})"
+    return value
 
 
 def config_class(path: str) -> type:

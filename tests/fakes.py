@@ -36,6 +36,7 @@ class DemoConfig:
 class MatteConfig:
     softness: float = 0.5
     mode: str = "fast"
+    plate: str = field(default="", metadata={"file": True})
     pause_s: float = field(default=0.0, metadata={"cosmetic": True})
 
     def __post_init__(self) -> None:

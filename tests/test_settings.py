@@ -76,6 +76,16 @@ def test_cosmetic_settings_do_not_matter() -> None:
     assert chosen("recording.workers=8").config("recording").workers == 8
 
 
+def test_the_content_of_a_named_file_counts(tmp_path: Path) -> None:
+    path = tmp_path / "body.npz"
+    found = []
+    for content in (b"one", b"two", b"one"):
+        path.write_bytes(content)
+        found.append(chosen(f"matte.plate={path}").that_matter(["matte"])["matte.plate"])
+    assert found[0] == found[2] != found[1] and str(path) in str(found[0])
+    assert chosen("matte.plate=none.npz").that_matter(["matte"])["matte.plate"] == "none.npz"
+
+
 def test_subject_toml(tmp_path: Path) -> None:
     path = tmp_path / "subject.toml"
     assert read_toml(path) == (None, {})
