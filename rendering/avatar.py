@@ -29,11 +29,11 @@ from capture.camera import Camera, project
 from capture.errors import UserError
 from capture.recording import write_atomically
 from fitting.body.model import BodyModel
+from rendering.crops import person_boxes
 from rendering.networks import NeuralRenderer, NeuralTexture, Surface, parse_widths
 from rendering.painter import Painter, pick_device
 from rendering.rasterize import Covered, rasterize_covered
-
-MARGIN = 0.12  # of the body's height, free around it: room for hair and cloth that stand off the coarse body
+from rendering.rasters import RasterConfig
 
 
 class Shape(NamedTuple):
@@ -123,15 +123,15 @@ class Avatar:
     ) -> np.ndarray:
         """The avatar in a pose as ``camera`` sees it: (H, W, 4) float32 RGBA in [0, 1], not premultiplied.
 
-        pose (J, 3) axis-angle rad; camera_from_body (4, 4) metres; crop_box (left, top, right, bottom) px is the part of
-        the picture the networks paint, by default the person with a margin.  Raises UserError for an unknown subject.
+        pose (J, 3) axis-angle rad; camera_from_body (4, 4) metres; crop_box (left, top, right, bottom) px is the part
+        of the picture that the networks paint, by default the person.  Raises UserError for an unknown subject.
         """
         if subject not in self.bodies:
             raise UserError(f"subject {subject!r} is not in this avatar; it has {', '.join(self.bodies)}")
         vertices_m = self.bodies[subject].vertices_camera_m(pose, camera_from_body)
         width, height = camera.image_wh
         box = crop_box or person_box(vertices_m, camera, self.image_wh)
-        if box is None:  # behind the camera
+        if box is None:  # nothing of him is in the picture
             return np.zeros((height, width, 4), np.float32)
         crop_camera = camera.crop(box, self.image_wh)
         covered = rasterize_covered(self.bodies[subject].body, vertices_m, crop_camera)
@@ -158,20 +158,22 @@ def surface_of(covered: Covered) -> Surface:
 def person_box(
     vertices_camera_m: np.ndarray, camera: Camera, crop_wh: tuple[int, int]
 ) -> tuple[float, float, float, float] | None:
-    """(left, top, right, bottom) px around vertices (V, 3), with a margin, in the proportions of ``crop_wh``.
+    """(left, top, right, bottom) px around vertices (V, 3), framed like the rasters that the networks learned from.
 
-    None when nothing is in front of the camera.
+    None when nothing of the body is in the picture.
     """
     points_px = project(camera, vertices_camera_m)
     points_px = points_px[np.isfinite(points_px).all(axis=1)]
     if not len(points_px):
         return None
     low, high = points_px.min(axis=0), points_px.max(axis=0)
-    size = (high - low) * (1 + 2 * MARGIN)
-    aspect = crop_wh[0] / crop_wh[1]
-    height = max(size[1], size[0] / aspect)
-    (x, y), half_h = (low + high) / 2, height / 2
-    return float(x - half_h * aspect), float(y - half_h), float(x + half_h * aspect), float(y + half_h)
+    if (high <= 0).any() or (low >= camera.image_wh).any():
+        return None
+    framing = RasterConfig()
+    margins = (framing.margin, framing.margin_top, framing.margin, framing.margin)
+    extent_px = np.concatenate([low, high])[None]
+    left, top, right, bottom = person_boxes(extent_px, camera.image_wh, crop_wh[0] / crop_wh[1], margins, 0)[0]
+    return float(left), float(top), float(right), float(bottom)
 
 
 def paste(rgba: np.ndarray, box_px: tuple[float, float, float, float], image_wh: tuple[int, int]) -> np.ndarray:
@@ -196,7 +198,8 @@ def paste(rgba: np.ndarray, box_px: tuple[float, float, float, float], image_wh:
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    write_atomically(path, save_safetensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+    stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_atomically(path, save_safetensors(stored))
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -91,7 +91,7 @@ class NeuralTexture(nn.Module):
         return self.texels.shape[2]
 
     def sample(self, uv: Tensor) -> Tensor:
-        """(K, 2) uv to (K, C) features, bilinear; agrees with grid_sample(padding_mode="border", align_corners=False)."""
+        """(K, 2) uv to (K, C) features, bilinear: grid_sample(padding_mode="border", align_corners=False)."""
         size = self.texels.shape[0]
         xy = (uv * size - 0.5).clamp(0, size - 1)
         low = xy.floor().clamp(max=size - 2)
@@ -137,7 +137,8 @@ class UNet(nn.Module):
             # No norm at the bottom: one pixel of one picture has no variance (pix2pix).
             self.down.append(_layer(nn.Conv2d, before, width, norm and 0 < level < last))
             joined = width if level == last else 2 * width
-            self.up.append(_layer(nn.ConvTranspose2d, joined, widths[level - 1] if level else out_channels, norm and level > 0))
+            after = widths[level - 1] if level else out_channels
+            self.up.append(_layer(nn.ConvTranspose2d, joined, after, norm and level > 0))
         self.direct = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         nn.init.zeros_(self.direct.weight)
 
@@ -153,7 +154,9 @@ class UNet(nn.Module):
         return self.up[0](hidden) + self.direct(x)
 
 
-def _layer(convolution: type[nn.Conv2d] | type[nn.ConvTranspose2d], before: int, after: int, norm: bool) -> nn.Sequential:
+def _layer(
+    convolution: type[nn.Conv2d] | type[nn.ConvTranspose2d], before: int, after: int, norm: bool
+) -> nn.Sequential:
     layer = nn.Sequential(convolution(before, after, 4, stride=2, padding=1, bias=not norm))
     if norm:
         layer.append(nn.BatchNorm2d(after))
@@ -167,7 +170,7 @@ class NeuralRenderer(nn.Module):
         super().__init__()
         if texture_channels < RGB or latent_channels < RGB:
             raise UserError(
-                f"texture_channels {texture_channels}, latent_channels {latent_channels}: both need at least the three of RGB"
+                f"texture_channels {texture_channels}, latent_channels {latent_channels}: both need the three of RGB"
             )
         self.multiple = 2 ** len(widths)
         self.first = UNet(texture_channels, latent_channels, widths, norm)
@@ -191,7 +194,7 @@ class NeuralRenderer(nn.Module):
 
 
 def fold_norms(renderer: NeuralRenderer) -> NeuralRenderer:
-    """A copy for rendering only: every batch norm folded into the convolution before it.  Same pictures, fewer passes."""
+    """A copy for rendering only: every batch norm folded into its convolution.  Same pictures, fewer passes."""
     folded = copy.deepcopy(renderer).eval()
     for stage in (folded.first, folded.second):
         for layers in (stage.down, stage.up):

@@ -32,7 +32,7 @@ class Painter:
 
     @torch.inference_mode()
     def paint(self, texture: NeuralTexture, surface: Surface) -> Painted:
-        """Image (B, 3, H, W) in [-1, 1], mask (B, 1, H, W) in [0, 1], R1's rough image (B, 3, H, W) in [-1, 1]; float32."""
+        """float32 image (B, 3, H, W) in [-1, 1], mask (B, 1, H, W) in [0, 1], R1's rough image (B, 3, H, W)."""
         features = surface.plane(texture.sample(surface.uv).to(self.dtype))
         normals = surface.plane(surface.normal.to(self.dtype))
         return self.paint_planes(features, normals)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -37,7 +36,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The nested dict that was saved, on the CPU; None when there is no readable checkpoint (training then begins anew)."""
+    """The nested dict that was saved, on the CPU; None without a readable checkpoint (training then begins anew)."""
     if not path.is_file():
         return None
     try:
@@ -47,11 +46,6 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     except (SafetensorError, KeyError, TypeError, ValueError):
         return None
     return _nest(flat)
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """A plain safetensors file, written atomically."""
-    write_atomically(path, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
 
 
 def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -83,7 +77,3 @@ def _lists(value: Any) -> Any:
     if items and all(isinstance(key, str) and key.startswith("[") for key in items):
         return [items[f"[{index}]"] for index in range(len(items))]
     return items
-
-
-def generator_state(generator: torch.Generator) -> Tensor:
-    return generator.get_state()

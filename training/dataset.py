@@ -15,14 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from capture.errors import UserError
+from capture.matting import Masks
 from capture.progress import progress
 from capture.recording import Recording
 from rendering.networks import Surface
+from rendering.rasters import Rasters
 
 # Planes of one resident frame, uint8.
 COLOR, BACKGROUND, ALPHA, VALID = slice(0, 3), slice(3, 6), slice(6, 7), slice(7, 8)
 NUM_PLANES = 8
-UV_SCALE = 65535.0
+UV_SCALE, UV_ZERO = 65535.0, 32768  # uv as int16, shifted: torch knows few operations on uint16
+NORMAL_SCALE = 127.0
 
 
 @dataclass(frozen=True)
@@ -55,31 +59,36 @@ class SubjectFrames:
     frame_indices: np.ndarray  # (F,) in the recording
     planes: Tensor  # (F, 8, H, W) uint8
     starts: np.ndarray  # (F + 1,) first covered pixel of each frame
-    pixel: Tensor  # (sum K,) int64, flat index into H * W
-    uv: Tensor  # (sum K, 2) float32
-    normal: Tensor  # (sum K, 3) float32
+    pixel: Tensor  # (sum K,) int32, flat index into H * W
+    uv_i16: Tensor  # (sum K, 2) int16
+    normal_i8: Tensor  # (sum K, 3) int8
 
     @staticmethod
-    def load(name: str, frame_indices: np.ndarray, recording: Recording, masks, rasters) -> SubjectFrames:
-        """Cut the crops.  Frames in which the body was lost have an empty raster and are left out.
+    def load(
+        name: str, frame_indices: np.ndarray, recording: Recording, masks: Masks, rasters: Rasters
+    ) -> SubjectFrames:
+        """Cut the crops of frames (F,) of the recording.
 
-        frame_indices: (F,) frames of the recording, in any order; masks: ``Masks``; rasters: ``Rasters``.
+        Raises UserError when the body was lost in all of them; where it was lost in some, those are left out.
         """
         width, height = rasters.image_wh
-        frame_indices = np.array([i for i in frame_indices if len(rasters[int(i)].pixel)], np.int64)
-        planes = np.zeros((len(frame_indices), NUM_PLANES, height, width), np.uint8)
-        compact = [rasters[int(i)] for i in frame_indices]
-        for plane, index in zip(planes, progress(frame_indices, f"crop {name}"), strict=False):
-            plane[:] = crop_planes(recording.color(int(index)), masks[int(index)], rasters.boxes_px[index], (width, height))
+        found = np.array([i for i in frame_indices if len(rasters[int(i)].pixel)], np.int64)
+        if not len(found):
+            count = len(frame_indices)
+            raise UserError(f"{name}: the body was found in none of {count} frames; see 03_fit/overlay.mp4")
+        planes = np.zeros((len(found), NUM_PLANES, height, width), np.uint8)
+        compact = [rasters[int(i)] for i in found]
+        for plane, i in zip(planes, progress(found.tolist(), f"crop {name}"), strict=True):
+            plane[:] = crop_planes(recording.color(i), masks[i], rasters.boxes_px[i], (width, height))
         counts = [len(raster.pixel) for raster in compact]
         return SubjectFrames(
             name=name,
-            frame_indices=frame_indices,
+            frame_indices=found,
             planes=torch.from_numpy(planes),
             starts=np.concatenate([[0], np.cumsum(counts)]),
-            pixel=_joined([raster.pixel for raster in compact], (0,)).long(),
-            uv=_joined([raster.uv_u16 for raster in compact], (0, 2)).float() / UV_SCALE,
-            normal=_joined([_unit(raster.normal) for raster in compact], (0, 3)),
+            pixel=_joined([raster.pixel.astype(np.int32) for raster in compact]),
+            uv_i16=_joined([(raster.uv_u16.astype(np.int32) - UV_ZERO).astype(np.int16) for raster in compact]),
+            normal_i8=_joined([np.rint(raster.normal * NORMAL_SCALE).astype(np.int8) for raster in compact]),
         )
 
     def __len__(self) -> int:
@@ -92,9 +101,21 @@ class SubjectFrames:
             self.planes.to(device),
             self.starts,
             self.pixel.to(device),
-            self.uv.to(device),
-            self.normal.to(device),
+            self.uv_i16.to(device),
+            self.normal_i8.to(device),
         )
+
+    def covered(self, position: int) -> slice:
+        """Which of the covered pixels belong to the frame at ``position``."""
+        return slice(int(self.starts[position]), int(self.starts[position + 1]))
+
+    def uv(self, index: Tensor | slice) -> Tensor:
+        """(K, 2) float32 in [0, 1] of the covered pixels at ``index``."""
+        return (self.uv_i16[index].float() + UV_ZERO) / UV_SCALE
+
+    def normal(self, index: Tensor | slice) -> Tensor:
+        """(K, 3) float32 of the covered pixels at ``index``."""
+        return self.normal_i8[index].float() / NORMAL_SCALE
 
     def positions_of(self, frame_indices: np.ndarray) -> np.ndarray:
         """Where recording frames are kept here; frames that were left out are skipped."""
@@ -156,20 +177,18 @@ class SubjectFrames:
         inside = (in_y[:, :, None] & in_x[:, None, :]).to(device)  # (B, H, W)
         pixels, chosen = [], []
         for item, position in enumerate(positions.tolist()):
-            start, stop = int(self.starts[position]), int(self.starts[position + 1])
+            own = self.covered(position)
             lookup = torch.full((height * width,), -1, dtype=torch.int64, device=device)
-            lookup[self.pixel[start:stop]] = torch.arange(start, stop, device=device)
+            lookup[self.pixel[own].long()] = torch.arange(own.start, own.stop, device=device)
             found = lookup.view(height, width)[rows[item]][:, columns[item]]
             covered = ((found >= 0) & inside[item]).view(-1).nonzero()[:, 0]
             pixels.append(covered + item * height * width)
             chosen.append(found.view(-1)[covered])
         index = torch.cat(chosen)
-        return Surface(torch.cat(pixels), self.uv[index], self.normal[index], (len(positions), height, width))
+        return Surface(torch.cat(pixels), self.uv(index), self.normal(index), (len(positions), height, width))
 
 
-def crop_planes(
-    color: np.ndarray, alpha: np.ndarray, box_px: Sequence[float], image_wh: tuple[int, int]
-) -> np.ndarray:
+def crop_planes(color: np.ndarray, alpha: np.ndarray, box_px: Sequence[float], image_wh: tuple[int, int]) -> np.ndarray:
     """One frame (H0, W0, 3) uint8 with its matte (H0, W0) to the (8, H, W) uint8 planes of its crop."""
     crop = crop_image(color, box_px, image_wh, cv2.BORDER_REPLICATE)
     matte = crop_image(alpha, box_px, image_wh, cv2.BORDER_CONSTANT)
@@ -233,11 +252,5 @@ def push_pull(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return values * share + coarse * (1 - share)
 
 
-def _joined(arrays: list[np.ndarray], empty_shape: tuple[int, ...]) -> Tensor:
-    joined = np.concatenate(arrays) if arrays else np.zeros(empty_shape)
-    return torch.from_numpy(joined.astype(np.float32 if joined.dtype.kind == "f" else np.int64))
-
-
-def _unit(normal: np.ndarray) -> np.ndarray:
-    """Stored int8 normals to float32."""
-    return normal.astype(np.float32) / 127
+def _joined(arrays: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(arrays))

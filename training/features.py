@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import pickle
 from pathlib import Path
 
 import torch
@@ -96,8 +97,9 @@ def load_vgg19(path: Path, num_blocks: int) -> VggFeatures:
             for index, convolution in zip(_torchvision_indices(), _convolutions(features), strict=False):
                 convolution.weight.copy_(state[f"features.{index}.weight"])
                 convolution.bias.copy_(state[f"features.{index}.bias"])
-    except (KeyError, RuntimeError, TypeError, AttributeError, OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: not torchvision's VGG19 ({type(error).__name__}); delete it or download it again") from None
+    except (pickle.UnpicklingError, KeyError, RuntimeError, TypeError, OSError, ValueError, EOFError) as error:
+        problem = type(error).__name__
+        raise UserError(f"{path}: not torchvision's VGG19 ({problem}); delete it or download it again") from None
     return features
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def composite(image: Tensor, mask: Tensor, background: Tensor) -> Tensor:
-    """The paper's I-hat-0: the generated person (B, 3, H, W) over the scene, through the predicted mask (B, 1, H, W)."""
+    """The paper's I-hat-0: the generated person (B, 3, H, W) over the scene through the predicted mask (B, 1, H, W)."""
     return mask * image + (1 - mask) * background
 
 

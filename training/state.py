@@ -36,7 +36,9 @@ class TrainState:
         self.renderer = renderer.to(device, memory_format=torch.channels_last)
         self.textures = nn.ModuleList(textures).to(device)
         self.exposures = nn.ParameterList(exposures).to(device)  # (F, 3) log gain of every training frame
-        self.discriminator = None if discriminator is None else discriminator.to(device, memory_format=torch.channels_last)
+        if discriminator is not None:
+            discriminator = discriminator.to(device, memory_format=torch.channels_last)
+        self.discriminator = discriminator
         # The averages are what is kept: they forget the last batches, which a small set of frames makes noisy.
         self.average = copy.deepcopy(nn.ModuleList([self.renderer, self.textures])).requires_grad_(False)
         self.renderer_optimizer = torch.optim.AdamW(
@@ -120,6 +122,8 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+            if isinstance(part, torch.optim.Optimizer):
+                _match_layout(part)
         self.step = state["step"]
         self.rng.set_state(state["rng"])
         self.noise_rng.set_state(state["noise_rng"])
@@ -128,3 +132,11 @@ class TrainState:
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def _match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Give loaded moments the memory order of their parameters: the fused kernels walk both by address."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter).copy_(value)

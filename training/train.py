@@ -116,7 +116,7 @@ class Actor:
         train_positions = frames.positions_of(keyframes.train_indices)
         keyframe_positions = frames.positions_of(keyframes.keyframe_indices)
         if not len(train_positions):
-            raise UserError(f"{name}: the body was found in none of {len(wanted)} training frames; look at 03_fit/overlay.mp4")
+            raise UserError(f"{name}: the body was found in no training frame; see 03_fit/overlay.mp4")
         return Actor(
             frames=frames.to(device),
             train_positions=train_positions,
@@ -230,7 +230,9 @@ def paint(state: TrainState, subject: int, batch: Batch, exposure: bool) -> Rend
     )
 
 
-def _losses(config: TrainConfig, rendering: Rendering, batch: Batch, blended: Tensor, truth: Tensor) -> dict[str, Tensor]:
+def _losses(
+    config: TrainConfig, rendering: Rendering, batch: Batch, blended: Tensor, truth: Tensor
+) -> dict[str, Tensor]:
     """The weighted terms that need no other network."""
     losses = {}
     if config.pixel:
@@ -281,9 +283,9 @@ def truncate_log(path: Path, step: int) -> None:
 
 
 def _log_tick(path: Path, step: int, total: Tensor, losses: dict[str, Tensor], psnr_db: Tensor) -> None:
-    tick = {"step": step, "loss": float(total), **{name: float(value) for name, value in losses.items()}}
+    tick = {"step": step, "loss": total.item(), **{name: value.item() for name, value in losses.items()}}
     with open(path, "a") as file:
-        file.write(json.dumps(tick | {"train_psnr_db": float(psnr_db)}) + "\n")
+        file.write(json.dumps(tick | {"train_psnr_db": psnr_db.item()}) + "\n")
 
 
 class _Saver:
@@ -326,7 +328,12 @@ def _reproducible(device: torch.device) -> Iterator[None]:
 
 
 def _settings(
-    config: TrainConfig, cast: list[Actor], state: TrainState, feature_note: str, device: torch.device, dtype: torch.dtype
+    config: TrainConfig,
+    cast: list[Actor],
+    state: TrainState,
+    feature_note: str,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> dict:
     """avatar.json: what made this avatar."""
     height, width = cast[0].frames.planes.shape[2:]
@@ -351,5 +358,5 @@ def _settings(
 
 def _range(exposure: Tensor) -> list[float]:
     """Darkest and brightest gain that training found."""
-    gain = (exposure - exposure.mean(dim=0)).exp()
+    gain = (exposure - exposure.mean(dim=0)).detach().exp()
     return [round(float(gain.min()), 4), round(float(gain.max()), 4)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rendering.networks import Surface
 from training.dataset import ALPHA, COLOR, SubjectFrames, push_pull
 
 MIN_ALPHA = 0.95  # a half-covered pixel shows background
@@ -22,12 +21,12 @@ def back_projected(frames: SubjectFrames, positions: np.ndarray, texture_px: int
     """
     total = np.zeros((texture_px * texture_px, 4))
     for position in positions:
-        start, stop = int(frames.starts[position]), int(frames.starts[position + 1])
-        planes = frames.planes[position].flatten(1).cpu().numpy()[:, frames.pixel[start:stop].cpu().numpy()]  # (8, K)
-        facing = np.maximum(-frames.normal[start:stop, 2].cpu().numpy(), 0)
+        own = frames.covered(position)
+        planes = frames.planes[position].flatten(1).cpu().numpy()[:, frames.pixel[own].cpu().numpy()]  # (8, K)
+        facing = np.maximum(-frames.normal(own)[:, 2].cpu().numpy(), 0)
         weight = np.where(planes[ALPHA][0] >= MIN_ALPHA * 255, facing**2, 0)
-        values = np.concatenate([planes[COLOR].T / 127.5 - 1, np.ones((stop - start, 1))], axis=1)
-        for corner, share in _corners(frames.uv[start:stop].cpu().numpy(), texture_px):
+        values = np.concatenate([planes[COLOR].T / 127.5 - 1, np.ones((len(facing), 1))], axis=1)
+        for corner, share in _corners(frames.uv(own).cpu().numpy(), texture_px):
             for channel in range(NUM_CORNERS):
                 amount = values[:, channel] * weight * share
                 total[:, channel] += np.bincount(corner, amount, minlength=len(total))
@@ -54,10 +53,3 @@ def warm_texture(initial: torch.Tensor, frames: SubjectFrames, positions: np.nda
     warm = initial.clone()
     warm[..., :3] = back_projected(frames, positions, initial.shape[0])
     return warm
-
-
-def surface_of_frame(frames: SubjectFrames, position: int) -> Surface:
-    """One frame's raster as it was stored: no noise, no rescaling."""
-    start, stop = int(frames.starts[position]), int(frames.starts[position + 1])
-    height, width = frames.planes.shape[2:]
-    return Surface(frames.pixel[start:stop], frames.uv[start:stop], frames.normal[start:stop], (1, height, width))

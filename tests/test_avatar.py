@@ -1,0 +1,145 @@
+"""The avatar on disk and in a picture."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from miniature import CAMERA, CAMERA_FROM_BODY, dance, doll
+
+from capture.errors import UserError
+from rendering.avatar import Avatar, Shape, paste, person_box
+from rendering.networks import NeuralRenderer, NeuralTexture
+
+SETTINGS = {"texture_channels": 8, "latent_channels": 16, "widths": "8,16", "norm": True}
+
+
+def make_avatar(name: str = "doll") -> Avatar:
+    """Untrained, but made to show its texture: colour passes straight through, and the mask is open."""
+    torch.manual_seed(0)
+    renderer = NeuralRenderer(8, 16, (8, 16)).eval().requires_grad_(False)
+    for stage in (renderer.first, renderer.second):
+        stage.up[0][0].weight.zero_()
+        stage.up[0][0].bias.zero_()
+    renderer.second.direct.weight[3, 16:, 1, 1] = torch.tensor([0.0, 0.0, -40.0])  # normals that face the camera
+    texture = NeuralTexture(NeuralTexture.shared_initial(32, 8, seed=0)).requires_grad_(False)
+    shape = Shape(doll(), np.array([0.5], np.float32), np.full(len(doll().template_m), 0.01, np.float32))
+    settings = {"subjects": [name], "image_wh": [40, 64], "train": SETTINGS}
+    return Avatar(renderer, {name: texture}, {name: shape}, settings)
+
+
+@pytest.fixture(scope="module")
+def avatar() -> Avatar:
+    return make_avatar()
+
+
+def test_a_saved_avatar_opens_and_paints_the_same_picture(avatar, tmp_path):
+    avatar.save(tmp_path)
+    pose = dance(3)[0][2]
+    opened = Avatar.load(tmp_path, device="cpu")
+    first, second = (a.render("doll", pose, CAMERA_FROM_BODY, CAMERA) for a in (avatar, opened))
+    assert np.array_equal(first, second)
+    assert opened.subjects == ("doll",)
+
+
+def test_saving_twice_gives_the_same_bytes(avatar, tmp_path):
+    for name in "ab":
+        avatar.save(tmp_path / name)
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
+    assert len(files) == 5
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+def test_the_picture_shows_the_person_where_the_body_projects(avatar):
+    rgba = avatar.render("doll", np.zeros((6, 3)), CAMERA_FROM_BODY, CAMERA)
+    assert rgba.shape == (320, 240, 4) and rgba.dtype == np.float32
+    assert rgba.min() >= 0 and rgba.max() <= 1
+    from rendering.rasterize import rasterize
+
+    vertices_m = avatar.bodies["doll"].vertices_camera_m(np.zeros((6, 3)), CAMERA_FROM_BODY)
+    facing = rasterize(doll(), vertices_m, CAMERA)
+    inside = facing.mask & (facing.normal[..., 2] < -0.3)
+    shown = rgba[..., 3] > 0.75  # the mask of an empty pixel is sigmoid(0)
+    assert (shown & inside).sum() / inside.sum() > 0.95
+    assert (shown & ~facing.mask).sum() / facing.mask.sum() < 0.15
+
+
+def test_the_crop_does_not_move_the_person(avatar):
+    pose = np.zeros((6, 3))
+    box = person_box(avatar.bodies["doll"].vertices_camera_m(pose, CAMERA_FROM_BODY), CAMERA, avatar.image_wh)
+    assert box is not None
+    wide = (box[0] - 20, box[1] - 32, box[2] + 20, box[3] + 32)
+    tight, loose = (avatar.render("doll", pose, CAMERA_FROM_BODY, CAMERA, b)[..., 3] > 0.6 for b in (box, wide))
+    assert (tight & loose).sum() / (tight | loose).sum() > 0.85
+    np.testing.assert_allclose(np.argwhere(tight).mean(0), np.argwhere(loose).mean(0), atol=2)  # a crop pixel is 4.3
+
+
+def test_an_unknown_subject_is_refused_by_name(avatar):
+    with pytest.raises(UserError, match="nobody.*doll"):
+        avatar.render("nobody", np.zeros((6, 3)), CAMERA_FROM_BODY, CAMERA)
+
+
+@pytest.mark.parametrize("place", [(0, 2, -3), (2, 50)])
+def test_somebody_who_is_not_in_the_picture_leaves_it_empty(avatar, place):
+    away = CAMERA_FROM_BODY.copy()
+    away[2 if len(place) == 3 else 0, 3] = place[-1]
+    assert avatar.render("doll", np.zeros((6, 3)), away, CAMERA).max() == 0
+
+
+def test_painting_in_float32_and_in_the_machines_own_precision_agree(avatar):
+    surface_rgba = avatar.render("doll", np.zeros((6, 3)), CAMERA_FROM_BODY, CAMERA)
+    exact = make_avatar()
+    exact.painter.dtype = torch.float32
+    exact.painter.renderer.float()
+    expected = exact.render("doll", np.zeros((6, 3)), CAMERA_FROM_BODY, CAMERA)
+    assert np.abs(surface_rgba - expected)[..., :3][expected[..., 3] > 0.75].mean() < 0.01
+
+
+def test_pasting_puts_pixels_back_and_does_not_bleed():
+    rgba = np.zeros((64, 40, 4), np.float32)
+    rgba[16:48, 10:30] = (1, 0, 0, 1)
+    rgba[:16, :, 2] = 1  # blue, but fully transparent
+    picture = paste(rgba, (50.0, 40.0, 130.0, 168.0), (240, 320))
+    solid = picture[..., 3] > 0.99
+    rows, columns = np.nonzero(solid)
+    assert (rows.min(), columns.min()) == pytest.approx((72, 70), abs=2)
+    assert (rows.max(), columns.max()) == pytest.approx((135, 109), abs=2)
+    seen = picture[picture[..., 3] > 0.05]
+    assert seen[:, 0].min() > 0.98 and seen[:, 2].max() < 0.02
+
+
+def test_the_box_has_the_proportions_of_the_crop_and_holds_the_person():
+    vertices_m, _ = doll().posed(None, np.zeros((6, 3)), CAMERA_FROM_BODY)
+    left, top, right, bottom = person_box(vertices_m, CAMERA, (40, 64))
+    assert (right - left) / (bottom - top) == pytest.approx(40 / 64)
+    points = vertices_m[:, :2] / vertices_m[:, 2:] * 300 + (120, 160)
+    assert left < points[:, 0].min() and right > points[:, 0].max()
+    assert top < points[:, 1].min() and bottom > points[:, 1].max()
+
+
+@pytest.mark.parametrize(
+    "damage", ["avatar.json", "renderer.safetensors", "textures/doll.safetensors", "bodies/doll.npz"]
+)
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_damaged_avatar_is_refused_in_one_line(avatar, tmp_path, damage, how):
+    avatar.save(tmp_path)
+    path = tmp_path / damage
+    if how == "cut":
+        path.write_bytes(path.read_bytes()[:25])
+    else:
+        path.unlink()
+    with pytest.raises(UserError) as error:
+        Avatar.load(tmp_path, device="cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_an_avatar_of_other_widths_is_refused(avatar, tmp_path):
+    avatar.save(tmp_path)
+    settings = json.loads((tmp_path / "avatar.json").read_text())
+    settings["train"]["widths"] = "8,32"
+    (tmp_path / "avatar.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="train it again"):
+        Avatar.load(tmp_path, device="cpu")

@@ -1,0 +1,228 @@
+"""The training loop: it learns, it learns only what it should, and being interrupted changes nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from miniature import Film, doll, film
+
+from capture.errors import UserError
+from rendering.avatar import Avatar, Shape
+from training import train as training
+from training.dataset import Augment, SubjectFrames
+from training.train import Actor, TrainConfig, decayed, fit_cast, masked_psnr_db, truncate_log
+
+CPU = torch.device("cpu")
+QUICK = TrainConfig(
+    widths="8,16,16",
+    texture_px=64,
+    steps=12,
+    batch_size=2,
+    feature_width=4,
+    feature_blocks=2,
+    discriminator_width=4,
+    log_every=2,
+    device="cpu",
+)
+
+
+def actor(movie: Film, name: str = "doll", num_train: int = 24) -> Actor:
+    frames = SubjectFrames.load(name, np.arange(num_train), movie, movie.alphas, movie)
+    return Actor(frames, np.arange(num_train), np.arange(0, num_train, 6), Shape(doll(), np.zeros(1, np.float32), None))
+
+
+@pytest.fixture(scope="module")
+def movie() -> Film:
+    return film(30)
+
+
+@pytest.fixture(scope="module")
+def cast(movie) -> list[Actor]:
+    return [actor(movie)]
+
+
+def run(config: TrainConfig, out_dir: Path, cast: list[Actor]):
+    out_dir.mkdir(exist_ok=True)
+    with training._reproducible(CPU):
+        return fit_cast(config, out_dir, cast, CPU)
+
+
+def digests(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def stop_after(steps: int):
+    """A progress bar behind which the process dies after so many steps."""
+
+    def interrupted(items, label):
+        for count, item in enumerate(items):
+            if count == steps:
+                raise KeyboardInterrupt
+            yield item
+
+    return interrupted
+
+
+@pytest.mark.parametrize("adversarial", [False, True])
+def test_being_killed_at_any_step_changes_no_byte(cast, tmp_path, monkeypatch, adversarial):
+    config = replace(QUICK, adversarial=adversarial, checkpoint_every_s=0.0)
+    run(config, tmp_path / "whole", cast)
+    whole = digests(tmp_path / "whole")
+    assert "checkpoints/last.safetensors" in whole and "log.jsonl" in whole
+    for cuts in ([1], [4], [7], [11], [2, 3, 5]):
+        out_dir = tmp_path / "cut"
+        for cut in cuts:
+            with monkeypatch.context() as patch:
+                patch.setattr(training, "progress", stop_after(cut))
+                with pytest.raises(KeyboardInterrupt):
+                    run(config, out_dir, cast)
+        run(config, out_dir, cast)
+        assert digests(out_dir) == whole, cuts
+        shutil.rmtree(out_dir)
+
+
+def test_how_often_it_saves_has_no_influence(cast, tmp_path):
+    run(replace(QUICK, checkpoint_every_s=0.0), tmp_path / "often", cast)
+    run(replace(QUICK, checkpoint_every_s=1e9), tmp_path / "never", cast)
+    often, never = digests(tmp_path / "often"), digests(tmp_path / "never")
+    for settings in (often, never):
+        assert settings.pop("avatar.json")  # echoes the setting itself
+    assert often == never
+
+
+def test_a_lost_checkpoint_only_costs_time(cast, tmp_path, monkeypatch):
+    config = replace(QUICK, checkpoint_every_s=0.0)
+    run(config, tmp_path / "whole", cast)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "progress", stop_after(5))
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "cut", cast)
+    checkpoint = tmp_path / "cut" / "checkpoints" / "last.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    run(config, tmp_path / "cut", cast)
+    assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
+
+
+def test_split_steps_change_the_renderer_or_the_texture_never_both(cast, tmp_path, monkeypatch):
+    seen: list[tuple[bool, bool]] = []
+    original = training.TrainState.apply_gradients
+
+    def spy(state, *rates):
+        before = [p.detach().clone() for p in (*state.renderer.parameters(), *state.textures.parameters())]
+        original(state, *rates)
+        after = [*state.renderer.parameters(), *state.textures.parameters()]
+        changed = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+        seen.append((any(changed[:-1]), changed[-1]))
+
+    monkeypatch.setattr(training.TrainState, "apply_gradients", spy)
+    run(replace(QUICK, steps=6), tmp_path / "split", cast)
+    assert seen == [(True, False), (False, True)] * 3
+    seen.clear()
+    run(replace(QUICK, steps=3, split=False), tmp_path / "joint", cast)
+    assert seen == [(True, True)] * 3
+
+
+def test_texture_steps_see_keyframes_only(cast, tmp_path, monkeypatch):
+    asked: list[set[int]] = []
+    original = SubjectFrames.batch
+
+    def spy(frames, positions, *rest):
+        asked.append(set(positions.tolist()))
+        return original(frames, positions, *rest)
+
+    monkeypatch.setattr(SubjectFrames, "batch", spy)
+    run(replace(QUICK, steps=40, pixel=True, feature=False), tmp_path, cast)
+    keyframes = set(cast[0].keyframe_positions.tolist())
+    assert set.union(*asked[1::2]) <= keyframes
+    assert not set.union(*asked[0::2]) <= keyframes
+
+
+def test_it_learns_and_the_lesson_holds_for_frames_it_never_saw(movie, cast, tmp_path):
+    config = replace(QUICK, widths="16,32,32", steps=160, batch_size=4, precision="fp32", split=False)
+    state = run(config, tmp_path, cast)
+    ticks = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert ticks[-1]["loss"] < 0.5 * ticks[0]["loss"]
+    avatar = Avatar.load(tmp_path, device="cpu")
+    heldout = SubjectFrames.load("doll", np.arange(24, 30), movie, movie.alphas, movie)
+    batch = heldout.batch(torch.arange(6), Augment(), torch.Generator(), torch.Generator())
+    image, mask, rough = avatar.render_raster("doll", batch.surface)
+    person = batch.mask > 0.5
+    iou = float(((mask > 0.5) & person).sum() / ((mask > 0.5) | person).sum())
+    assert iou > 0.85
+    mean_color = (batch.target * person).sum((0, 2, 3), keepdim=True) / person.sum()
+    trained = float(masked_psnr_db(image, batch.target, batch.mask))
+    assert trained > float(masked_psnr_db(mean_color.expand_as(image), batch.target, batch.mask)) + 4
+    assert float(masked_psnr_db(rough, batch.target, batch.mask)) > trained - 4
+    assert state.step == 160
+
+
+def test_a_warm_texture_carries_the_true_colours(movie, cast):
+    state = training.new_state(replace(QUICK, texture_px=128), cast, CPU)
+    frames = cast[0].frames
+    own = frames.covered(0)
+    truth = frames.planes[0, :3].flatten(1).T[frames.pixel[own].long()].float() / 127.5 - 1
+    with torch.no_grad():
+        sampled = state.textures[0].sample(frames.uv(own))
+    assert float((sampled[:, :3] - truth).abs().mean()) < 0.5 * float((truth.mean(0) - truth).abs().mean())
+    cold = training.new_state(replace(QUICK, texture_px=128, warm_start=False), cast, CPU)
+    assert torch.equal(state.textures[0].texels[..., 3:], cold.textures[0].texels[..., 3:])
+
+
+def test_two_people_share_the_renderer_and_keep_their_own_textures(movie, tmp_path):
+    cast = [actor(movie, "ada"), actor(film(24, seed=5), "bob")]
+    state = run(replace(QUICK, steps=16, warm_start=False), tmp_path, cast)
+    start = training.new_state(replace(QUICK, warm_start=False), cast, CPU)
+    assert torch.equal(start.textures[0].texels, start.textures[1].texels)
+    for index in range(2):
+        assert not torch.equal(state.textures[index].texels, start.textures[index].texels)
+    assert not torch.equal(state.textures[0].texels, state.textures[1].texels)
+    avatar = Avatar.load(tmp_path, device="cpu")
+    assert avatar.subjects == ("ada", "bob")
+
+
+@pytest.mark.parametrize("term", ["pixel", "mask", "feature", "tv", "adversarial"])
+def test_every_loss_has_an_off_switch(cast, tmp_path, term):
+    on = replace(QUICK, steps=1, adversarial=True)
+    run(on, tmp_path / "on", cast)
+    run(replace(on, **{term: False}), tmp_path / "off", cast)
+    ticks = [json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[0]) for name in ("on", "off")]
+    assert term in ticks[0] and term not in ticks[1]
+
+
+def test_the_avatar_says_what_made_it(cast, tmp_path):
+    run(replace(QUICK, steps=2), tmp_path, cast)
+    settings = json.loads((tmp_path / "avatar.json").read_text())
+    assert "random" in settings["features"] or "VGG19" in settings["features"]
+    assert settings["steps"] == 2 and settings["train"]["widths"] == QUICK.widths
+    assert settings["frames"]["doll"] == {"train": 24, "keyframes": 4}
+
+
+def test_exposures_follow_the_frames_and_average_to_none(cast, tmp_path):
+    state = run(replace(QUICK, steps=20, exposure_lr=0.05), tmp_path, cast)
+    gain = state.gain(0, torch.arange(24))
+    assert float(gain.log().mean().abs()) < 1e-5
+    assert float(gain.std()) > 0.001
+
+
+def test_rates_are_constant_then_fall_to_zero():
+    rates = [decayed(step, 100, 0.5) for step in range(100)]
+    assert rates[:51] == [1.0] * 51
+    assert rates[75] == pytest.approx(0.5) and 0 < rates[99] <= 0.02
+
+
+def test_log_lines_after_the_checkpoint_are_dropped(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(5)) + '{"step": 5, "lo')
+    truncate_log(path, 3)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1, 2]
+
+
+def test_an_unknown_precision_is_refused(cast, tmp_path):
+    with pytest.raises(UserError, match="precision"):
+        run(replace(QUICK, precision="fp8"), tmp_path, cast)
