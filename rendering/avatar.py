@@ -188,13 +188,13 @@ def paste(rgba: np.ndarray, box_px: tuple[float, float, float, float], image_wh:
     shrink = int(height // max(bottom - top, 1))
     if shrink > 1:  # mean over the footprint, so that a small figure does not alias
         width, height = width // shrink, height // shrink
-        premultiplied = cv2.resize(premultiplied, (width, height), interpolation=cv2.INTER_AREA)
+        premultiplied = np.asarray(cv2.resize(premultiplied, (width, height), interpolation=cv2.INTER_AREA), np.float32)
     scale_x, scale_y = (right - left) / width, (bottom - top) / height
     image_from_crop = np.array([[scale_x, 0, left + scale_x / 2 - 0.5], [0, scale_y, top + scale_y / 2 - 0.5]])
     pasted = cv2.warpAffine(premultiplied, image_from_crop, image_wh, flags=cv2.INTER_LINEAR)
     alpha = pasted[..., 3:]
     pasted[..., :3] = np.divide(pasted[..., :3], alpha, out=np.zeros_like(pasted[..., :3]), where=alpha > 1e-4)
-    return pasted.clip(0, 1)
+    return np.clip(pasted, 0, 1).astype(np.float32)
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from capture.errors import UserError
 
+M = TypeVar("M", bound=nn.Module)
 RGB = 3
 LEAK = 0.2  # pix2pix
 
@@ -199,18 +201,20 @@ def fold_norms(renderer: NeuralRenderer) -> NeuralRenderer:
     for stage in (folded.first, folded.second):
         for layers in (stage.down, stage.up):
             for index, layer in enumerate(layers):
+                assert isinstance(layer, nn.Sequential)
                 if len(layer) == 2:
-                    transposed = isinstance(layer[0], nn.ConvTranspose2d)
-                    layers[index] = nn.Sequential(_fuse(layer[0], layer[1], transposed))
+                    fused: Any = fuse_conv_bn_eval
+                    layers[index] = nn.Sequential(fused(*layer, transpose=isinstance(layer[0], nn.ConvTranspose2d)))
     return folded.requires_grad_(False)
-
-
-def _fuse(convolution: nn.Module, norm: nn.Module, transposed: bool) -> nn.Module:
-    return fuse_conv_bn_eval(convolution, norm, transpose=transposed)
 
 
 def num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def on_device(module: M, device: torch.device) -> M:
+    """The module on its device, in the memory order that convolutions are fastest in."""
+    return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rendering.networks import NeuralRenderer, NeuralTexture, Surface, compute_dtype, fold_norms
+from rendering.networks import NeuralRenderer, NeuralTexture, Surface, compute_dtype, fold_norms, on_device
 
 Painted = tuple[Tensor, Tensor, Tensor]  # image, mask, rough image
 
@@ -26,7 +26,7 @@ class Painter:
     def __init__(self, renderer: NeuralRenderer, device: torch.device, use_graph: bool = True) -> None:
         self.device = device
         self.dtype = compute_dtype(device)
-        self.renderer = fold_norms(renderer).to(device=device, dtype=self.dtype, memory_format=torch.channels_last)
+        self.renderer = on_device(fold_norms(renderer), device).to(self.dtype)
         self.use_graph = use_graph and device.type == "cuda"
         self._graphs: dict[tuple[int, ...], _Graph] = {}
 

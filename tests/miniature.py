@@ -34,10 +34,12 @@ CAMERA_FROM_BODY = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0.9], [0, 1, 0, 2.7], [0
 @lru_cache(maxsize=1)
 def doll() -> BodyModel:
     """The tracked body: 6 tubes, 6 joints, each tube a chart of the atlas and a region."""
-    vertices, uv, faces, face_uv, face_part, weights = [], [], [], [], [], []
-    for part, (_, start, end, radius, _) in enumerate(TUBES):
+    vertices: list[np.ndarray] = []
+    uv: list[tuple[float, float]] = []
+    faces, face_uv, face_part, weights = [], [], [], []
+    for part, (_, bottom, top, radius, _) in enumerate(TUBES):
         base, base_uv = len(vertices), len(uv)
-        start, axis = np.array(start), np.subtract(end, start)
+        start, axis = np.array(bottom), np.subtract(top, bottom)
         side = np.cross(axis, (0, 1, 0)) / np.linalg.norm(np.cross(axis, (0, 1, 0)))
         front = np.cross(side, axis) / np.linalg.norm(axis)
         if np.dot(np.cross(side, front), axis) < 0:

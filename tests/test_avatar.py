@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ def make_avatar(name: str = "doll") -> Avatar:
     """Untrained, but made to show its texture: colour passes straight through, and the mask is open."""
     torch.manual_seed(0)
     renderer = NeuralRenderer(8, 16, (8, 16)).eval().requires_grad_(False)
-    for stage in (renderer.first, renderer.second):
+    stages: Any = (renderer.first, renderer.second)
+    for stage in stages:
         stage.up[0][0].weight.zero_()
         stage.up[0][0].bias.zero_()
     renderer.second.direct.weight[3, 16:, 1, 1] = torch.tensor([0.0, 0.0, -40.0])  # normals that face the camera
@@ -78,7 +80,7 @@ def test_the_crop_does_not_move_the_person(avatar):
 
 
 def test_an_unknown_subject_is_refused_by_name(avatar):
-    with pytest.raises(UserError, match="nobody.*doll"):
+    with pytest.raises(UserError, match=r"nobody.*doll"):
         avatar.render("nobody", np.zeros((6, 3)), CAMERA_FROM_BODY, CAMERA)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -123,7 +124,7 @@ def test_equal_generators_give_equal_batches(frames):
     assert torch.equal(first.target, second.target) and torch.equal(first.surface.uv, second.surface.uv)
 
 
-def lost(movie: Film, lost_indices: set[int]) -> SimpleNamespace:
+def lost(movie: Film, lost_indices: set[int]) -> Any:
     empty = SimpleNamespace(pixel=np.zeros(0, np.uint32))
 
     class Rasters:

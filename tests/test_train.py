@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ QUICK = TrainConfig(
 )
 
 
-def actor(movie: Film, name: str = "doll", num_train: int = 24) -> Actor:
+def actor(movie: Any, name: str = "doll", num_train: int = 24) -> Actor:
     frames = SubjectFrames.load(name, np.arange(num_train), movie, movie.alphas, movie)
     return Actor(frames, np.arange(num_train), np.arange(0, num_train, 6), Shape(doll(), np.zeros(1, np.float32), None))
 

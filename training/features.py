@@ -33,15 +33,16 @@ class VggFeatures(nn.Module):
 
     def __init__(self, width: int, num_blocks: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList()
+        self.blocks: list[list[nn.Conv2d]] = []
         before = 3
         for block in range(num_blocks):
             after = width * min(2**block, 8)
             # The last block is only read at its first layer.
             depth = VGG19_BLOCKS[block] if block < num_blocks - 1 else 1
             convolutions = [nn.Conv2d(before if i == 0 else after, after, 3, padding=1) for i in range(depth)]
-            self.blocks.append(nn.ModuleList(convolutions))
+            self.blocks.append(convolutions)
             before = after
+        self.convolutions = nn.ModuleList(layer for block in self.blocks for layer in block)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to one map per block.  Fed as is, without ImageNet's mean and deviation (pix2pixHD)."""
@@ -96,7 +97,7 @@ def load_vgg19(path: Path, num_blocks: int) -> VggFeatures:
         with torch.no_grad():
             for index, convolution in zip(_torchvision_indices(), _convolutions(features), strict=False):
                 convolution.weight.copy_(state[f"features.{index}.weight"])
-                convolution.bias.copy_(state[f"features.{index}.bias"])
+                convolution.bias.copy_(state[f"features.{index}.bias"])  # type: ignore[union-attr]
     except (pickle.UnpicklingError, KeyError, RuntimeError, TypeError, OSError, ValueError, EOFError) as error:
         problem = type(error).__name__
         raise UserError(f"{path}: not torchvision's VGG19 ({problem}); delete it or download it again") from None
@@ -111,12 +112,12 @@ def random_features(width: int, num_blocks: int, seed: int) -> VggFeatures:
         for convolution in _convolutions(features):
             fan_in = convolution.weight[0].numel()
             convolution.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
-            convolution.bias.zero_()
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
     return features
 
 
 def _convolutions(features: VggFeatures) -> list[nn.Conv2d]:
-    return [layer for layer in features.modules() if isinstance(layer, nn.Conv2d)]
+    return [layer for block in features.blocks for layer in block]
 
 
 def _torchvision_indices() -> list[int]:

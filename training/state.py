@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rendering.networks import NeuralRenderer, NeuralTexture
+from rendering.networks import NeuralRenderer, NeuralTexture, on_device
 from training.discriminator import MultiScaleDiscriminator
 
 BETAS = (0.9, 0.99)  # runs are hundreds of steps on a CPU: a longer memory than 100 steps would never warm up
@@ -33,11 +33,11 @@ class TrainState:
         device: torch.device,
     ) -> None:
         self.step = 0
-        self.renderer = renderer.to(device, memory_format=torch.channels_last)
+        self.renderer = on_device(renderer, device)
         self.textures = nn.ModuleList(textures).to(device)
         self.exposures = nn.ParameterList(exposures).to(device)  # (F, 3) log gain of every training frame
         if discriminator is not None:
-            discriminator = discriminator.to(device, memory_format=torch.channels_last)
+            discriminator = on_device(discriminator, device)
         self.discriminator = discriminator
         # The averages are what is kept: they forget the last batches, which a small set of frames makes noisy.
         self.average = copy.deepcopy(nn.ModuleList([self.renderer, self.textures])).requires_grad_(False)
@@ -77,7 +77,7 @@ class TrainState:
         """Move the averages towards the current weights; quickly at first, when there is little to average."""
         decay = min(decay, (1 + self.step) / (10 + self.step))
         current = nn.ModuleList([self.renderer, self.textures])
-        pairs = list(zip(self.average.parameters(), current.parameters(), strict=True))
+        pairs: list[tuple[Tensor, Tensor]] = list(zip(self.average.parameters(), current.parameters(), strict=True))
         pairs += [
             (mean, value)
             for mean, value in zip(self.average.buffers(), current.buffers(), strict=True)

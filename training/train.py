@@ -25,7 +25,15 @@ from capture.recording import Recording, write_atomically
 from fitting.fit import BodyFit
 from fitting.keyframes import Keyframes
 from rendering.avatar import Avatar, Shape
-from rendering.networks import NeuralRenderer, NeuralTexture, Rendering, compute_dtype, num_parameters, parse_widths
+from rendering.networks import (
+    NeuralRenderer,
+    NeuralTexture,
+    Rendering,
+    compute_dtype,
+    num_parameters,
+    on_device,
+    parse_widths,
+)
 from rendering.painter import pick_device
 from rendering.rasters import Rasters
 from training.checkpoint import load_checkpoint, save_checkpoint
@@ -140,7 +148,7 @@ def fit_cast(config: TrainConfig, out_dir: Path, cast: list[Actor], device: torc
     """The training loop."""
     dtype = _dtype(config, device)
     features, feature_note = load_features(config.feature_width, config.feature_blocks, config.seed)
-    features = features.to(device, memory_format=torch.channels_last)
+    features = on_device(features, device)
     state = new_state(config, cast, device)
     checkpoint_path, log_path = out_dir / "checkpoints" / "last.safetensors", out_dir / "log.jsonl"
     checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
