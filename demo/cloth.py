@@ -1,0 +1,274 @@
+"""The clothes and the pony tail that lag behind the body: position-based dynamics, deterministic, in one thread.
+
+V cloth vertices, E springs, C capsules.  Enters: where the skeleton would carry each cloth vertex at every sample.
+Leaves: where cloth hangs at every frame.  Each vertex is (1) moved by inertia and gravity, (2) pulled to its skinned
+place as strongly as ``attach`` says and never farther from it than ``reach_m``, (3) kept at its distance from its
+neighbours, (4) kept outside the body: outside the plane of the skin under it, and outside the legs' capsules.
+Muller et al., "Position based dynamics", 2007.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from demo.character import Character
+
+GRAVITY = -9.81
+DAMPING_PER_S = 2.2  # air; cloth loses its swing in about half a second
+CLEARANCE_M = 0.004  # of the skin's plane
+FLOOR_M = 0.004
+ITERATIONS = 6
+
+
+@dataclass(frozen=True)
+class Capsule:
+    """A rounded cone that follows a joint's frame: two ends at rest with radii."""
+
+    joint: int
+    ends_m: np.ndarray  # (2, 3) rest positions
+    radii_m: tuple[float, float]
+
+
+class Cloth:
+    """Shirt and skirt of one performer."""
+
+    def __init__(self, character: Character) -> None:
+        self.vertices = np.flatnonzero(character.layer > 0)
+        local = np.full(len(character.vertices_m), -1)
+        local[self.vertices] = np.arange(len(self.vertices))
+        faces = local[character.faces]
+        self.faces = faces[(faces >= 0).all(axis=1)]
+        self._character = character
+        rest = character.vertices_m[self.vertices]
+        self.is_skirt = character.layer[self.vertices] == 2
+        self.attach = character.attach[self.vertices]
+        self.reach_m = character.reach_m[self.vertices]
+        self.springs = _springs(self.faces)
+        self.lengths_m = np.linalg.norm(rest[self.springs[:, 0]] - rest[self.springs[:, 1]], axis=1)
+        self.bends, self.bend_lengths_m = _bends(self.faces, rest)
+        self.capsules = leg_capsules(character)
+
+    def skinned(self, world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(V, 3) cloth and (V, 3) body surface under it, carried by the skeleton."""
+        character = self._character
+        cloth = character.skin(world, character.vertices_m[self.vertices], self.vertices)
+        return cloth, character.skin(world, character.under_m[self.vertices], self.vertices)
+
+    def capsule_ends(self, world: np.ndarray) -> np.ndarray:
+        """(C, 2, 3) world ends of the capsules."""
+        ends = [
+            (c.ends_m - self._character.joints_m[c.joint]) @ world[c.joint, :3, :3].T + world[c.joint, :3, 3]
+            for c in self.capsules
+        ]
+        return np.array(ends)
+
+    def hang(self, worlds: np.ndarray, step_s: float, settle_s: float = 1.0) -> np.ndarray:
+        """Simulate.  worlds (T, J, 4, 4) bone transforms, ``step_s`` apart; returns (T, V, 3) float32.
+
+        The cloth first settles on the first pose for ``settle_s``.
+        """
+        radii = np.array([c.radii_m for c in self.capsules])
+        margin = np.where(self.is_skirt, 0.010, 0.016)
+        position, _ = self.skinned(worlds[0])
+        before = position.copy()
+        result = np.zeros((len(worlds), len(position), 3), np.float32)
+        keep = np.exp(-DAMPING_PER_S * step_s)
+        # Stiffness per step: 1 stays put, 0.01 drifts home in about a second.
+        pull = 1 - (1 - self.attach) ** 0.35 * 0.985
+        for sample in range(-int(settle_s / step_s), len(worlds)):
+            target, under = self.skinned(worlds[max(sample, 0)])
+            ends = self.capsule_ends(worlds[max(sample, 0)])
+            position, before = _step(
+                position, before, target, under, pull, self.attach, self.reach_m, self.springs, self.lengths_m,
+                self.bends, self.bend_lengths_m, ends, radii, margin, self.is_skirt, keep, GRAVITY * step_s**2, ITERATIONS,
+            )  # fmt: skip
+            if sample >= 0:
+                result[sample] = position
+        return result
+
+
+def leg_capsules(character: Character) -> list[Capsule]:
+    """Thighs, knees, shins and the seat, sized from the leggings at rest."""
+    capsules = []
+    for side in "LR":
+        hip, knee, ankle = (character.joint(f"{n}.{side}") for n in ("upperleg01", "lowerleg01", "foot"))
+        a, b, c = (character.joints_m[i] for i in (hip, knee, ankle))
+        top = a + 0.10 * (b - a)
+        capsules.append(Capsule(hip, np.stack([top, a + 0.55 * (b - a)]), (0.096, 0.076)))
+        capsules.append(Capsule(hip, np.stack([a + 0.55 * (b - a), b]), (0.076, 0.060)))
+        capsules.append(Capsule(knee, np.stack([b, b + 0.45 * (c - b)]), (0.060, 0.056)))
+    root = character.joint("root")
+    centre = character.joints_m[root]
+    seat = np.array([[-0.075, 0.055, -0.03], [0.075, 0.055, -0.03]]) + centre
+    capsules.append(Capsule(root, seat, (0.088, 0.088)))
+    return capsules
+
+
+def _springs(faces: np.ndarray) -> np.ndarray:
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    return np.unique(edges, axis=0)
+
+
+def _bends(faces: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Opposite corners of faces that share an edge, and their distance at rest."""
+    edges = np.concatenate([faces[:, [0, 1, 2]], faces[:, [1, 2, 0]], faces[:, [2, 0, 1]]])
+    edges[:, :2] = np.sort(edges[:, :2], axis=1)
+    edges = edges[np.lexsort((edges[:, 2], edges[:, 1], edges[:, 0]))]
+    twin = (edges[1:, :2] == edges[:-1, :2]).all(axis=1)
+    pairs = np.stack([edges[:-1][twin, 2], edges[1:][twin, 2]], axis=1)
+    return pairs, np.linalg.norm(rest[pairs[:, 0]] - rest[pairs[:, 1]], axis=1)
+
+
+@njit(cache=True)
+def _step(
+    position, before, target, under, pull, attach, reach_m, springs, lengths, bends, bend_lengths, ends, radii, margin,
+    is_skirt, keep, fall, iterations,
+):  # fmt: skip
+    count = len(position)
+    now = np.empty_like(position)
+    for v in range(count):
+        for k in range(3):
+            now[v, k] = position[v, k] + (position[v, k] - before[v, k]) * keep
+        now[v, 2] += fall
+        for k in range(3):
+            now[v, k] += (target[v, k] - now[v, k]) * pull[v]
+    for _ in range(iterations):
+        _keep_lengths(now, attach, springs, lengths, 1.0)
+        _keep_lengths(now, attach, bends, bend_lengths, 0.12)
+        for v in range(count):
+            _keep_in_reach(now, v, target, reach_m[v])
+            if not is_skirt[v]:
+                _keep_off_skin(now, v, target, under)
+            for c in range(len(ends)):
+                _keep_out(now, v, ends[c], radii[c], margin[v])
+            if now[v, 2] < FLOOR_M:
+                now[v, 2] = FLOOR_M
+    return now, position
+
+
+@njit(cache=True)
+def _keep_lengths(now, attach, pairs, lengths, stiffness):
+    for e in range(len(pairs)):
+        a, b = pairs[e, 0], pairs[e, 1]
+        wa, wb = 1.0 - attach[a], 1.0 - attach[b]
+        total = wa + wb
+        if total < 1e-6:
+            continue
+        dx, dy, dz = now[b, 0] - now[a, 0], now[b, 1] - now[a, 1], now[b, 2] - now[a, 2]
+        length = np.sqrt(dx * dx + dy * dy + dz * dz)
+        if length < 1e-9:
+            continue
+        move = stiffness * (length - lengths[e]) / length / total
+        now[a, 0] += wa * move * dx
+        now[a, 1] += wa * move * dy
+        now[a, 2] += wa * move * dz
+        now[b, 0] -= wb * move * dx
+        now[b, 1] -= wb * move * dy
+        now[b, 2] -= wb * move * dz
+
+
+@njit(cache=True)
+def _keep_in_reach(now, v, target, reach):
+    dx, dy, dz = now[v, 0] - target[v, 0], now[v, 1] - target[v, 1], now[v, 2] - target[v, 2]
+    distance = np.sqrt(dx * dx + dy * dy + dz * dz)
+    if distance > reach and distance > 1e-9:
+        scale = reach / distance
+        now[v, 0] = target[v, 0] + dx * scale
+        now[v, 1] = target[v, 1] + dy * scale
+        now[v, 2] = target[v, 2] + dz * scale
+
+
+@njit(cache=True)
+def _keep_off_skin(now, v, target, under):
+    nx, ny, nz = target[v, 0] - under[v, 0], target[v, 1] - under[v, 1], target[v, 2] - under[v, 2]
+    length = np.sqrt(nx * nx + ny * ny + nz * nz)
+    if length < 1e-6:
+        return
+    nx, ny, nz = nx / length, ny / length, nz / length
+    off = (now[v, 0] - under[v, 0]) * nx + (now[v, 1] - under[v, 1]) * ny + (now[v, 2] - under[v, 2]) * nz
+    lack = min(CLEARANCE_M, length) - off
+    if lack > 0:
+        now[v, 0] += lack * nx
+        now[v, 1] += lack * ny
+        now[v, 2] += lack * nz
+
+
+@njit(cache=True)
+def _keep_out(now, v, ends, radii, margin):
+    ax, ay, az = ends[0, 0], ends[0, 1], ends[0, 2]
+    bx, by, bz = ends[1, 0] - ax, ends[1, 1] - ay, ends[1, 2] - az
+    px, py, pz = now[v, 0] - ax, now[v, 1] - ay, now[v, 2] - az
+    t = (px * bx + py * by + pz * bz) / (bx * bx + by * by + bz * bz)
+    t = min(max(t, 0.0), 1.0)
+    dx, dy, dz = px - t * bx, py - t * by, pz - t * bz
+    radius = radii[0] + t * (radii[1] - radii[0]) + margin
+    distance = np.sqrt(dx * dx + dy * dy + dz * dz)
+    if distance < radius and distance > 1e-6:
+        scale = radius / distance - 1.0
+        now[v, 0] += dx * scale
+        now[v, 1] += dy * scale
+        now[v, 2] += dz * scale
+
+
+def swing_tail(character: Character, worlds: np.ndarray, step_s: float) -> np.ndarray:
+    """Bone transforms with the pony tail's joints hung as a damped chain; worlds (T, J, 4, 4) is not changed.
+
+    The chain keeps off the back and the head by spheres that follow the skeleton.
+    """
+    chain = [j for j, name in enumerate(character.joint_names) if name.startswith("hair")]
+    head = int(character.joint_parents[chain[0]])
+    rest = character.joints_m[chain]
+    tip = rest[-1] + (rest[-1] - rest[-2])
+    nodes_rest = np.concatenate([rest, tip[None]])
+    lengths = np.linalg.norm(np.diff(nodes_rest, axis=0), axis=1)
+    obstacles = [
+        (head, character.joints_m[head] + (0, 0.0, 0.055), 0.098),
+        (character.joint("neck01"), character.joints_m[character.joint("neck01")] + (0, 0.02, 0.0), 0.085),
+    ]
+    upper = character.joint("spine01")
+    obstacles += [(upper, character.joints_m[upper] + (x, -0.015, 0.03), 0.125) for x in (-0.07, 0.07)]
+    carry = lambda joint, world, point: (
+        (point - character.joints_m[joint]) @ world[joint, :3, :3].T + world[joint, :3, 3]
+    )  # noqa: E731
+    result = worlds.copy()
+    nodes = carry(head, worlds[0], nodes_rest)
+    before = nodes.copy()
+    keep = np.exp(-3.0 * step_s)
+    for sample in range(-int(1.0 / step_s), len(worlds)):
+        world = worlds[max(sample, 0)]
+        styled = carry(head, world, nodes_rest)
+        nodes, before = nodes + (nodes - before) * keep, nodes
+        nodes[:, 2] += GRAVITY * step_s**2
+        nodes += (styled - nodes) * (1 - (1 - np.array([1, 1, 0.2, 0.05, 0.02, 0.01])[:, None]) ** (step_s * 60))
+        for _ in range(8):
+            nodes[:2] = styled[:2]
+            for i in range(1, len(nodes) - 1):
+                step = nodes[i + 1] - nodes[i]
+                nodes[i + 1] = nodes[i] + step * (lengths[i] / np.linalg.norm(step))
+            for joint, point, radius in obstacles:
+                away = nodes[2:] - carry(joint, world, point)
+                distance = np.linalg.norm(away, axis=1, keepdims=True)
+                nodes[2:] += away * np.maximum((radius + 0.025) / distance - 1, 0)
+        if sample >= 0:
+            result[sample] = _aim(result[sample], world[head, :3, :3], chain, nodes, nodes_rest)
+    return result
+
+
+def _aim(
+    world: np.ndarray, frame: np.ndarray, chain: list[int], nodes: np.ndarray, nodes_rest: np.ndarray
+) -> np.ndarray:
+    """Turn each chain joint so that its segment points to the next node."""
+    for i, joint in enumerate(chain):
+        rest = frame @ (nodes_rest[i + 1] - nodes_rest[i])
+        now = nodes[i + 1] - nodes[i]
+        rest, now = rest / np.linalg.norm(rest), now / np.linalg.norm(now)
+        axis = np.cross(rest, now)
+        cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+        turn = np.eye(3) + cross + cross @ cross / (1 + float(np.clip(rest @ now, -0.95, 1)))
+        frame = turn @ frame
+        world[joint, :3, :3] = frame
+        world[joint, :3, 3] = nodes[i]
+    return world

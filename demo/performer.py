@@ -1,0 +1,199 @@
+"""The default subject: a synthetic performer filmed by a simulated Kinect V2, with ground truth.
+
+N frames, H x W colour pixels.  Enters: a ``DemoConfig``.  Leaves: a recording (``capture.recording``) and beside it
+
+    ground_truth/masks/000000.png   (H, W) uint8, the true soft alpha
+    ground_truth/joints.npz         joints_cam_m (N, K, 3) metres in the colour camera's frame, names (K,) Mixamo's
+
+Everything follows from the seed: the same settings give the same bytes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from capture.camera import invert, transform
+from capture.errors import UserError
+from capture.progress import progress
+from capture.recording import RecordingWriter, encode_jpeg, encode_png, write_atomically
+from demo import renderer, room, sensor
+from demo.character import Character
+from demo.choreography import score
+from demo.cloth import Cloth, swing_tail
+from demo.motion import Actor
+
+STEPS_PER_S = 60.0  # cloth is simulated at least this finely
+CAMERA_HEIGHT_M, CAMERA_DISTANCE_M, CAMERA_PITCH = 1.08, 2.62, 0.022
+MIXAMO = {
+    "Hips": "root", "Spine2": "spine01", "Neck": "neck01", "Head": "head",
+    **{
+        f"{side}{name}": f"{bone}.{side[0]}"
+        for side in ("Left", "Right")
+        for name, bone in (
+            ("UpLeg", "upperleg01"), ("Leg", "lowerleg01"), ("Foot", "foot"), ("Shoulder", "clavicle"), ("Arm", "upperarm01"),
+            ("ForeArm", "lowerarm01"), ("Hand", "wrist"),
+        )
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    num_frames: int = 120  # eight seconds: a whole turn, arms, a knee, a squat, and a held-out end
+    frames_per_second: float = 15.0  # half the sensor's rate: the same motion in half the frames
+    seed: int = 0  # sensor noise, idle sway and, past eight seconds, the choreography
+    with_depth: bool = True  # False films a plain colour video
+    num_workers: int = field(default=2, metadata={"cosmetic": True})  # processes that render frames
+
+
+def film(config: DemoConfig, out_dir: Path) -> None:
+    """Film the performer into ``out_dir``.
+
+    Raises UserError for a clip without frames or a rate outside 1 to 60 frames a second.
+    """
+    if config.num_frames < 1:
+        raise UserError(f"demo.num_frames = {config.num_frames}: film at least one frame")
+    if not 1 <= config.frames_per_second <= 60:
+        raise UserError(f"demo.frames_per_second = {config.frames_per_second}: choose between 1 and 60")
+    character = Character.load()
+    scratch = out_dir / "scratch_film"
+    masks = out_dir / "ground_truth" / "masks"
+    for folder in (scratch, masks):
+        folder.mkdir(parents=True, exist_ok=True)
+    joints_m = act(config, character, scratch)
+    build_set(config, scratch)
+    rig = sensor.rig()
+    writer = RecordingWriter(out_dir, rig, f"demo performer, seed {config.seed}")
+    frames = progress(_frames(config, scratch), "film", total=config.num_frames)
+    for index, (color, depth_mm, mask) in enumerate(frames):
+        writer.add(index / config.frames_per_second, color, depth_mm)
+        (masks / f"{index:06d}.png").write_bytes(mask)
+    _write_joints(out_dir / "ground_truth" / "joints.npz", character, joints_m)
+    shutil.rmtree(scratch)
+    writer.finish()
+
+
+def act(config: DemoConfig, character: Character, scratch: Path) -> np.ndarray:
+    """Play the whole motion, cloth included, and leave it in ``scratch``; returns joints (N, J, 3) in the world."""
+    sub_steps = max(int(np.ceil(STEPS_PER_S / config.frames_per_second)), 1)
+    rate_hz = sub_steps * config.frames_per_second
+    script = score(config.num_frames / config.frames_per_second, config.seed, rate_hz)
+    actor = Actor(character, script)
+    samples = (config.num_frames - 1) * sub_steps + 1
+    worlds = np.stack([character.bone_transforms(*actor.pose(sample)) for sample in range(samples)])
+    worlds = swing_tail(character, worlds, 1 / rate_hz)
+    hanging = Cloth(character).hang(worlds, 1 / rate_hz)[::sub_steps]
+    worlds = worlds[::sub_steps]
+    np.save(scratch / "worlds.npy", worlds)
+    np.save(scratch / "cloth.npy", hanging)
+    return worlds[:, :, :3, 3]
+
+
+def build_set(config: DemoConfig, scratch: Path) -> None:
+    """Leave the empty room as both cameras see it in ``scratch``."""
+    color_from_world, depth_from_world = camera_poses()
+    room.look(sensor.COLOR, invert(color_from_world)).save(scratch / "room.npz")
+    if config.with_depth:
+        samples = sensor.DEPTH_SAMPLES
+        wh = (sensor.DEPTH.image_wh[0] * samples, sensor.DEPTH.image_wh[1] * samples)
+        np.save(scratch / "room_depth.npy", np.stack(room.measure(sensor.DEPTH.resize(wh), invert(depth_from_world))))
+
+
+def camera_poses() -> tuple[np.ndarray, np.ndarray]:
+    """(4, 4) color_from_world and depth_from_world."""
+    world_from_color = np.eye(4)
+    sine, cosine = np.sin(CAMERA_PITCH), np.cos(CAMERA_PITCH)
+    # Columns: the camera's right, down and forward axes in the world.
+    world_from_color[:3, :3] = np.array([[1, 0, 0], [0, -sine, cosine], [0, -cosine, -sine]])
+    world_from_color[:3, 3] = (0, -CAMERA_DISTANCE_M, CAMERA_HEIGHT_M)
+    color_from_world = invert(world_from_color)
+    depth_from_color = sensor.rig().depth_from_color
+    assert depth_from_color is not None
+    return color_from_world, depth_from_color @ color_from_world
+
+
+class Studio:
+    """Room, cameras and performer in one process; films any frame by its index."""
+
+    def __init__(self, config: DemoConfig, scratch: Path) -> None:
+        self._config = config
+        self._character = Character.load()
+        self._cloth_vertices = np.flatnonzero(self._character.layer > 0)
+        self._worlds = np.load(scratch / "worlds.npy", mmap_mode="r")
+        self._cloth = np.load(scratch / "cloth.npy", mmap_mode="r")
+        self._color_from_world, self._depth_from_world = camera_poses()
+        self._backdrop = room.Backdrop.load(scratch / "room.npz")
+        self._pool = sensor.noise_pool(config.seed)
+        if config.with_depth:
+            self._behind = np.load(scratch / "room_depth.npy")
+            self._lamp = sensor.vignette(sensor.DEPTH, sensor.DEPTH_SAMPLES)
+
+    def shot(self, index: int) -> renderer.Shot:
+        world = np.array(self._worlds[index])
+        vertices_m = self._character.skin(world)
+        vertices_m[self._cloth_vertices] = self._cloth[index]
+        return renderer.prepare(self._character, vertices_m, world[:, :3, 3])
+
+    def film(self, index: int) -> tuple[bytes, np.ndarray | None, bytes]:
+        """A frame's JPEG, its depth image in millimetres, and the PNG of its true alpha."""
+        rng = np.random.default_rng([self._config.seed, 4, index])
+        shot = self.shot(index)
+        light, alpha = renderer.draw_color(self._character, shot, sensor.COLOR, self._color_from_world, self._backdrop)
+        color = sensor.develop(light, self._pool, rng)
+        mask = encode_png((alpha * 255 + 0.5).astype(np.uint8))
+        depth_mm = self._sense(shot, rng) if self._config.with_depth else None
+        return encode_jpeg(color), depth_mm, mask
+
+    def _sense(self, shot: renderer.Shot, rng: np.random.Generator) -> np.ndarray:
+        z, reflect = renderer.draw_depth(
+            self._character, shot, sensor.DEPTH, self._depth_from_world, sensor.DEPTH_SAMPLES
+        )
+        behind_z, behind_reflect = self._behind
+        is_near = z < behind_z
+        return sensor.sense_depth(
+            np.where(is_near, z, behind_z), np.where(is_near, reflect, behind_reflect), self._lamp, rng
+        )
+
+
+def _frames(config: DemoConfig, scratch: Path) -> Iterator[tuple[bytes, np.ndarray | None, bytes]]:
+    """Every frame in order, rendered here or by worker processes."""
+    workers = min(config.num_workers, os.cpu_count() or 1, config.num_frames // 8)
+    if workers < 2:
+        studio = Studio(config, scratch)
+        yield from map(studio.film, range(config.num_frames))
+        return
+    # spawn, not fork: the caller may hold threads (torch, OpenMP) that do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _start_worker, (config, scratch)) as pool:
+        yield from pool.map(_film_in_worker, range(config.num_frames))
+
+
+_studio: Studio | None = None  # one per worker process
+
+
+def _start_worker(config: DemoConfig, scratch: Path) -> None:
+    global _studio
+    _studio = Studio(config, scratch)
+
+
+def _film_in_worker(index: int) -> tuple[bytes, np.ndarray | None, bytes]:
+    assert _studio is not None
+    return _studio.film(index)
+
+
+def _write_joints(path: Path, character: Character, joints_world_m: np.ndarray) -> None:
+    color_from_world, _ = camera_poses()
+    joints = transform(color_from_world, joints_world_m[:, [character.joint(bone) for bone in MIXAMO.values()]])
+    import io
+
+    buffer = io.BytesIO()
+    np.savez(buffer, joints_cam_m=joints.astype(np.float32), names=np.array(list(MIXAMO)))
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,158 @@
+"""The simulated Kinect V2: what its two cameras make of light and distance.
+
+H x W colour pixels, h x w depth pixels, s sub-samples along each axis of a depth pixel.  Calibration: published values
+(libfreenect2 issue 41 and its registration polynomial fitted by ordinary cameras), pixel centres at +0.5.
+
+Depth is time of flight.  A pixel sees the mean of what lies under it, weighted by returned infrared light: at an edge
+that is a flying pixel between the two surfaces.  The driver then rejects pixels whose neighbourhood steps too far, or
+that got too little light: holes.  The lamp stands EMITTER_M to the right of the lens, so near things cast a thin
+shadow without returns to their left.  The constants are calibrated against real frames: ``demo/depth_statistics.py``.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numba import njit
+
+from capture.camera import Camera, Rig
+
+COLOR = Camera((1920, 1080), 1067.4, 1067.2, 960.0, 540.0, (0.0124, -0.0054, 0.0, 0.0, 0.0))
+DEPTH = Camera((512, 424), 365.4028, 365.4028, 261.4255, 206.0946, (0.095575, -0.277055, 0.0, 0.0, 0.097539))
+BASELINE_M = 0.052  # the colour camera sees the scene shifted to the right
+
+DEPTH_SAMPLES = 3
+EMITTER_M = 0.07
+NOISE_M = 0.0011  # at 1 m, straight on, bright surface, after the driver's bilateral filter
+MIN_SIGNAL = 0.010  # of infrared albedo x cosine / distance^2
+EDGE_STEP = 0.035  # relative depth step inside a pixel's 3 x 3 neighbourhood that the driver rejects
+EDGE_PASS = 0.12  # share of such pixels that slip through: flying pixels
+VIGNETTING = 3.2  # the lamp's light falls off towards the corners as cos^n
+
+
+def rig() -> Rig:
+    """Both cameras; a real unit's are not quite parallel."""
+    depth_from_color = np.eye(4)
+    for axis, angle in ((0, 0.0020), (1, -0.0032), (2, 0.0011)):
+        turn = np.eye(3)
+        a, b = (axis + 1) % 3, (axis + 2) % 3
+        turn[a, a] = turn[b, b] = np.cos(angle)
+        turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
+        depth_from_color[:3, :3] = depth_from_color[:3, :3] @ turn
+    depth_from_color[:3, 3] = (-BASELINE_M, 0.0004, -0.0011)
+    return Rig(COLOR, DEPTH, depth_from_color)
+
+
+# Colour -------------------------------------------------------------------------------------------------------------
+
+EXPOSURE = 0.80
+WHITE_BALANCE = np.array([1.02, 1.0, 0.97], np.float32)
+NOISE_POOL = 1 << 22
+READ_NOISE, SHOT_NOISE = 1.1, 1.0  # grey levels: in the dark, and more in the middle tones
+
+
+def noise_pool(seed: int) -> np.ndarray:
+    """(P,) int8 Gaussian noise of standard deviation 32 that all frames draw from at random offsets."""
+    rng = np.random.default_rng([seed, 3])
+    return (rng.standard_normal(NOISE_POOL, np.float32) * 32).clip(-127, 127).astype(np.int8)
+
+
+def develop(light: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Linear light (H, W, 3) float32 to a picture (H, W, 3) uint8 sRGB: exposure, a soft shoulder, gamma, noise."""
+    offsets = rng.integers(0, len(pool) - light.shape[1] * 3, light.shape[0])
+    return _develop(light, EXPOSURE * WHITE_BALANCE, _tone_curve(), pool, offsets)
+
+
+TONE_STEPS = 4096
+TONE_MAX = 2.0
+
+
+def _tone_curve() -> np.ndarray:
+    x = np.arange(TONE_STEPS + 1) / TONE_STEPS * TONE_MAX
+    shoulder = np.where(x < 0.7, x, 0.7 + 0.3 * (1 - np.exp(-(x - 0.7) / 0.3)))
+    return (255 * shoulder ** (1 / 2.2)).astype(np.float32)
+
+
+@njit(cache=True)
+def _develop(light, gain, curve, pool, offsets):
+    height, width = light.shape[:2]
+    out = np.empty((height, width, 3), np.uint8)
+    scale = TONE_STEPS / TONE_MAX
+    for i in range(height):
+        offset = offsets[i]
+        for j in range(width):
+            for k in range(3):
+                x = min(max(light[i, j, k] * gain[k], 0.0), TONE_MAX - 1e-3) * scale
+                step = int(x)
+                value = curve[step] + (curve[step + 1] - curve[step]) * (x - step)
+                mid = value * (255.0 - value) * (4.0 / 65025.0)
+                value += pool[offset] * (READ_NOISE + SHOT_NOISE * mid) * 0.03125
+                offset += 1
+                out[i, j, k] = int(min(max(value + 0.5, 0.0), 255.0))
+    return out
+
+
+# Depth --------------------------------------------------------------------------------------------------------------
+
+
+def vignette(camera: Camera, samples: int) -> np.ndarray:
+    """(h*s, w*s) float32 share of the lamp's light."""
+    width, height = camera.image_wh
+    v, u = np.mgrid[0 : height * samples, 0 : width * samples]
+    x = ((u + 0.5) / samples - camera.cx_px) / camera.fx_px
+    y = ((v + 0.5) / samples - camera.cy_px) / camera.fy_px
+    return ((1 + x * x + y * y) ** (-VIGNETTING / 2)).astype(np.float32)
+
+
+def sense_depth(z_m: np.ndarray, reflect: np.ndarray, lamp: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(h*s, w*s) true depth and infrared reflectance x cosine to what the sensor reports: (h, w) uint16 mm."""
+    samples = DEPTH_SAMPLES
+    signal = reflect * lamp / (z_m * z_m)
+    signal = np.where(_in_shadow(z_m, DEPTH.fx_px * samples * EMITTER_M), 0, signal).astype(np.float32)
+    mean, total, near, far = _pool(z_m.astype(np.float32), signal, samples)
+    kernel = np.ones((3, 3), np.uint8)
+    step = cv2.dilate(far, kernel) - cv2.erode(near, kernel)
+    is_edge = step > EDGE_STEP * mean
+    slips = rng.random(mean.shape, np.float32) < EDGE_PASS
+    sigma = NOISE_M * mean * np.sqrt(0.45 / np.maximum(total * mean * mean, 0.02))
+    white = rng.standard_normal(mean.shape, np.float32)
+    smooth = 0.75 * white + 0.66 * cv2.GaussianBlur(white, (0, 0), 1.0) * 3.4
+    speckle = rng.standard_normal(mean.shape, np.float32)
+    lit = total > MIN_SIGNAL * (1 + 0.35 * speckle)
+    depth_mm = (mean + sigma * smooth) * 1000
+    return np.where(lit & (~is_edge | slips), depth_mm, 0).clip(0, 8000).round().astype(np.uint16)
+
+
+@njit(cache=True)
+def _in_shadow(z, shift):
+    """Sub-samples that the emitter, to the right of the lens, cannot see: something nearer stands in between."""
+    out = np.zeros(z.shape, np.bool_)
+    for i in range(z.shape[0]):
+        nearest = 1e9
+        for j in range(z.shape[1] - 1, -1, -1):
+            place = j - shift / z[i, j]
+            if place > nearest + 0.7:
+                out[i, j] = True
+            else:
+                nearest = place
+    return out
+
+
+@njit(cache=True)
+def _pool(z, signal, samples):
+    height, width = z.shape[0] // samples, z.shape[1] // samples
+    mean, total = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
+    near, far = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
+    for i in range(height):
+        for j in range(width):
+            sum_w, sum_wz, low, high = 0.0, 0.0, 1e9, 0.0
+            for a in range(samples):
+                for b in range(samples):
+                    value, weight = z[i * samples + a, j * samples + b], signal[i * samples + a, j * samples + b]
+                    sum_w += weight
+                    sum_wz += weight * value
+                    low, high = min(low, value), max(high, value)
+            mean[i, j] = sum_wz / sum_w if sum_w > 0 else high
+            total[i, j] = sum_w / (samples * samples)
+            near[i, j], far[i, j] = low, high
+    return mean, total, near, far

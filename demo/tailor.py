@@ -1,0 +1,170 @@
+"""Mesh tools the performer is sewn with: cut along a line, refine, smooth, lay flat.
+
+V vertices, F faces, A attributes.  A ``Piece`` carries any per-vertex attributes through cuts and refinements by
+linear interpolation, so that weights, rest positions and cloth settings never have to be looked up again.
+Only ``demo/build.py`` uses this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A triangle mesh with per-vertex attributes."""
+
+    faces: np.ndarray  # (F, 3) int
+    attributes: dict[str, np.ndarray]  # name -> (V, ...)
+
+    @property
+    def vertices_m(self) -> np.ndarray:
+        return self.attributes["position"]
+
+    def replaced(self, **attributes: np.ndarray) -> Piece:
+        return Piece(self.faces, {**self.attributes, **attributes})
+
+    def compact(self, keep_faces: np.ndarray) -> Piece:
+        """The piece with only the faces of a boolean mask, unused vertices dropped."""
+        faces = self.faces[keep_faces]
+        used, local = np.unique(faces, return_inverse=True)
+        return Piece(local.reshape(-1, 3), {k: a[used] for k, a in self.attributes.items()})
+
+
+def refine(piece: Piece) -> Piece:
+    """Every face into four; new vertices at edge midpoints."""
+    edges = np.sort(np.concatenate([piece.faces[:, [0, 1]], piece.faces[:, [1, 2]], piece.faces[:, [2, 0]]]), axis=1)
+    unique, inverse = np.unique(edges, axis=0, return_inverse=True)
+    middle = inverse.reshape(3, -1) + len(piece.vertices_m)
+    a, b, c = piece.faces.T
+    ab, bc, ca = middle
+    faces = np.concatenate([np.stack(f, 1) for f in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
+    return Piece(faces, {k: np.concatenate([v, v[unique].mean(axis=1)]) for k, v in piece.attributes.items()})
+
+
+def cut(piece: Piece, height: np.ndarray) -> tuple[Piece, Piece]:
+    """Split along the line height = 0 of a per-vertex function (V,): the parts where it is negative and positive.
+
+    Faces are cut exactly; both parts share the positions of the new vertices.
+    """
+    # A vertex within rounding of the line would make slivers: put it on one side for good.
+    height = np.where(np.abs(height) < 1e-5, 1e-5, height)
+    faces, below = piece.faces, height < 0
+    count = below[faces].sum(axis=1)
+    crossing = faces[(count == 1) | (count == 2)]
+    # Rotate each crossing face so that its odd corner comes first.
+    odd_is_below = below[crossing].sum(axis=1) == 1
+    odd = np.argmax(below[crossing] == odd_is_below[:, None], axis=1)
+    a, b, c = (np.take_along_axis(crossing, ((odd + k) % 3)[:, None], axis=1)[:, 0] for k in range(3))
+    pairs = np.sort(np.concatenate([np.stack([a, b], 1), np.stack([a, c], 1)]), axis=1)
+    unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
+    new = inverse.reshape(2, -1) + len(height)
+    t = height[unique[:, 0]] / (height[unique[:, 0]] - height[unique[:, 1]])
+    attributes = {}
+    for name, values in piece.attributes.items():
+        weight = t.reshape(-1, *([1] * (values.ndim - 1)))
+        attributes[name] = np.concatenate([values, values[unique[:, 0]] * (1 - weight) + values[unique[:, 1]] * weight])
+    tips = np.stack([a, new[0], new[1]], 1)
+    stumps = np.concatenate([np.stack([new[0], b, c], 1), np.stack([new[0], c, new[1]], 1)])
+    stump_is_below = np.concatenate([~odd_is_below, ~odd_is_below])
+    negative = np.concatenate([faces[count == 3], tips[odd_is_below], stumps[stump_is_below]])
+    positive = np.concatenate([faces[count == 0], tips[~odd_is_below], stumps[~stump_is_below]])
+    parts = [Piece(f, attributes) for f in (negative, positive)]
+    return parts[0].compact(np.ones(len(negative), bool)), parts[1].compact(np.ones(len(positive), bool))
+
+
+def join(pieces: list[Piece], weld_m: float = 1e-7) -> Piece:
+    """One piece from several; vertices at the same place become one."""
+    offset = np.cumsum([0, *(len(p.vertices_m) for p in pieces)])
+    faces = np.concatenate([p.faces + o for p, o in zip(pieces, offset, strict=False)])
+    attributes = {k: np.concatenate([p.attributes[k] for p in pieces]) for k in pieces[0].attributes}
+    keys = np.round(attributes["position"] / max(weld_m, 1e-9)).astype(np.int64)
+    _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    return Piece(inverse.reshape(-1)[faces], {k: v[first] for k, v in attributes.items()})
+
+
+def edges_of(faces: np.ndarray) -> np.ndarray:
+    """(E, 2) unique edges."""
+    return np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0)
+
+
+def border_of(faces: np.ndarray) -> np.ndarray:
+    """Indices of the vertices on open edges."""
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    unique, count = np.unique(edges, axis=0, return_counts=True)
+    return np.unique(unique[count == 1])
+
+
+def smooth(values: np.ndarray, faces: np.ndarray, rounds: int, hold: np.ndarray | None = None) -> np.ndarray:
+    """Move (V, ...) values towards their neighbours' mean; ``hold`` (V,) bool vertices stay."""
+    edges = edges_of(faces)
+    count = np.bincount(edges.ravel(), minlength=len(values)).reshape(-1, *([1] * (values.ndim - 1)))
+    for _ in range(rounds):
+        total = np.zeros_like(values, float)
+        np.add.at(total, edges[:, 0], values[edges[:, 1]])
+        np.add.at(total, edges[:, 1], values[edges[:, 0]])
+        moved = np.where(count > 0, 0.5 * values + 0.5 * total / np.maximum(count, 1), values)
+        values = moved if hold is None else np.where(hold.reshape(count.shape), values, moved)
+    return values
+
+
+def vertex_normals(vertices_m: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V, 3) unit normals, area-weighted."""
+    corners = vertices_m[faces]
+    face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = np.zeros_like(vertices_m)
+    for corner in range(3):
+        np.add.at(normals, faces[:, corner], face_normals)
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+
+def lay_flat(vertices_m: np.ndarray, faces: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """(V, 2) a flat pattern of a piece of cloth, in metres, u to the right and v along ``down``.
+
+    Least squares conformal map (Levy et al. 2002), scaled to the true area and turned so that v follows the direction
+    ``down`` (V, 3) or (3,) best; starts at (0, 0).
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.linalg import splu
+
+    corners = vertices_m[faces]
+    x_axis = corners[:, 1] - corners[:, 0]
+    length = np.linalg.norm(x_axis, axis=1)
+    x_axis /= length[:, None]
+    side = corners[:, 2] - corners[:, 0]
+    normal = np.cross(x_axis, side)
+    height = np.linalg.norm(normal, axis=1)
+    double_area = height * length
+    y_axis = np.cross(normal / height[:, None], x_axis)
+    local = np.zeros((len(faces), 3), complex)
+    local[:, 1] = length
+    local[:, 2] = (side * x_axis).sum(1) + 1j * (side * y_axis).sum(1)
+    weights = local[:, [2, 0, 1]] - local[:, [1, 2, 0]]  # (F, 3)
+    weights /= np.sqrt(double_area)[:, None]
+    rows = np.repeat(np.arange(len(faces)), 3)
+    matrix = coo_matrix((weights.ravel(), (rows, faces.ravel())), shape=(len(faces), len(vertices_m))).tocsc()
+    # Two far apart vertices are pinned; the map is free up to a similarity.
+    first = int(np.argmin(vertices_m[:, 2]))
+    second = int(np.argmax(np.linalg.norm(vertices_m - vertices_m[first], axis=1)))
+    free = np.setdiff1d(np.arange(len(vertices_m)), [first, second])
+    fixed = matrix[:, [first, second]] @ np.array([0, 1 + 0j])
+    left = matrix[:, free]
+    solution = splu((left.conj().T @ left).tocsc()).solve(-(left.conj().T @ fixed))
+    flat = np.zeros(len(vertices_m), complex)
+    flat[second] = 1
+    flat[free] = solution
+    flat_corners = flat[faces]
+    flat_area = ((flat_corners[:, 1] - flat_corners[:, 0]).conj() * (flat_corners[:, 2] - flat_corners[:, 0])).imag
+    flat *= np.sqrt(double_area.sum() / np.abs(flat_area.sum()))
+    # Turn: edges should advance in v by what they advance along ``down``, in u by the rest.
+    edges = edges_of(faces)
+    step = flat[edges[:, 1]] - flat[edges[:, 0]]
+    direction = np.broadcast_to(down, vertices_m.shape)[edges].mean(axis=1)
+    along = ((vertices_m[edges[:, 1]] - vertices_m[edges[:, 0]]) * direction).sum(1)
+    gradient = np.linalg.lstsq(np.stack([step.real, step.imag], 1), along, rcond=None)[0]
+    turn = gradient[0] - 1j * gradient[1]  # the rotation that puts the gradient of ``along`` on the real axis
+    flat = flat * turn / abs(turn)
+    uv = np.stack([flat.imag, flat.real], axis=1)  # v = real axis; a quarter turn on, seen from outside, is u
+    return uv - uv.min(axis=0)
