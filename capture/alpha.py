@@ -1,0 +1,213 @@
+"""From a coarse probability to a soft edge: stage 02's second, per-picture half.
+
+H x W pixels of a crop around the person.  Depth says where the person surely ends, closed-form matting (Levin et al.,
+"A Closed-Form Solution to Natural Image Matting", PAMI 2008, through pymatting) draws the edge in a narrow band.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+CORE = 0.8  # the network is sure of the person
+FAR_M, NEAR_M = 0.25, 0.10  # depth away from the body: surely not it, surely it
+LINGER = 0.2  # alpha below is 0, above 1 - LINGER is 1
+FLOOR_M = 0.03  # from the floor along the ray: about 1 cm above it
+JUMP_M = 0.05  # between neighbouring pixels: two surfaces
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is believed before the edge is drawn."""
+
+    prior: np.ndarray  # (H, W) float32, alpha as far as network and depth know it
+    is_certain: np.ndarray  # (H, W) bool, the edge does not pass here
+
+
+def gated(
+    probability: np.ndarray, depth_m: np.ndarray, gate_m: float, footprint_px: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(prior (H, W), separation (H, W) in 0..1) of the network's probability and depth (H, W), NaN = unknown.
+
+    Pixels whose depth differs from the nearest sure piece of the body are background; pixels at its depth are the body
+    where depth tells the two apart (``separation`` says where it does; on the floor beside a foot it hardly does).
+    ``footprint_px`` is how far depth edges may be off.
+    """
+    body_m = nearest_body_depth(probability, depth_m, gate_m)
+    if body_m is None:
+        return probability, np.zeros_like(probability)
+    apart_m = depth_m - body_m
+    is_far, is_near = np.abs(apart_m) > FAR_M, np.abs(apart_m) < NEAR_M  # NaN is neither
+    floor_m = floor_depth(depth_m, probability)
+    if floor_m is not None:
+        is_floor = np.abs(depth_m - floor_m) < FLOOR_M
+        is_far, is_near = is_far | is_floor, is_near & ~is_floor
+    reach = max(1, round(footprint_px))
+    surely_far = cv2.erode(is_far.astype(np.uint8), disc(reach)) > 0
+    surely_near = cv2.erode(is_near.astype(np.uint8), disc(max(0, reach - 1))) > 0
+    window = 2 * max(3, round(0.015 * max(probability.shape)) + reach) + 1
+    separation = (4 * cv2.blur(is_far.astype(np.float32), (window, window))).clip(0, 1)
+    plausible = cv2.dilate(probability, disc(max(2, round(0.01 * max(probability.shape))))) > 0.3
+    lifted = np.maximum(probability, np.where(surely_near & plausible, separation, 0))
+    return np.where(surely_far, 0, lifted).astype(np.float32), separation
+
+
+def floor_depth(depth_m: np.ndarray, probability: np.ndarray) -> np.ndarray | None:
+    """(H, W) depth of the floor the person stands on, NaN above its horizon; None where no floor is seen.
+
+    A plane is linear in inverse depth over pixels: 1/z = a u + b v + c.  Found by RANSAC in the lower part of the crop,
+    with a fixed seed: the same picture gives the same floor.
+    """
+    height, width = depth_m.shape
+    rows, columns = np.nonzero(np.isfinite(depth_m) & (probability < 0.1))
+    is_low = rows > 0.6 * height
+    rows, columns = rows[is_low], columns[is_low]
+    if len(rows) < max(100, 0.02 * depth_m.size):
+        return None
+    points = np.stack([columns / height, rows / height, np.ones(len(rows))], axis=1)  # (K, 3)
+    depths = depth_m[rows, columns].astype(np.float64)
+    rng = np.random.default_rng(0)
+    some = rng.choice(len(rows), min(1000, len(rows)), replace=False)
+    picked = rng.integers(0, len(rows), (200, 3))
+    triples, inverse = points[picked], 1 / depths[picked]  # (200, 3, 3), (200, 3)
+    is_solid = np.abs(np.linalg.det(triples)) > 1e-4
+    if not is_solid.any():
+        return None
+    planes = np.linalg.solve(triples[is_solid], inverse[is_solid][..., None])[..., 0]  # (K, 3) a, b, c
+    planes = planes[(planes[:, 1] > 0.3 * np.median(1 / depths)) & (np.abs(planes[:, 0]) < 0.5 * planes[:, 1])]
+    if not len(planes):
+        return None
+    with np.errstate(divide="ignore"):
+        is_on = np.abs(1 / (points[some] @ planes.T) - depths[some, None]) < FLOOR_M  # (1000, K)
+    best = planes[is_on.sum(axis=0).argmax()]
+    with np.errstate(divide="ignore"):
+        inliers = np.abs(1 / (points @ best) - depths) < FLOOR_M
+    if inliers.sum() < max(100, 0.02 * depth_m.size):
+        return None
+    best = np.linalg.lstsq(points[inliers], 1 / depths[inliers], rcond=None)[0]
+    v, u = np.mgrid[:height, :width] / height
+    inverse_m = best[0] * u + best[1] * v + best[2]
+    return np.where(inverse_m > 0.1, 1 / np.maximum(inverse_m, 0.1), np.nan).astype(np.float32)
+
+
+def nearest_body_depth(probability: np.ndarray, depth_m: np.ndarray, gate_m: float) -> np.ndarray | None:
+    """(H, W) depth of the sure piece of body nearest to each pixel; None where depth and network share too little."""
+    core = (cv2.erode(probability, disc(1)) > CORE) & np.isfinite(depth_m)
+    if core.sum() < 50:
+        return None
+    trunk_m = float(np.median(depth_m[core]))
+    core &= np.abs(depth_m - trunk_m) < gate_m
+    core &= ~_wall(core, depth_m, trunk_m, probability)
+    if core.sum() < 50:
+        return None
+    return _nearest(core, cv2.medianBlur(np.where(core, depth_m, trunk_m).astype(np.float32), 5))
+
+
+def _nearest(is_known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(H, W) of each pixel the value of the known pixel nearest to it."""
+    unknown = (~is_known).astype(np.uint8)
+    _, labels = cv2.distanceTransformWithLabels(unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    value_of = np.zeros(labels.max() + 1, np.float32)
+    value_of[labels[is_known]] = values[is_known]
+    return value_of[labels]
+
+
+def _wall(core: np.ndarray, depth_m: np.ndarray, trunk_m: float, probability: np.ndarray) -> np.ndarray:
+    """(H, W) patches of the core behind the trunk at the depth of the background beside them: the wall seen between arm
+    and trunk.  A leg or hand held back stands before its background and is none."""
+    background = (probability < 0.05) & np.isfinite(depth_m)
+    if not background.any():
+        return np.zeros_like(core)
+    behind_m = _nearest(background, np.nan_to_num(depth_m))
+    smooth = (core & (_range(np.where(core, depth_m, np.nan)) < JUMP_M)).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(smooth, connectivity=4)
+    is_wall = np.zeros(count, bool)
+    for label in range(1, count):
+        if 20 <= stats[label, cv2.CC_STAT_AREA] < 0.2 * core.sum():
+            is_this = labels == label
+            patch_m = float(np.median(depth_m[is_this]))
+            is_wall[label] = patch_m > trunk_m + FAR_M and abs(patch_m - float(np.median(behind_m[is_this]))) < NEAR_M
+    return is_wall[labels]
+
+
+def _range(depth_m: np.ndarray) -> np.ndarray:
+    """(H, W) largest difference within 3 x 3, missing pixels left out."""
+    is_missing = np.isnan(depth_m)
+    high = cv2.dilate(np.where(is_missing, -1e3, depth_m).astype(np.float32), np.ones((3, 3), np.uint8))
+    low = cv2.erode(np.where(is_missing, 1e3, depth_m).astype(np.float32), np.ones((3, 3), np.uint8))
+    return high - low
+
+
+def evidence(prior: np.ndarray, separation: np.ndarray, band_px: float) -> Evidence:
+    """Where the edge may pass: a band around the prior's own edge, narrower where depth fixes it."""
+    is_person = (prior > 0.5).astype(np.uint8)
+    inside_px = cv2.distanceTransform(is_person, cv2.DIST_L2, 5)
+    outside_px = cv2.distanceTransform(1 - is_person, cv2.DIST_L2, 5)
+    width_px = band_px * (1 - 0.5 * separation)
+    in_band = (np.maximum(inside_px, outside_px) <= width_px) | (
+        (prior > 0.1) & (prior < 0.9) & (outside_px < 2 * band_px)
+    )
+    sharpened = ((prior - 0.25) / 0.5).clip(0, 1)  # the network's rim is softer than any edge in a picture
+    certain = np.where(in_band, sharpened, (prior > 0.5).astype(np.float32))
+    return Evidence(certain.astype(np.float32), ~in_band)
+
+
+def matted(color: np.ndarray, known: Evidence, trust: float, epsilon: float) -> np.ndarray:
+    """Closed-form alpha (H, W) of an RGB crop (H, W, 3) uint8, solved for the uncertain pixels only.
+
+    Minimises alpha' L alpha + trust |alpha - prior|^2 with alpha fixed where it is certain.
+    """
+    from pymatting import cf_laplacian, cg, ichol
+    from scipy.sparse import diags
+
+    prior = known.prior.ravel().astype(np.float64)
+    free = np.flatnonzero(~known.is_certain.ravel())
+    if not len(free):
+        return known.prior
+    laplacian = cf_laplacian(color / 255.0, epsilon, 1, is_known=known.is_certain.ravel()).tocsr()[free]
+    system = (laplacian[:, free] + diags(np.full(len(free), trust))).tocsc()
+    fixed = prior.copy()
+    fixed[free] = 0
+    right = trust * prior[free] - laplacian @ fixed
+    solution = cg(system, right, x0=prior[free], M=ichol(system), rtol=1e-6, maxiter=200)
+    alpha = prior
+    # Where colours say little, alpha lingers near 0 and 1; stretching it measured better (benchmarks/mattes.py).
+    alpha[free] = (solution - LINGER) / (1 - 2 * LINGER)
+    return alpha.reshape(known.prior.shape).clip(0, 1).astype(np.float32)
+
+
+def enlarged(alpha: np.ndarray, color: np.ndarray) -> np.ndarray:
+    """Alpha (h, w) to the size of its picture (H, W, 3) uint8: a guided filter (He et al., PAMI 2013) follows the
+    picture's own edges inside the soft rim."""
+    height, width = color.shape[:2]
+    if alpha.shape == (height, width):
+        return alpha
+    smooth = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR)
+    radius = max(2, round(2 * height / alpha.shape[0]))
+    guide = cv2.ximgproc.guidedFilter(guide=color, src=smooth, radius=radius, eps=(0.02 * 255) ** 2)
+    rim = cv2.dilate(((smooth > 0.02) & (smooth < 0.98)).astype(np.uint8), disc(1)) > 0
+    return np.where(rim, guide, smooth).clip(0, 1).astype(np.float32)
+
+
+def cleaned(alpha: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Drop specks of alpha (H, W) and close pinholes that the prior takes for the person; gaps between arm and trunk
+    stay."""
+    is_person = (alpha > 0.5).astype(np.uint8)
+    area = int(is_person.sum())
+    result = alpha.copy()
+    for value, is_part in ((0.0, is_person), (1.0, 1 - is_person)):
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(is_part, connectivity=8 if value == 0 else 4)
+        for label in range(1, count):
+            if stats[label, cv2.CC_STAT_AREA] > 0.002 * area:
+                continue
+            is_this = labels == label
+            if value == 0.0 or prior[is_this].mean() > 0.5:
+                result[is_this] = value
+    return result
+
+
+def disc(radius_px: int) -> np.ndarray:
+    """A round structuring element."""
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius_px + 1,) * 2)

@@ -1,0 +1,142 @@
+"""Which pixels MediaPipe takes for the person: stage 02's first, per-frame half.
+
+H x W colour pixels, h x w pixels of the reduced picture the network reads.  Pose's segmentation head was
+measured against Selfie segmentation (``benchmarks/mattes.py``): it crops to the person by itself, and keeps to one
+person in a crowd.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+NETWORK_SIDE_PX = 800  # the network works on 256 x 256 of the person; more only costs time
+MIN_AREA = 0.001  # of the picture: less is a false alarm
+PERSON = 0.5
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What the network said about one frame."""
+
+    probability: np.ndarray  # (h, w) float32, all zero when nobody was found
+    confidence: float  # mean probability inside, 0 when nobody was found
+
+    @property
+    def is_found(self) -> bool:
+        return self.confidence > 0
+
+    def box(self) -> np.ndarray:
+        """(left, top, right, bottom) of the person as fractions of width and height; NaN when nobody was found."""
+        if not self.is_found:
+            return np.full(4, np.nan)
+        rows, columns = np.nonzero(self.probability > PERSON)
+        height, width = self.probability.shape
+        return np.array(
+            [columns.min() / width, rows.min() / height, (columns.max() + 1) / width, (rows.max() + 1) / height]
+        )
+
+
+class Segmenter:
+    """MediaPipe Pose with its segmentation head, one picture at a time: no state between frames, so that frames may be
+    computed in any order and again."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("GLOG_minloglevel", "2")  # its start-up chatter is not for users
+        from mediapipe.python.solutions.pose import Pose
+
+        self._pose: Any = Pose(static_image_mode=True, model_complexity=1, enable_segmentation=True)
+
+    def segment(self, color: np.ndarray, within: np.ndarray | None = None) -> Segment:
+        """Find the person in (H, W, 3) uint8 RGB; ``within`` = (left, top, right, bottom) in fractions: only there."""
+        small = reduced(color)
+        height, width = small.shape[:2]
+        left, top, right, bottom = 0, 0, width, height
+        if within is not None:
+            left, top = (int(v) for v in np.floor(within[:2].clip(0, 1) * (width, height)))
+            right, bottom = (int(v) for v in np.ceil(within[2:].clip(0, 1) * (width, height)))
+        probability = np.zeros((height, width), np.float32)
+        if right - left >= 16 and bottom - top >= 16:
+            found = self._pose.process(np.ascontiguousarray(small[top:bottom, left:right])).segmentation_mask
+            if found is not None:
+                probability[top:bottom, left:right] = found
+        return scored(probability)
+
+    def close(self) -> None:
+        self._pose.close()
+
+
+def reduced(color: np.ndarray) -> np.ndarray:
+    """The picture as the network reads it: (h, w, 3), longer side at most NETWORK_SIDE_PX."""
+    scale = NETWORK_SIDE_PX / max(color.shape[:2])
+    if scale >= 1:
+        return color
+    return cv2.resize(color, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+def scored(probability: np.ndarray) -> Segment:
+    """A probability map (h, w) with its confidence; a map with hardly any person becomes one with none."""
+    is_person = probability > PERSON
+    if is_person.mean() < MIN_AREA:
+        return Segment(np.zeros_like(probability), 0.0)
+    return Segment(probability, float(probability[is_person].mean()))
+
+
+def main_part(probability: np.ndarray) -> np.ndarray:
+    """Keep the largest connected person (h, w) and parts close beside it (a hand behind a strap); drop the others."""
+    is_person = (probability > PERSON).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(is_person, connectivity=8)
+    if count <= 2:
+        return probability
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    main = 1 + int(areas.argmax())
+    reach_px = 0.03 * stats[main, cv2.CC_STAT_HEIGHT]
+    distance_px = cv2.distanceTransform((labels != main).astype(np.uint8), cv2.DIST_L2, 5)
+    is_dropped = np.zeros(count, bool)
+    for label in range(1, count):
+        is_dropped[label] = label != main and distance_px[labels == label].min() > reach_px
+    if not is_dropped.any():
+        return probability
+    # The soft rim goes with its part: each pixel belongs to the part nearest to it.
+    _, nearest = cv2.distanceTransformWithLabels(1 - is_person, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_CCOMP)
+    part_of = np.zeros(nearest.max() + 1, int)
+    part_of[nearest[is_person > 0]] = labels[is_person > 0]
+    return np.where(is_dropped[part_of[nearest]], 0, probability).astype(np.float32)
+
+
+def strangers(boxes: np.ndarray) -> np.ndarray:
+    """(N,) True for frames whose box (N, 4) does not continue the track of its neighbours: another person was found.
+
+    A frame is compared with the median of the seven frames before and after it; NaN boxes are no strangers.
+    """
+    found = np.flatnonzero(np.isfinite(boxes[:, 0]))
+    result = np.zeros(len(boxes), bool)
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    for i in found:
+        near = found[np.abs(found - i) <= 7]
+        if len(near) < 5:
+            continue
+        center, size = np.median(centers[near], axis=0), np.median(sizes[near], axis=0)
+        is_apart = bool((np.abs(centers[i] - center) > 0.75 * size.max()).any())
+        result[i] = is_apart or not 0.4 < sizes[i].max() / size.max() < 2.5
+    return result
+
+
+def boxes_beside(boxes: np.ndarray, is_trusted: np.ndarray, reach: int = 15) -> np.ndarray:
+    """(N, 4) for each frame the box to look for the person in: the trusted neighbours' boxes joined and widened; NaN
+    where there is no trusted frame within ``reach``."""
+    result = np.full_like(boxes, np.nan)
+    trusted = np.flatnonzero(is_trusted)
+    for i in range(len(boxes)):
+        before, after = trusted[trusted < i][-1:], trusted[trusted > i][:1]
+        near = [j for j in (*before, *after) if abs(j - i) <= reach]
+        if near:
+            low, high = boxes[near, :2].min(axis=0), boxes[near, 2:].max(axis=0)
+            margin = 0.25 * (high - low)
+            result[i] = [*(low - margin), *(high + margin)]
+    return result
