@@ -63,9 +63,14 @@ class Settings:
         return self._built[section]
 
     def that_matter(self, sections: Iterable[str]) -> dict[str, Scalar]:
-        """ "section.key": value of all settings in ``sections`` that can change what a stage writes."""
+        """All settings in ``sections`` that can change what a stage writes, as "section.key": value.
+
+        Of a field with ``metadata={"file": True}`` the content of the named file counts, too.
+        """
         return {
-            f"{section}.{field.name}": getattr(self.config(section), field.name)
+            f"{section}.{field.name}": with_content(
+                getattr(self.config(section), field.name), field.metadata.get("file")
+            )
             for section in sections
             for field in fields(self.config(section))
             if not field.metadata.get("cosmetic")
