@@ -26,6 +26,7 @@ from workspace import check_name, check_not_linked
 F = TypeVar("F", bound=Callable[..., Any])
 log = logging.getLogger(__name__)
 
+NO_DEPTH = ("recording.no_depth=true", "demo.with_depth=false")  # what --no-depth sets, whatever is recorded
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 OUR_LOGGERS = ("capture", "fitting", "rendering", "training", "demo", "stages", "attempt", "commands", "pipeline")
 
@@ -80,9 +81,7 @@ def open_project(
         if len(cast) > 1:
             raise UserError("--source goes with one --subject; record the subjects one by one, then run them together")
         sources.check(source)
-    if no_depth:
-        assignments = (*assignments, *(f"{section}.no_depth=true" for section in atlas.stages[0].settings))
-    chosen = read_assignments(assignments)
+    chosen = read_assignments([*assignments, *(NO_DEPTH if no_depth else ())])
     names = (*cast, *([avatar] if avatar else []))
     settings = {name: _settings(atlas, workspace / name, preset, chosen) for name in names}
     return Project(atlas.stages, workspace, cast, avatar or cast[0], settings, source)

@@ -232,7 +232,7 @@ def render_command(motion: str, camera: str | None, out: Path, **given: Any) -> 
     if len(project.subjects) > 1:
         raise UserError(f"--subject: say which of {', '.join(project.subjects)} to show")
     subject = project.subjects[0]
-    for note in render(avatar_dir, subject, project.workspace / subject, motion, camera, out):
+    for note in render(avatar_dir, project.workspace / subject, subject, motion, camera, out):
         log.warning("%s", note)
     click.echo(out)
 

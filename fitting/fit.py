@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,8 @@ log = logging.getLogger(__name__)
 class FitConfig:
     """Settings of stage 03."""
 
-    body: str = "default"  # or a BodyModel .npz, or an SMPL / SMPL-X file of your own
+    # "default", a BodyModel .npz, or an SMPL / SMPL-X file of your own, whose content then counts for the identity
+    body: str = field(default="default", metadata={"file": True})
     shape_frames: int = 14  # shape needs variety, not numbers: beyond a dozen it does not move
     shape_rounds: int = 5
     height_m: float = 0.0  # body height when you know it; 0 = from depth, or the mean adult

@@ -59,6 +59,11 @@ def test_every_preset_names_real_settings(preset: str) -> None:
     Settings(pipeline.CONFIGS, [Layer(f"preset {preset}", pipeline.PRESETS[preset])])
 
 
+def test_no_depth_holds_for_every_source(tmp_path: Path) -> None:
+    settings = open_project(pipeline.ATLAS, tmp_path, ["alice"], no_depth=True).settings["alice"]
+    assert settings.config("recording").no_depth and not settings.config("demo").with_depth
+
+
 def test_every_stage_has_a_command() -> None:
     assert {stage.command for stage in pipeline.STAGES} <= set(pipeline.cli.commands)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import pytest
 import attempt
 import stages
 from capture.errors import UserError
-from capture.manifest import Manifest, read_peak_rss_mb, read_timings_s
+from capture.manifest import Manifest, digest_file, read_peak_rss_mb, read_timings_s
+from project import Job, Project, Stage
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,8 +37,8 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def reasons(project: object) -> dict[str, tuple[str, ...]]:
-    return {step.label: step.reasons for step in stages.plan(project)}  # type: ignore[arg-type]
+def reasons(project: Project) -> dict[str, tuple[str, ...]]:
+    return {step.label: step.reasons for step in stages.plan(project)}
 
 
 def digests(workspace: Path) -> dict[str, str]:
@@ -107,8 +109,6 @@ def test_volatile_files_do_not_count(workspace: Path, source: Path) -> None:
 
 
 def test_volatile_json_keys_do_not_count(tmp_path: Path) -> None:
-    from capture.manifest import digest_file
-
     fields = {"psnr_db": 20.0, "timing_s": {"01_recording": 1.0}}
     (tmp_path / "a.json").write_text(json.dumps(fields))
     (tmp_path / "b.json").write_text(json.dumps({**fields, "timing_s": None}))
@@ -266,7 +266,7 @@ def test_timings_and_memory_are_recorded(workspace: Path, source: Path) -> None:
 # Failure.
 
 
-def failing(stage_name: str, function: object) -> tuple:
+def failing(stage_name: str, function: Callable[[Job], None]) -> tuple[Stage, ...]:
     return tuple(replace(s, function=function) if s.name == stage_name else s for s in fakes.STAGES)
 
 
@@ -274,7 +274,7 @@ def test_an_old_result_survives_a_failed_rerun(workspace: Path, source: Path) ->
     stages.run(fakes.project(workspace, "alice", source=source))
     before = fakes.contents(workspace / "alice/06_avatar")
 
-    def fail(job: object) -> None:
+    def fail(job: Job) -> None:
         raise ZeroDivisionError("a bug")
 
     project = fakes.project(workspace, "alice", stages=failing("06_avatar", fail), chosen={"train.steps": "6"})
@@ -331,7 +331,6 @@ def test_a_complete_partial_folder_is_published_not_made_again(workspace: Path, 
 RUN_SLOWLY = """
 import sys; from pathlib import Path
 import fakes, stages
-from dataclasses import replace
 project = fakes.project(Path(sys.argv[1]), "alice", source=sys.argv[2],
                         chosen={"matte.pause_s": "0.02", "train.pause_s": "0.02", "matte.mode": sys.argv[3]})
 print("ready", flush=True)
