@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from capture.matting import Masks
 from threadpoolctl import threadpool_limits
 
 from capture.camera import Camera
 from capture.errors import UserError
+from capture.matting import Masks
 from capture.progress import progress
 from capture.recording import Recording, encode_jpeg, write_atomically
 from capture.video import VideoWriter
