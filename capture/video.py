@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 import av
+import cv2
 import numpy as np
 
 
@@ -34,15 +35,23 @@ class VideoWriter:
             assert isinstance(stream, av.VideoStream)
             stream.width, stream.height = image.shape[1], image.shape[0]
             stream.pix_fmt = "yuv420p"
-            stream.options = {"crf": str(self._crf), "preset": "veryfast", "threads": "1"}  # one thread: same bytes each run
+            stream.options = {
+                "crf": str(self._crf),
+                "preset": "veryfast",
+                "threads": "1",
+            }  # one thread: same bytes each run
             self._stream = stream
-        for packet in self._stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")):
+        # Not the encoder's own converter: its rounding depends on how its buffers happen to be aligned.
+        planes = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2YUV_I420)
+        for packet in self._stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")):
             self._container.mux(packet)
 
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None and self._stream is not None:
             for packet in self._stream.encode():
                 self._container.mux(packet)

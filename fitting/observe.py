@@ -15,6 +15,7 @@ from numba import njit
 from capture.camera import Camera, Rig, distort, invert, pixel_rays, transform, undistort
 
 MIN_DEPTH_MM = 200  # nothing is nearer; smaller values are noise
+EDGE = 0.03  # of the longer side: landmarks nearer to the picture's edge lose confidence
 BORDER_PX = 3.0  # an outline this close to the picture's edge is the edge, not the person
 
 
@@ -74,7 +75,9 @@ def observe(
     pixels = _ideal_pixels(landmarks_px, rig_color, grid)
     width, height = rig_color.image_wh
     with np.errstate(invalid="ignore"):
-        in_picture = ((landmarks_px > 0) & (landmarks_px < (width, height))).all(-1)
+        # The detector moves landmarks that are out of view to the picture's edge: the edge is not believed.
+        to_edge = np.minimum(landmarks_px, (width, height) - landmarks_px).min(-1)
+        believed = np.clip(np.nan_to_num(to_edge) / (EDGE * max(width, height)), 0, 1)
     rows = np.flatnonzero((mask > 0.5).any(1))
     return Observation(
         camera=grid,
@@ -84,7 +87,7 @@ def observe(
         surface_normals=normals,
         outline=_true_outline(mask, inside),
         landmarks_px=pixels,
-        confidence=np.where(in_picture, visibility, 0.0),
+        confidence=visibility * believed,
         world_m=world_m,
         height_px=float(rows[-1] - rows[0] + 1) if len(rows) else float(grid_height),
     )

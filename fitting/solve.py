@@ -14,7 +14,16 @@ from scipy.spatial.transform import Rotation
 from fitting.body.model import vertex_normals
 from fitting.chain import Chain, rotation_matrix
 from fitting.observe import Observation, Outline, outline_of
-from fitting.terms import Rows, depth_rows, landmark_rows, outline_rows, residuals, robust_energy, world_rows
+from fitting.terms import (
+    Rows,
+    depth_rows,
+    free_space_rows,
+    landmark_rows,
+    outline_rows,
+    residuals,
+    robust_energy,
+    world_rows,
+)
 from fitting.zbuffer import rasterize_faces
 
 LIMIT_SIGMA_RAD = 0.05
@@ -91,6 +100,7 @@ def build_rows(
         if needs_depth:
             gate_m = _between(schedule.gate_m, progress)
             parts.append(depth_rows(observation, points_m, view.normals, view.visible, gate_m))
+            parts.append(free_space_rows(observation, points_m, view.visible, gate_m))
         if schedule.use_outline:
             gate = _between(schedule.gate_outline, progress)
             parts.append(outline_rows(observation, view.outline, view.outline_vertex, points_m, gate))

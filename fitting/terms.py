@@ -18,6 +18,7 @@ from numba import njit
 from fitting.observe import Observation, Outline
 
 DEPTH_SIGMA_M = 0.012  # sensor noise and cloth folds
+FREE_SPACE_SIGMA_M = 0.05
 OUTLINE_SIGMA = 0.006  # of the person's height in pixels
 LANDMARK_SIGMA = 0.012  # of the person's height in pixels: MediaPipe's scatter on a standing person
 # Rows of one kind are correlated; each kind counts as this many independent measurements.
@@ -76,14 +77,8 @@ def depth_rows(
 ) -> Rows:
     """Point to plane on projectively associated points: r = n . (v - q) / sigma for the visible vertices."""
     assert observation.surface_m is not None and observation.surface_normals is not None
-    camera = observation.camera
-    ids = np.flatnonzero(visible)
+    ids, row, column = _on_grid(observation, points_m, visible)
     v = points_m[ids]
-    column = np.floor(v[:, 0] / v[:, 2] * camera.fx_px + camera.cx_px).astype(int)
-    row = np.floor(v[:, 1] / v[:, 2] * camera.fy_px + camera.cy_px).astype(int)
-    width, height = camera.image_wh
-    in_grid = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    ids, v, row, column = ids[in_grid], v[in_grid], row[in_grid], column[in_grid]
     q, n = observation.surface_m[row, column], observation.surface_normals[row, column]
     with np.errstate(invalid="ignore"):
         near = (np.linalg.norm(q - v, axis=1) < gate_m) & ((n * normals[ids]).sum(1) > 0.4)
@@ -92,6 +87,33 @@ def depth_rows(
     # Far misses are another surface or loose cloth; the kernel narrows with the gate.
     scale = np.maximum(gate_m * 0.35, 0.03) * weight
     return Rows(ids.astype(np.int32), np.zeros(len(ids), bool), n, q, weight, scale)
+
+
+def free_space_rows(observation: Observation, points_m: np.ndarray, visible: np.ndarray, gate_m: float) -> Rows:
+    """The sensor saw past this vertex: r = ray . (v - q) / sigma for vertices more than the gate before the surface."""
+    assert observation.surface_m is not None
+    ids, row, column = _on_grid(observation, points_m, visible)
+    v, q = points_m[ids], observation.surface_m[row, column]
+    with np.errstate(invalid="ignore"):
+        before = q[:, 2] - v[:, 2] > gate_m
+    ids, v, q = ids[before], v[before], q[before]
+    rays = v / np.linalg.norm(v, axis=1, keepdims=True)
+    weight = np.full(len(ids), np.sqrt(DEPTH_COUNT / max(len(ids), DEPTH_COUNT)) / FREE_SPACE_SIGMA_M)
+    return Rows(ids.astype(np.int32), np.zeros(len(ids), bool), rays, q, weight, 0.5 * weight)
+
+
+def _on_grid(
+    observation: Observation, points_m: np.ndarray, visible: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The visible vertices that fall on the grid, and the cells they fall on."""
+    camera = observation.camera
+    ids = np.flatnonzero(visible)
+    v = points_m[ids]
+    column = np.floor(v[:, 0] / v[:, 2] * camera.fx_px + camera.cx_px).astype(int)
+    row = np.floor(v[:, 1] / v[:, 2] * camera.fy_px + camera.cy_px).astype(int)
+    width, height = camera.image_wh
+    on_grid = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    return ids[on_grid], row[on_grid], column[on_grid]
 
 
 def outline_rows(

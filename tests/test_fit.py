@@ -1,0 +1,141 @@
+"""Stage 03 on a recording by an ideal sensor: the body is the one that is tracked, so the truth is known exactly."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from capture.camera import Camera, Rig, project
+from capture.recording import RecordingWriter, encode_png
+from fitting.body.model import BodyModel
+from fitting.fit import BodyFit, FitConfig, fit
+from fitting.keypoints import Keypoints
+from fitting.zbuffer import rasterize_faces
+
+CAMERA = Camera((240, 320), 300.0, 300.0, 120.0, 160.0)
+NUM_FRAMES, EMPTY_FRAME = 12, 6
+CONFIG = FitConfig(shape_frames=5, shape_rounds=3, offset_rounds=1, overlay_frames=2)
+
+
+@dataclass(frozen=True)
+class Truth:
+    joints_color_m: np.ndarray  # (N, J, 3)
+    height_m: float
+
+
+@pytest.fixture(scope="module")
+def body() -> BodyModel:
+    return BodyModel.default()
+
+
+def film(folder: Path, body: BodyModel, with_depth: bool) -> Truth:
+    """A tall, heavy person turns a quarter and raises an arm; frame 6 shows nobody."""
+    shape = np.zeros(body.num_shape)
+    shape[:2] = 1.0, -1.0
+    recording_dir, masks_dir, fit_dir = (folder / name for name in ("01_recording", "02_masks", "03_fit"))
+    for each in (recording_dir, masks_dir / "masks", fit_dir):
+        each.mkdir(parents=True)
+    rig = Rig(CAMERA, CAMERA if with_depth else None, np.eye(4) if with_depth else None)
+    writer = RecordingWriter(recording_dir, rig, "an ideal sensor")
+    points, world, joints = [], [], []
+    for t in range(NUM_FRAMES):
+        angle = np.pi / 2 * t / NUM_FRAMES
+        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+        placed = np.eye(4)
+        placed[:3, :3] = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]) @ turn
+        placed[:3, 3] = 0.05 * np.sin(angle), 0.9, 2.5
+        pose = np.zeros((body.num_joints, 3))
+        pose[body.joint_index("upperarm01.L")] = 0, -0.6 * np.sin(angle), 0
+        pose[body.joint_index("upperleg01.R")] = -0.5 * np.sin(angle), 0, 0
+        vertices_m, joints_m = body.posed(shape, pose, placed)
+        pixels = project(CAMERA, vertices_m)
+        face_index, _, z_m = rasterize_faces(pixels, vertices_m[:, 2], body.faces, CAMERA.image_wh)
+        mask = (face_index >= 0) & (t != EMPTY_FRAME)
+        depth_mm = np.where(mask, np.nan_to_num(z_m, posinf=0) * 1000, 0).round().astype(np.uint16)
+        color = np.where(mask[..., None], (200, 120, 80), (60, 70, 90)).astype(np.uint8)
+        writer.add(t / 30, color, depth_mm if with_depth else None)
+        (masks_dir / "masks" / f"{t:06d}.png").write_bytes(encode_png(mask.astype(np.uint8) * 255))
+        landmarks_m = body.landmarks(vertices_m)
+        points.append(project(CAMERA, landmarks_m))
+        world.append(landmarks_m - landmarks_m[[23, 24]].mean(0))
+        joints.append(joints_m)
+    writer.finish()
+    points, world = np.array(points), np.array(world)
+    points[EMPTY_FRAME], world[EMPTY_FRAME] = np.nan, np.nan
+    # What the landmark detector would have said; the stage takes over what an interrupted run left.
+    visibility = np.ones(points.shape[:2])
+    Keypoints(points, visibility, world, np.zeros(NUM_FRAMES, bool)).save(fit_dir / "keypoints.npz")
+    return Truth(np.array(joints), float(np.ptp(body.shaped(shape)[0][:, 2])))
+
+
+class IdealMasks:
+    """Stands for capture.matting.Masks: only the pictures are needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @staticmethod
+    def load(folder: Path) -> "IdealMasks":
+        return IdealMasks(folder)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return cv2.imread(str(self._folder / "masks" / f"{index:06d}.png"), 0).astype(np.float32) / 255
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["depth", "color"])
+def fitted(request, tmp_path_factory, body):  # type: ignore[no-untyped-def]
+    folder = tmp_path_factory.mktemp("fit")
+    truth = film(folder, body, request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fitting.fit.Masks", IdealMasks)
+        # Colour alone has no metres: the user gives the height.
+        config = CONFIG if request.param else replace(CONFIG, height_m=truth.height_m)
+        fit(config, folder / "03_fit", folder / "01_recording", folder / "02_masks")
+    return request.param, truth, BodyFit.load(folder / "03_fit"), folder
+
+
+def test_joints_are_where_they_are(fitted) -> None:  # type: ignore[no-untyped-def]
+    with_depth, truth, result, _ = fitted
+    limbs = [i for i, n in enumerate(result.joint_names) if n.split(".")[0] in ("upperarm01", "lowerarm01", "foot")]
+    error_mm = 1e3 * np.linalg.norm(result.joints_color_m - truth.joints_color_m, axis=-1)[result.tracked][:, limbs]
+    assert np.median(error_mm) < (15 if with_depth else 75)
+
+
+def test_height_is_measured_or_taken_as_given(fitted) -> None:  # type: ignore[no-untyped-def]
+    _, truth, result, _ = fitted
+    height_m = float(np.ptp(result.body.shaped(result.shape)[0][:, 2]))
+    assert abs(height_m - truth.height_m) < 0.02
+
+
+def test_silhouette_is_explained(fitted) -> None:  # type: ignore[no-untyped-def]
+    assert np.nanmedian(fitted[2].silhouette_iou) > 0.93
+
+
+def test_frame_with_nobody_is_lost_and_says_why(fitted) -> None:  # type: ignore[no-untyped-def]
+    result = fitted[2]
+    assert list(np.flatnonzero(~result.tracked)) == [EMPTY_FRAME]
+    assert result.reason[EMPTY_FRAME] == "no landmarks found"
+    assert np.isnan(result.pose[EMPTY_FRAME]).all()
+    assert np.isnan(result.joints_color_m[EMPTY_FRAME]).all()
+
+
+def test_fit_writes_what_it_promises(fitted) -> None:  # type: ignore[no-untyped-def]
+    with_depth, _, result, folder = fitted
+    for name in ("fit.npz", "fit.json", "body.npz", "keypoints.npz", "overlay.mp4"):
+        assert (folder / "03_fit" / name).stat().st_size > 0
+    assert len(list((folder / "03_fit" / "overlay").glob("*.jpg"))) == 2
+    assert np.isfinite(result.residual_mm[result.tracked]).all() == with_depth
+    assert any("height" in note for note in result.notes)
+
+
+def test_same_input_gives_same_bytes(tmp_path: Path, body: BodyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fitting.fit.Masks", IdealMasks)
+    written = []
+    for name in "ab":
+        folder = tmp_path / name
+        film(folder, body, True)
+        fit(CONFIG, folder / "03_fit", folder / "01_recording", folder / "02_masks")
+        written.append({p.name: p.read_bytes() for p in sorted((folder / "03_fit").iterdir()) if p.is_file()})
+    assert written[0] == written[1]
