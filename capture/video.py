@@ -1,6 +1,7 @@
 """Video files in and out, through PyAV.  H x W pixels, RGB uint8.
 
-It sits in the lowest layer because every stage that has something to show writes an mp4.
+It sits in the lowest layer because every stage that has something to show writes an mp4.  A video is for looking at:
+x264 does not give the same bytes in every run, so no stage's identity rests on one.
 """
 
 from __future__ import annotations
@@ -35,13 +36,8 @@ class VideoWriter:
             assert isinstance(stream, av.VideoStream)
             stream.width, stream.height = image.shape[1], image.shape[0]
             stream.pix_fmt = "yuv420p"
-            stream.options = {
-                "crf": str(self._crf),
-                "preset": "veryfast",
-                "threads": "1",
-            }  # one thread: same bytes each run
+            stream.options = {"crf": str(self._crf), "preset": "veryfast", "x264-params": "colormatrix=bt470bg"}
             self._stream = stream
-        # Not the encoder's own converter: its rounding depends on how its buffers happen to be aligned.
         planes = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2YUV_I420)
         for packet in self._stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")):
             self._container.mux(packet)
