@@ -185,7 +185,7 @@ def enlarged(alpha: np.ndarray, color: np.ndarray) -> np.ndarray:
     if alpha.shape == (height, width):
         return alpha
     smooth = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR)
-    radius = max(2, round(2 * height / alpha.shape[0]))
+    radius = max(1, round(height / alpha.shape[0]))
     guide = cv2.ximgproc.guidedFilter(guide=color, src=smooth, radius=radius, eps=(0.02 * 255) ** 2)
     rim = cv2.dilate(((smooth > 0.02) & (smooth < 0.98)).astype(np.uint8), disc(1)) > 0
     return np.where(rim, guide, smooth).clip(0, 1).astype(np.float32)
