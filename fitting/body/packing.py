@@ -17,11 +17,16 @@ _FINE = 4  # sub-texels per texel when a chart's footprint is drawn
 
 
 def pack(
-    charts: Sequence[np.ndarray], triangles: Sequence[np.ndarray], turns: Sequence[Sequence[int]], rng: np.random.Generator
+    charts: Sequence[np.ndarray],
+    triangles: Sequence[np.ndarray],
+    turns: Sequence[Sequence[int]],
+    rng: np.random.Generator,
+    tries: int = 40,
 ) -> list[np.ndarray]:
-    """(C_i, 2) texture coordinates per chart, from charts (C_i, 2) in a common unit with y up, and triangles over them.
+    """(C_i, 2) texture coordinates per chart, from charts (C_i, 2) in a common unit with y up, and their triangles.
 
-    turns: the quarter turns allowed for each chart.  ``rng`` shuffles the order of placement in search of a denser pack.
+    turns: the quarter turns allowed for each chart.  ``rng`` shuffles the order of placement, ``tries`` times, in
+    search of a denser pack.
     """
     flipped = [chart * [1, -1] for chart in charts]  # y up becomes v down
     size = [np.ptp(chart, axis=0) for chart in flipped]
@@ -31,7 +36,7 @@ def pack(
     while best is None:
         scale *= 0.97
         best = _place(flipped, triangles, turns, order, scale)
-    for _ in range(40):  # a slightly larger scale with another order of placement
+    for _ in range(tries):  # a slightly larger scale with another order of placement
         noisy = sorted(order, key=lambda i: -float(size[i].prod()) * rng.uniform(0.4, 1.0))
         while (found := _place(flipped, triangles, turns, noisy, scale * 1.01)) is not None:
             best, scale = found, scale * 1.01
@@ -69,7 +74,7 @@ def _place(
             return None
         _, row, column, _, points, mask = min(options, key=lambda option: option[:4])
         occupied[row : row + mask.shape[0], column : column + mask.shape[1]] |= mask
-        out[index] = (points + [column, row]) / GRID
+        out[index] = (points + np.array([column, row])) / GRID
     return [points for points in out if points is not None]
 
 
@@ -81,7 +86,8 @@ def footprint(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     for triangle in corners:
         cv2.fillConvexPoly(fine, triangle, 1, cv2.LINE_8, 4)
     mask = fine.reshape(height, _FINE, width, _FINE).any((1, 3))
-    return cv2.dilate(mask.astype(np.uint8), np.ones((2 * MARGIN + 1, 2 * MARGIN + 1), np.uint8)).astype(bool)
+    reach = np.ones((2 * MARGIN + 1, 2 * MARGIN + 1), np.uint8)
+    return np.asarray(cv2.dilate(np.asarray(mask, np.uint8), reach)) > 0
 
 
 def _turned(points: np.ndarray, quarter_turns: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Fewer triangles, same person: quadric edge collapse that only ever drops vertices.
 
-In: a triangle mesh (V vertices, F faces), a label per face, an importance per vertex.  Out: the kept vertices and new faces.
+In: a triangle mesh (V vertices, F faces), a label per face, an importance per vertex.  Out: kept vertices, new faces.
 
 Garland and Heckbert 1997, but a collapse moves u onto its neighbour v (half-edge collapse), so that kept vertices are a
 subset and keep their skinning weights and shape deltas exactly.  Edges between labels and open edges are features: they
@@ -23,7 +23,7 @@ class Simplifier:
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray, labels: np.ndarray, importance: np.ndarray) -> None:
         self.vertices = vertices.astype(float)
-        self.faces: dict[int, tuple[int, int, int]] = {i: tuple(map(int, f)) for i, f in enumerate(faces)}
+        self.faces: dict[int, tuple[int, int, int]] = {i: (int(a), int(b), int(c)) for i, (a, b, c) in enumerate(faces)}
         self.labels = labels
         self.importance = importance
         self.faces_of: list[set[int]] = [set() for _ in vertices]

@@ -107,10 +107,10 @@ def _close_holes(faces: np.ndarray, vertices_m: np.ndarray, component: np.ndarra
     loops = []
     while following:
         start = min(following)
-        loop = [start]
-        while (at := following.pop(loop[-1])) != start:
-            loop.append(at)
-        loops.append(np.array(loop))
+        walk = [start]
+        while (at := following.pop(walk[-1])) != start:
+            walk.append(at)
+        loops.append(np.array(walk))
     eye_loops, eye_centers, new_faces = {}, {}, [faces]
     lip_loop = None
     for loop in loops:
