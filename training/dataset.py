@@ -21,6 +21,7 @@ from capture.progress import progress
 from capture.recording import Recording
 from rendering.networks import Surface
 from rendering.rasters import Rasters
+from training.step import Batch
 
 # Planes of one resident frame, uint8.
 COLOR, BACKGROUND, ALPHA, VALID = slice(0, 3), slice(3, 6), slice(6, 7), slice(7, 8)
@@ -37,18 +38,6 @@ class Augment:
     rescale_max: float = 1.0
     shift: float = 0.0  # fraction of the crop
     grid_noise: float = 0.0  # on the [-1, 1] grid
-
-
-@dataclass(frozen=True)
-class Batch:
-    """B training pictures with the body's raster.  Colours in [-1, 1]."""
-
-    surface: Surface
-    target: Tensor  # (B, 3, H, W)
-    background: Tensor  # (B, 3, H, W) the true picture, the person painted over with what surrounds him
-    mask: Tensor  # (B, 1, H, W) matte in [0, 1]
-    valid: Tensor  # (B, 1, H, W) 1 where the camera saw; 0 where the crop reaches beyond the picture
-    positions: Tensor  # (B,) int64 which of the subject's F frames
 
 
 @dataclass(frozen=True)

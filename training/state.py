@@ -31,8 +31,10 @@ class TrainState:
         weight_decay: float,
         seed: int,
         device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self.step = 0
+        self.device, self.dtype = device, dtype
         self.renderer = on_device(renderer, device)
         self.textures = nn.ModuleList(textures).to(device)
         self.exposures = nn.ParameterList(exposures).to(device)  # (F, 3) log gain of every training frame
@@ -53,6 +55,10 @@ class TrainState:
             )
         self.rng = torch.Generator().manual_seed(seed)
         self.noise_rng = torch.Generator(device).manual_seed(seed + 1)
+
+    def precision(self) -> torch.autocast:
+        """Context in which networks multiply in the chosen precision."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def learn(self, renderer: bool, texture: bool) -> None:
         """Choose what the next step may change; what is frozen costs no gradient."""

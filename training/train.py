@@ -28,7 +28,6 @@ from rendering.avatar import Avatar, Shape
 from rendering.networks import (
     NeuralRenderer,
     NeuralTexture,
-    Rendering,
     compute_dtype,
     num_parameters,
     on_device,
@@ -37,19 +36,11 @@ from rendering.networks import (
 from rendering.painter import pick_device
 from rendering.rasters import Rasters
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.dataset import Augment, Batch, SubjectFrames
+from training.dataset import Augment, SubjectFrames
 from training.discriminator import MultiScaleDiscriminator
-from training.features import LAYER_WEIGHTS, VggFeatures, load_features
-from training.losses import (
-    adversarial_loss,
-    composite,
-    discriminator_loss,
-    feature_loss,
-    mask_loss,
-    pixel_loss,
-    total_variation,
-)
-from training.state import TrainState, set_rate
+from training.features import load_features
+from training.state import TrainState
+from training.step import Batch, Outcome, train_step
 from training.warmstart import warm_texture
 
 log = logging.getLogger(__name__)
@@ -146,7 +137,6 @@ def train(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path]) -> N
 
 def fit_cast(config: TrainConfig, out_dir: Path, cast: list[Actor], device: torch.device) -> TrainState:
     """The training loop."""
-    dtype = _dtype(config, device)
     features, feature_note = load_features(config.feature_width, config.feature_blocks, config.seed)
     features = on_device(features, device)
     state = new_state(config, cast, device)
@@ -157,42 +147,23 @@ def fit_cast(config: TrainConfig, out_dir: Path, cast: list[Actor], device: torc
         state.load_state_dict(saved)
         log.info("continuing at step %d of %d", state.step, config.steps)
     truncate_log(log_path, state.step)
-    log.info("%s parameters, %s, %s", f"{num_parameters(state.renderer):,}", device, dtype)
+    log.info("%s parameters, %s, %s", f"{num_parameters(state.renderer):,}", device, state.dtype)
+    first_step, started_s = state.step, time.monotonic()
     saver = _Saver(checkpoint_path, config.checkpoint_every_s)
     augment = Augment(config.rescale_min, config.rescale_max, config.shift, config.grid_noise)
 
     for step in progress(range(state.step, config.steps), "train"):
-        rate = decayed(step, config.steps, config.decay_from)
         trains_texture = config.split and step % 2 == 1
         subject = int(torch.randint(len(cast), (), generator=state.rng))  # a random identity every step
         actor = cast[subject]
-        positions = actor.keyframe_positions if trains_texture else actor.train_positions
-        chosen = torch.randint(len(positions), (config.batch_size,), generator=state.rng)
-        batch = actor.frames.batch(torch.from_numpy(positions)[chosen], augment, state.rng, state.noise_rng)
-
-        state.learn(renderer=not trains_texture, texture=trains_texture or not config.split)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            rendering = paint(state, subject, batch, config.exposure)
-        visible = rendering.mask * batch.valid
-        blended = composite(rendering.image, visible, batch.background)
-        truth = torch.where(batch.valid > 0, batch.target, batch.background)
-        losses = _losses(config, rendering, batch, blended, truth)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            if config.feature:
-                losses["feature"] = config.feature_weight * _feature_distance(features, blended, truth)
-            if state.discriminator is not None:
-                state.discriminator.requires_grad_(False)
-                losses["adversarial"] = config.adversarial_weight * adversarial_loss(state.discriminator(blended), 1.0)
-        total = torch.stack(list(losses.values())).sum()  # Eq. 8
-        total.backward()
-        state.apply_gradients(config.renderer_lr * rate, config.texture_lr * rate, config.exposure_lr * rate)
-        if state.discriminator is not None and not trains_texture:
-            _discriminator_step(state, blended.detach(), truth, config.discriminator_lr * rate, dtype)
-        state.update_average(config.average_decay)
-        state.step = step + 1
-
+        positions = torch.from_numpy(actor.keyframe_positions if trains_texture else actor.train_positions)
+        chosen = positions[torch.randint(len(positions), (config.batch_size,), generator=state.rng)]
+        batch = actor.frames.batch(chosen, augment, state.rng, state.noise_rng)
+        rate = decayed(step, config.steps, config.decay_from)
+        outcome = train_step(config, state, subject, batch, features, trains_texture, rate)
         if step % config.log_every == 0 or state.step == config.steps:
-            _log_tick(log_path, step, total, losses, masked_psnr_db(blended, truth, batch.mask))
+            steps_per_s = (state.step - first_step) / (time.monotonic() - started_s)
+            _log_tick(log_path, step, outcome, batch, steps_per_s)
         saver.save_if_due(state)
 
     saver.save(state)
@@ -200,7 +171,7 @@ def fit_cast(config: TrainConfig, out_dir: Path, cast: list[Actor], device: torc
         renderer=state.average_renderer.eval(),
         textures={actor.frames.name: texture for actor, texture in zip(cast, state.average_textures, strict=True)},
         bodies={actor.frames.name: actor.shape for actor in cast},
-        settings=_settings(config, cast, state, feature_note, device, dtype),
+        settings=_settings(config, cast, state, feature_note, device),
     ).save(out_dir)
     return state
 
@@ -221,54 +192,16 @@ def new_state(config: TrainConfig, cast: list[Actor], device: torch.device) -> T
         if config.adversarial:
             discriminator = MultiScaleDiscriminator(config.discriminator_width, config.discriminator_scales)
     exposures = [nn.Parameter(torch.zeros(len(actor.frames), 3)) for actor in cast]
-    return TrainState(renderer, textures, exposures, discriminator, config.weight_decay, config.seed, device)
-
-
-def paint(state: TrainState, subject: int, batch: Batch, exposure: bool) -> Rendering:
-    """R(T, I_uv, I_norm), exposed like the frames it is compared with."""
-    texture: NeuralTexture = state.textures[subject]  # type: ignore[assignment]
-    rendering = state.renderer(texture(batch.surface), batch.surface.plane(batch.surface.normal))
-    if not exposure:
-        return rendering
-    gain = state.gain(subject, batch.positions)
-    return Rendering(
-        image=(rendering.image + 1) * gain - 1,
-        mask_logit=rendering.mask_logit,
-        rough=(rendering.rough + 1) * gain - 1,
+    return TrainState(
+        renderer,
+        textures,
+        exposures,
+        discriminator,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+        device=device,
+        dtype=_dtype(config, device),
     )
-
-
-def _losses(
-    config: TrainConfig, rendering: Rendering, batch: Batch, blended: Tensor, truth: Tensor
-) -> dict[str, Tensor]:
-    """The weighted terms that need no other network."""
-    losses = {}
-    if config.pixel:
-        weight = rendering.mask * batch.valid
-        losses["pixel"] = config.pixel_weight * pixel_loss(rendering.image, rendering.rough, weight, truth)
-    if config.mask:
-        losses["mask"] = config.mask_weight * mask_loss(rendering.mask_logit, batch.mask, batch.valid)
-    if config.tv:
-        losses["tv"] = config.tv_image_weight * total_variation(blended)
-        losses["tv"] = losses["tv"] + config.tv_mask_weight * total_variation(rendering.mask)
-    return losses
-
-
-def _feature_distance(features: VggFeatures, blended: Tensor, truth: Tensor) -> Tensor:
-    with torch.no_grad():
-        real = features(truth)
-    return feature_loss(features(blended), real, LAYER_WEIGHTS[: len(real)])
-
-
-def _discriminator_step(state: TrainState, fake: Tensor, real: Tensor, rate: float, dtype: torch.dtype) -> None:
-    assert state.discriminator is not None and state.discriminator_optimizer is not None
-    state.discriminator.requires_grad_(True)
-    with torch.autocast(fake.device.type, dtype, enabled=dtype != torch.float32):
-        loss = discriminator_loss(state.discriminator(real), state.discriminator(fake))
-    loss.backward()
-    set_rate(state.discriminator_optimizer, rate)
-    state.discriminator_optimizer.step()
-    state.discriminator_optimizer.zero_grad(set_to_none=True)
 
 
 def decayed(step: int, steps: int, decay_from: float) -> float:
@@ -290,10 +223,12 @@ def truncate_log(path: Path, step: int) -> None:
     write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
 
 
-def _log_tick(path: Path, step: int, total: Tensor, losses: dict[str, Tensor], psnr_db: Tensor) -> None:
-    tick = {"step": step, "loss": total.item(), **{name: value.item() for name, value in losses.items()}}
+def _log_tick(path: Path, step: int, outcome: Outcome, batch: Batch, steps_per_s: float) -> None:
+    tick = {"step": step, "loss": outcome.total.item()}
+    tick |= {name: value.item() for name, value in outcome.losses.items()}
+    tick["train_psnr_db"] = masked_psnr_db(outcome.blended, outcome.truth, batch.mask).item()
     with open(path, "a") as file:
-        file.write(json.dumps(tick | {"train_psnr_db": psnr_db.item()}) + "\n")
+        file.write(json.dumps(tick | {"steps_per_s": round(steps_per_s, 3)}) + "\n")
 
 
 class _Saver:
@@ -341,7 +276,6 @@ def _settings(
     state: TrainState,
     feature_note: str,
     device: torch.device,
-    dtype: torch.dtype,
 ) -> dict:
     """avatar.json: what made this avatar."""
     height, width = cast[0].frames.planes.shape[2:]
@@ -352,7 +286,7 @@ def _settings(
         "steps": state.step,
         "features": feature_note if config.feature else "off",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-        "precision": str(dtype).removeprefix("torch."),
+        "precision": str(state.dtype).removeprefix("torch."),
         "frames": {
             actor.frames.name: {"train": len(actor.train_positions), "keyframes": len(actor.keyframe_positions)}
             for actor in cast

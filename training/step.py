@@ -1,0 +1,131 @@
+"""One step of the alternating optimisation: paint, compare, change R or T (paper, Eqs. 2 to 10).
+
+Enters: a batch.  Leaves: the weighted losses.  B pictures, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rendering.networks import NeuralTexture, Rendering, Surface
+from training.features import LAYER_WEIGHTS, VggFeatures
+from training.losses import (
+    adversarial_loss,
+    composite,
+    discriminator_loss,
+    feature_loss,
+    mask_loss,
+    pixel_loss,
+    total_variation,
+)
+from training.state import TrainState, set_rate
+
+if TYPE_CHECKING:
+    from training.train import TrainConfig
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B training pictures with the body's raster.  Colours in [-1, 1]."""
+
+    surface: Surface
+    target: Tensor  # (B, 3, H, W)
+    background: Tensor  # (B, 3, H, W) the true picture, the person painted over with what surrounds him
+    mask: Tensor  # (B, 1, H, W) matte in [0, 1]
+    valid: Tensor  # (B, 1, H, W) 1 where the camera saw; 0 where the crop reaches beyond the picture
+    positions: Tensor  # (B,) int64 which of the subject's frames
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step found."""
+
+    losses: dict[str, Tensor]  # weighted, by the paper's names
+    blended: Tensor  # (B, 3, H, W) the person over the true background, I-hat-0
+    truth: Tensor  # (B, 3, H, W)
+
+    @property
+    def total(self) -> Tensor:
+        return torch.stack(list(self.losses.values())).sum()  # Eq. 8
+
+
+def train_step(
+    config: TrainConfig,
+    state: TrainState,
+    subject: int,
+    batch: Batch,
+    features: VggFeatures,
+    trains_texture: bool,
+    rate: float,
+) -> Outcome:
+    """Change R (Eq. 9), or with ``trains_texture`` T (Eq. 10); without ``config.split`` both.
+
+    ``rate`` scales the learning rates.
+    """
+    state.learn(renderer=not (config.split and trains_texture), texture=trains_texture or not config.split)
+    outcome = compare(config, state, subject, batch, features)
+    outcome.total.backward()
+    state.apply_gradients(config.renderer_lr * rate, config.texture_lr * rate, config.exposure_lr * rate)
+    if state.discriminator is not None and not trains_texture:
+        _discriminator_step(state, outcome, config.discriminator_lr * rate)
+    state.update_average(config.average_decay)
+    state.step += 1
+    return outcome
+
+
+def compare(config: TrainConfig, state: TrainState, subject: int, batch: Batch, features: VggFeatures) -> Outcome:
+    """Paint the batch and weigh every loss that is switched on."""
+    with state.precision():
+        rendering = paint(state, subject, batch, config.exposure)
+    visible = rendering.mask * batch.valid
+    blended = composite(rendering.image, visible, batch.background)
+    truth = torch.where(batch.valid > 0, batch.target, batch.background)
+    losses = {}
+    if config.pixel:
+        losses["pixel"] = config.pixel_weight * pixel_loss(rendering.image, rendering.rough, visible, truth)
+    if config.mask:
+        losses["mask"] = config.mask_weight * mask_loss(rendering.mask_logit, batch.mask, batch.valid)
+    if config.tv:
+        smooth_image = config.tv_image_weight * total_variation(blended)
+        losses["tv"] = smooth_image + config.tv_mask_weight * total_variation(rendering.mask)
+    with state.precision():
+        if config.feature:
+            with torch.no_grad():
+                real = features(truth)
+            distance = feature_loss(features(blended), real, LAYER_WEIGHTS[: len(real)])
+            losses["feature"] = config.feature_weight * distance
+        if state.discriminator is not None:
+            state.discriminator.requires_grad_(False)
+            losses["adversarial"] = config.adversarial_weight * adversarial_loss(state.discriminator(blended), 1.0)
+    return Outcome(losses, blended, truth)
+
+
+def paint(state: TrainState, subject: int, batch: Batch, exposure: bool) -> Rendering:
+    """R(T, I_uv, I_norm), exposed like the frames it is compared with."""
+    texture = state.textures[subject]
+    assert isinstance(texture, NeuralTexture)
+    rendering = state.renderer(texture(batch.surface), batch.surface.plane(batch.surface.normal))
+    if not exposure:
+        return rendering
+    gain = state.gain(subject, batch.positions)
+    return Rendering(
+        image=(rendering.image + 1) * gain - 1,
+        mask_logit=rendering.mask_logit,
+        rough=(rendering.rough + 1) * gain - 1,
+    )
+
+
+def _discriminator_step(state: TrainState, outcome: Outcome, rate: float) -> None:
+    assert state.discriminator is not None and state.discriminator_optimizer is not None
+    state.discriminator.requires_grad_(True)
+    with state.precision():
+        real, fake = state.discriminator(outcome.truth), state.discriminator(outcome.blended.detach())
+        loss = discriminator_loss(real, fake)
+    loss.backward()
+    set_rate(state.discriminator_optimizer, rate)
+    state.discriminator_optimizer.step()
+    state.discriminator_optimizer.zero_grad(set_to_none=True)
