@@ -4,7 +4,7 @@
 
 Leaves one file, all arrays plain numbers (V vertices, F faces, U uv corners, J joints, B bytes):
 
-    vertices_m (V, 3), faces (F, 3), uv (U, 2), face_uv (F, 3), material (F,) index into ``materials``
+    vertices_m (V, 3), faces (F, 3), hidden_faces (G, 3) simulated but covered, uv (U, 2), face_uv (F, 3), material (F,) index into ``materials``
     skin_joints (V, 4), skin_values (V, 4), joint_names (J,), joint_parents (J,), joints_m (J, 3)
     layer (V,)      0 follows the skeleton, 1 shirt, 2 skirt: simulated cloth
     attach (V,)     how strongly a cloth vertex is held at its skinned place; reach_m (V,) how far it may stray
@@ -28,7 +28,10 @@ from demo.tailor import Piece, border_of, cut, join, lay_flat, refine, smooth, v
 MATERIALS = ("skin", "eye", "hair", "shirt", "skirt", "legging", "shoe")
 SHIRT, SKIRT = 1, 2
 HEM_M = 0.835  # the shirt ends below the hip joint
-SKIRT_TOP_M, SKIRT_HEM_M = 0.955, 0.475
+SKIRT_TOP_M, SKIRT_HEM_M = 0.955, 0.44
+SKIRT_SHOWS_BELOW_M = HEM_M + 0.05  # the shirt covers the rest
+SHIRT_OVER_M = 0.955  # below this the shirt hangs outside the skirt
+NECK_M = 0.079  # radius of the shirt's neck
 SOLE_M = 0.016
 HAIR_JOINTS = 5  # the pony tail
 KEPT_BONES = (
@@ -143,7 +146,7 @@ def _hair(mesh, weights, names, tail_m) -> list[dict]:
     """A cap that stands off the skull and a pony tail."""
     body = _piece(mesh, weights, "body")
     head = mesh.bone_heads_m[mesh.bone_names.index("head")]
-    inside = body.vertices_m[:, 2] > head[2] - 0.03
+    inside = body.vertices_m[:, 2] > head[2] - 0.07
     scalp = body.compact(inside[body.faces].all(axis=1))
     scalp = refine(_weld(scalp))
     scalp, _ = cut(scalp, paint.hairline(scalp.vertices_m - head))
@@ -215,7 +218,7 @@ def _grid_faces(rows: int, columns: int) -> np.ndarray:
 def _legs(mesh, weights) -> list[dict]:
     """Leggings, thinner where the skirt covers them, and shoes with a sole."""
     tights = _weld(_piece(mesh, weights, "helper-tights"))
-    tights, _ = cut(tights, tights.vertices_m[:, 2] - (SKIRT_TOP_M - 0.06))
+    tights, _ = cut(tights, tights.vertices_m[:, 2] - (0.895))
     tights = tights.compact((np.abs(tights.vertices_m[:, 0]) < 0.32)[tights.faces].all(axis=1))
     tights = refine(tights)
     smoothed = smooth(
@@ -227,7 +230,7 @@ def _legs(mesh, weights) -> list[dict]:
     shoe_line = z - (ankle[2] - 0.004 + 0.10 * np.clip(y - ankle[1], -0.05, 0.08))
     shoes, leggings = cut(tights, shoe_line)
     normals = vertex_normals(leggings.vertices_m, leggings.faces)
-    tuck = 0.014 * np.clip((leggings.vertices_m[:, 2] - (SKIRT_HEM_M + 0.05)) / 0.1, 0, 1)
+    tuck = 0.014 * np.clip((leggings.vertices_m[:, 2] - (SKIRT_HEM_M - 0.01)) / 0.05, 0, 1)
     leggings = leggings.replaced(position=leggings.vertices_m + normals * (0.002 - tuck)[:, None])
     return [_part(leggings, "legging", paint.legging_uv(leggings.vertices_m)), *_shoes(shoes, ankle)]
 
@@ -257,14 +260,16 @@ def _shirt(mesh, weights, names, joints_m) -> list[dict]:
     along = _along_arm(tights, names, joints_m)
     tights, _ = cut(tights, np.clip(along, -1, 2) - 0.80)
     collar = joints_m[names.index("neck01")]
-    tilted = (tights.vertices_m[:, 2] - collar[2] + 0.004) - 0.55 * (tights.vertices_m[:, 1] - collar[1])
-    near_neck = np.abs(tights.vertices_m[:, 0]) < 0.11
-    tights, _ = cut(tights, np.where(near_neck, tilted, -0.05))
+    # A round neck, a little deeper in front.
+    across = np.hypot(tights.vertices_m[:, 0], tights.vertices_m[:, 1] - (collar[1] - 0.012))
+    tights, _ = cut(tights, np.where(tights.vertices_m[:, 2] > collar[2] - 0.12, NECK_M - across, -0.05))
     shirt = refine(tights)
+    across = np.hypot(shirt.vertices_m[:, 0], shirt.vertices_m[:, 1] - (collar[1] - 0.012))
+    shirt = shirt.replaced(neck=np.where(shirt.vertices_m[:, 2] > collar[2] - 0.15, across - NECK_M, 1.0))
     along = np.clip(_along_arm(shirt, names, joints_m), -1, 2)
     shirt = _over_skirt(mesh, _loosen(shirt, along), along)
     panels = _panels(shirt, names, joints_m)
-    return [_part(panel, "shirt", uv, SHIRT) | {"panel": i} for i, (panel, uv) in enumerate(panels)]
+    return [_part(panel, "shirt", uv, SHIRT) | {"panel": i, "neck": panel.attributes["neck"]} for i, (panel, uv) in enumerate(panels)]
 
 
 def _loosen(shirt: Piece, along: np.ndarray) -> Piece:
@@ -291,7 +296,7 @@ def _over_skirt(mesh: BaseMesh, shirt: Piece, along: np.ndarray) -> Piece:
     position = shirt.vertices_m
     out = position[:, :2] - SKIRT_CENTRE_M
     angle = np.mod(np.arctan2(out[:, 0], -out[:, 1]), 2 * np.pi)
-    grid_angle, heights = np.linspace(0, 2 * np.pi, 121), np.linspace(SKIRT_TOP_M + 0.06, HEM_M - 0.02, 40)
+    grid_angle, heights = np.linspace(0, 2 * np.pi, 121), np.linspace(SHIRT_OVER_M + 0.06, HEM_M - 0.02, 40)
     radius = _skirt_radius(mesh, grid_angle, heights)
     row = np.interp(position[:, 2], heights[::-1], np.arange(len(heights))[::-1])
     skirt = np.empty(len(position))
@@ -299,9 +304,9 @@ def _over_skirt(mesh: BaseMesh, shirt: Piece, along: np.ndarray) -> Piece:
         r = min(int(row[v]), len(heights) - 2)
         ring = radius[r] * (1 - (row[v] - r)) + radius[r + 1] * (row[v] - r)
         skirt[v] = np.interp(angle[v], grid_angle, ring)
-    over = np.where(along > -0.2, 0, np.clip((SKIRT_TOP_M + 0.06 - position[:, 2]) / 0.06, 0, 1))
+    over = np.where(along > -0.2, 0, np.clip((SHIRT_OVER_M + 0.06 - position[:, 2]) / 0.06, 0, 1))
     now = np.linalg.norm(out, axis=1)
-    down = np.clip((SKIRT_TOP_M - position[:, 2]) / (SKIRT_TOP_M - HEM_M), 0, 1)
+    down = np.clip((SHIRT_OVER_M - position[:, 2]) / (SHIRT_OVER_M - HEM_M), 0, 1)
     wanted = np.maximum(now, skirt + 0.014 + 0.014 * down)
     scale = 1 + over * (wanted / now - 1)
     moved = np.column_stack([SKIRT_CENTRE_M + out * scale[:, None], position[:, 2]])
@@ -407,6 +412,10 @@ def _assemble(parts: list[dict]) -> dict[str, np.ndarray]:
     material = np.concatenate([np.full(len(p["faces"]), MATERIALS.index(p["material"]), np.uint8) for p in parts])
     faces = inverse[faces_uv]
     is_sound = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
+    is_covered = (material == MATERIALS.index("skirt")) & (
+        position[first][faces][:, :, 2].max(axis=1) > SKIRT_SHOWS_BELOW_M
+    )
+    is_drawn = is_sound & ~is_covered
     weights = np.concatenate([p["weights"] for p in parts])[first]
     strongest = np.argsort(-weights, axis=1, kind="stable")[:, :4]
     values = np.take_along_axis(weights, strongest, 1)
@@ -414,10 +423,11 @@ def _assemble(parts: list[dict]) -> dict[str, np.ndarray]:
     uv = np.concatenate([paint.to_texture(p) for p in parts])
     return {
         "vertices_m": position[first].astype(np.float32),
-        "faces": faces[is_sound].astype(np.uint16),
+        "faces": faces[is_drawn].astype(np.uint16),
+        "hidden_faces": faces[is_sound & is_covered].astype(np.uint16),
         "uv": uv.astype(np.float16).astype(np.float32) if len(uv) == 0 else uv.astype(np.float32),
-        "face_uv": faces_uv[is_sound].astype(np.uint16),
-        "material": material[is_sound],
+        "face_uv": faces_uv[is_drawn].astype(np.uint16),
+        "material": material[is_drawn],
         "skin_joints": strongest.astype(np.uint8),
         "skin_values": (values / values.sum(axis=1, keepdims=True)).astype(np.float16),
         "layer": layer,

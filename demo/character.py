@@ -23,6 +23,7 @@ class Character:
 
     vertices_m: np.ndarray  # (V, 3) at rest, body frame
     faces: np.ndarray  # (F, 3) int32
+    hidden_faces: np.ndarray  # (G, 3) cloth that other cloth covers: simulated, not drawn
     uv: np.ndarray  # (U, 2)
     face_uv: np.ndarray  # (F, 3) int32
     material: np.ndarray  # (F,) uint8
@@ -51,6 +52,7 @@ class Character:
             return Character(
                 vertices_m=arrays["vertices_m"].astype(np.float64),
                 faces=arrays["faces"].astype(np.int32),
+                hidden_faces=arrays["hidden_faces"].astype(np.int32),
                 uv=arrays["uv"].astype(np.float32),
                 face_uv=arrays["face_uv"].astype(np.int32),
                 material=arrays["material"],

@@ -137,7 +137,7 @@ def _opening(script: _Script) -> None:
     for time_s, left, right in arms:
         script.arms(time_s, left, right)
     script.turn(1.45, 4.45, 360)
-    script.lift(4.75, 5.35, 0, 0.38, 0.26)
+    script.lift(4.7, 5.4, 0, 0.36, 0.24)
     script.dip("squat", 5.25, 6.35, 0.24)
     script.dip("bend", 5.2, 6.4, np.radians(38))
     script.turn(6.4, 8.0, -165)

@@ -20,7 +20,11 @@ GRAVITY = -9.81
 DAMPING_PER_S = 2.2  # air; cloth loses its swing in about half a second
 CLEARANCE_M = 0.004  # of the skin's plane
 FLOOR_M = 0.004
-ITERATIONS = 6
+FRICTION = 0.7  # share of the slip on a leg that is taken back each step
+TOUCH_M = 0.002
+LEGS_BELOW_M = 1.0  # cloth that hangs higher at rest never meets the legs
+SUB_STEPS = 4
+HOMING_HZ = 60.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Cloth:
         self.vertices = np.flatnonzero(character.layer > 0)
         local = np.full(len(character.vertices_m), -1)
         local[self.vertices] = np.arange(len(self.vertices))
-        faces = local[character.faces]
+        faces = local[np.concatenate([character.faces, character.hidden_faces])]
         self.faces = faces[(faces >= 0).all(axis=1)]
         self._character = character
         rest = character.vertices_m[self.vertices]
@@ -50,6 +54,7 @@ class Cloth:
         self.lengths_m = np.linalg.norm(rest[self.springs[:, 0]] - rest[self.springs[:, 1]], axis=1)
         self.bends, self.bend_lengths_m = _bends(self.faces, rest)
         self.capsules = leg_capsules(character)
+        self.meets_legs = rest[:, 2] < LEGS_BELOW_M
 
     def skinned(self, world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(V, 3) cloth and (V, 3) body surface under it, carried by the skeleton."""
@@ -71,39 +76,55 @@ class Cloth:
         The cloth first settles on the first pose for ``settle_s``.
         """
         radii = np.array([c.radii_m for c in self.capsules])
-        margin = np.where(self.is_skirt, 0.010, 0.016)
-        position, _ = self.skinned(worlds[0])
+        margin = np.where(self.is_skirt, 0.014, 0.026)
+        position, under = self.skinned(worlds[0])
+        target, ends = position, self.capsule_ends(worlds[0])
         before = position.copy()
         result = np.zeros((len(worlds), len(position), 3), np.float32)
-        keep = np.exp(-DAMPING_PER_S * step_s)
-        # Stiffness per step: 1 stays put, 0.01 drifts home in about a second.
-        pull = 1 - (1 - self.attach) ** 0.35 * 0.985
+        dt = step_s / SUB_STEPS
+        # 1 stays put; attached by 0 it still drifts home within a second or two.
+        homing_per_s = -HOMING_HZ * np.log(np.maximum((1 - self.attach) ** 0.35 * 0.985, 1e-12))
+        pull, keep = 1 - np.exp(-homing_per_s * dt), float(np.exp(-DAMPING_PER_S * dt))
+        friction = 1 - (1 - FRICTION) ** (1 / SUB_STEPS)
+        fixed = (pull, self.attach, self.reach_m, self.springs, self.lengths_m, self.bends, self.bend_lengths_m)
+        touch = (radii, margin, self.is_skirt, self.meets_legs, keep, GRAVITY * dt**2, friction)
         for sample in range(-int(settle_s / step_s), len(worlds)):
-            target, under = self.skinned(worlds[max(sample, 0)])
-            ends = self.capsule_ends(worlds[max(sample, 0)])
-            position, before = _step(
-                position, before, target, under, pull, self.attach, self.reach_m, self.springs, self.lengths_m,
-                self.bends, self.bend_lengths_m, ends, radii, margin, self.is_skirt, keep, GRAVITY * step_s**2, ITERATIONS,
-            )  # fmt: skip
+            next_target, next_under = self.skinned(worlds[max(sample, 0)])
+            next_ends = self.capsule_ends(worlds[max(sample, 0)])
+            # Small steps, so that a fast knee cannot jump through the skirt.
+            for step in range(SUB_STEPS):
+                a, b = step / SUB_STEPS, (step + 1) / SUB_STEPS
+                moved = [(1 - b) * old + b * new for old, new in ((target, next_target), (under, next_under), (ends, next_ends))]
+                ends_before = (1 - a) * ends + a * next_ends
+                position, before = _step(position, before, moved[0], moved[1], *fixed, moved[2], ends_before, *touch)
+            target, under, ends = next_target, next_under, next_ends
             if sample >= 0:
                 result[sample] = position
         return result
 
 
 def leg_capsules(character: Character) -> list[Capsule]:
-    """Thighs, knees, shins and the seat, sized from the leggings at rest."""
-    capsules = []
-    for side in "LR":
-        hip, knee, ankle = (character.joint(f"{n}.{side}") for n in ("upperleg01", "lowerleg01", "foot"))
-        a, b, c = (character.joints_m[i] for i in (hip, knee, ankle))
-        top = a + 0.10 * (b - a)
-        capsules.append(Capsule(hip, np.stack([top, a + 0.55 * (b - a)]), (0.096, 0.076)))
-        capsules.append(Capsule(hip, np.stack([a + 0.55 * (b - a), b]), (0.076, 0.060)))
-        capsules.append(Capsule(knee, np.stack([b, b + 0.45 * (c - b)]), (0.060, 0.056)))
+    """The seat, and rounded cones through the leggings' cross-sections."""
+    legging = character.materials.index("legging")
+    points = character.vertices_m[np.unique(character.faces[character.material == legging])]
     root = character.joint("root")
-    centre = character.joints_m[root]
-    seat = np.array([[-0.075, 0.055, -0.03], [0.075, 0.055, -0.03]]) + centre
-    capsules.append(Capsule(root, seat, (0.088, 0.088)))
+    seat = np.array([[-0.075, 0.055, -0.03], [0.075, 0.055, -0.03]]) + character.joints_m[root]
+    capsules = [Capsule(root, seat, (0.088, 0.088))]
+    for side, sign in (("L", 1), ("R", -1)):
+        mine = points[points[:, 0] * sign > 0.012]
+        hip, knee, ankle = (character.joint(f"{n}.{side}") for n in ("upperleg01", "lowerleg01", "foot"))
+        for first, last, shares in ((hip, knee, (0.16, 0.38, 0.6, 0.8, 1.0)), (knee, ankle, (0.0, 0.2, 0.45))):
+            start, bone = character.joints_m[first], character.joints_m[last] - character.joints_m[first]
+            share = (mine - start) @ bone / (bone @ bone)
+            rings = [mine[np.abs(share - s) < 0.05] for s in shares]
+            centres = [0.5 * (ring.min(axis=0) + ring.max(axis=0)) for ring in rings]
+            axis = bone / np.linalg.norm(bone)
+            radii = []
+            for ring, centre in zip(rings, centres, strict=True):
+                away = ring - centre
+                radii.append(float(np.percentile(np.linalg.norm(away - (away @ axis)[:, None] * axis, axis=1), 97)))
+            for i in range(len(shares) - 1):
+                capsules.append(Capsule(first, np.stack(centres[i : i + 2]), (radii[i], radii[i + 1])))
     return capsules
 
 
@@ -124,8 +145,8 @@ def _bends(faces: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 @njit(cache=True)
 def _step(
-    position, before, target, under, pull, attach, reach_m, springs, lengths, bends, bend_lengths, ends, radii, margin,
-    is_skirt, keep, fall, iterations,
+    position, before, target, under, pull, attach, reach_m, springs, lengths, bends, bend_lengths, ends, ends_before,
+    radii, margin, is_skirt, meets_legs, keep, fall, friction,
 ):  # fmt: skip
     count = len(position)
     now = np.empty_like(position)
@@ -135,17 +156,19 @@ def _step(
         now[v, 2] += fall
         for k in range(3):
             now[v, k] += (target[v, k] - now[v, k]) * pull[v]
-    for _ in range(iterations):
-        _keep_lengths(now, attach, springs, lengths, 1.0)
-        _keep_lengths(now, attach, bends, bend_lengths, 0.12)
-        for v in range(count):
-            _keep_in_reach(now, v, target, reach_m[v])
-            if not is_skirt[v]:
-                _keep_off_skin(now, v, target, under)
+    _keep_lengths(now, attach, springs, lengths, 1.0)
+    _keep_lengths(now, attach, bends, bend_lengths, 0.12)
+    for v in range(count):
+        _keep_in_reach(now, v, target, reach_m[v])
+        if not is_skirt[v]:
+            _keep_off_skin(now, v, target, under)
+        if meets_legs[v]:
             for c in range(len(ends)):
                 _keep_out(now, v, ends[c], radii[c], margin[v])
-            if now[v, 2] < FLOOR_M:
-                now[v, 2] = FLOOR_M
+            for c in range(len(ends)):
+                _rub(now, v, position, ends[c], ends_before[c], radii[c], margin[v], friction)
+        if now[v, 2] < FLOOR_M:
+            now[v, 2] = FLOOR_M
     return now, position
 
 
@@ -211,6 +234,33 @@ def _keep_out(now, v, ends, radii, margin):
         now[v, 0] += dx * scale
         now[v, 1] += dy * scale
         now[v, 2] += dz * scale
+
+
+@njit(cache=True)
+def _rub(now, v, position, ends, ends_before, radii, margin, friction):
+    """Cloth that touches a leg is carried along by it: most of its slip along the surface is taken back."""
+    normal, slip = np.empty(3), np.empty(3)
+    length2, along = 0.0, 0.0
+    for k in range(3):
+        bone = ends[1, k] - ends[0, k]
+        length2 += bone * bone
+        along += (now[v, k] - ends[0, k]) * bone
+    t = min(max(along / length2, 0.0), 1.0)
+    distance = 0.0
+    for k in range(3):
+        carried = (1 - t) * (ends[0, k] - ends_before[0, k]) + t * (ends[1, k] - ends_before[1, k])
+        normal[k] = now[v, k] - ends[0, k] - t * (ends[1, k] - ends[0, k])
+        slip[k] = now[v, k] - position[v, k] - carried
+        distance += normal[k] ** 2
+    distance = np.sqrt(distance)
+    if distance > radii[0] + t * (radii[1] - radii[0]) + margin + TOUCH_M or distance < 1e-6:
+        return
+    outward = 0.0
+    for k in range(3):
+        normal[k] /= distance
+        outward += slip[k] * normal[k]
+    for k in range(3):
+        now[v, k] -= friction * (slip[k] - outward * normal[k])
 
 
 def swing_tail(character: Character, worlds: np.ndarray, step_s: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from capture.recording import encode_jpeg
 from demo.makehuman import BaseMesh, mask_path
 from fitting.zbuffer import rasterize_faces
 
-SKIN_TEXELS, EYE_TEXELS, HAIR_TEXELS, SHIRT_TEXELS, SKIRT_WH = 1024, 128, 512, 1280, (1536, 512)
+SKIN_TEXELS, EYE_TEXELS, HAIR_TEXELS, SHIRT_TEXELS, SKIRT_WH = 1024, 128, 512, 1152, (1280, 448)
 SHIRT_SIDE_M = 1.12  # the shirt's panels share one square texture
 PANEL_ORIGIN_M = ((0.02, 0.02), (0.56, 0.02), (0.22, 0.84), (0.68, 0.84))  # front, back, sleeves
 EYE_RADIUS_M = 0.0150
@@ -171,8 +171,8 @@ def eye_texture() -> np.ndarray:
 def hairline(points: np.ndarray) -> np.ndarray:
     """(V,) metres below the hairline, negative in the hair; points relative to the head joint."""
     azimuth = np.degrees(np.arctan2(np.abs(points[:, 0]), -(points[:, 1] - 0.012)))  # 0 = front, 180 = back
-    degrees = [0, 25, 45, 60, 70, 78, 88, 100, 112, 125, 145, 180]
-    line = [0.118, 0.116, 0.104, 0.085, 0.062, 0.050, 0.080, 0.088, 0.060, 0.020, 0.000, -0.008]
+    degrees = [0, 25, 40, 48, 54, 58, 64, 88, 97, 110, 135, 180]
+    line = [0.110, 0.108, 0.092, 0.066, 0.040, 0.040, 0.047, 0.045, 0.008, -0.024, -0.040, -0.046]
     return np.interp(azimuth, degrees, line) - points[:, 2]
 
 
@@ -244,7 +244,7 @@ def shirt_texture(parts: list[dict], rng: np.random.Generator) -> np.ndarray:
         )
         u, v = u_all[rows, columns] - origin[0], v_all[rows, columns] - origin[1]
         shirt[rows, columns] = _panel(part, u, v)
-    weave = 1 + 0.035 * rng.standard_normal((size, size)) + 0.03 * noise((size, size), 40, rng)
+    weave = 1 + 0.02 * rng.standard_normal((size, size)) + 0.03 * noise((size, size), 40, rng)
     return shirt * weave[..., None]
 
 
@@ -253,14 +253,29 @@ def _panel(part: dict, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     middle = uv[np.abs(position[:, 0]) < 0.012, 0].mean() if part["panel"] < 2 else 0.0
     bottom = uv[:, 1].max()
     cloth = checks(u - middle + 0.018, v)
+    neck = spread(part, "neck", u, v)
     seam = lambda s, width=0.0012: np.exp(-((s / width) ** 2))  # noqa: E731
     hem = seam(v - (bottom - 0.022)) * 0.55 + 0.25 * (v > bottom - 0.022)
     cloth = blend(cloth, NAVY, hem if part["panel"] < 2 else hem * 1.2)
     if part["panel"] == 0:
-        return _front(cloth, u - middle, v, seam)
-    if part["panel"] == 1:
-        return _back(cloth, u - middle, v, seam)
-    return cloth
+        cloth = _front(cloth, u - middle, v, seam)
+    elif part["panel"] == 1:
+        cloth = _back(cloth, u - middle, v, seam)
+    rib = (neck < 0.016) * (0.85 + 0.15 * np.sin(u * 2 * np.pi / 0.004))
+    cloth = blend(cloth, NAVY, rib)
+    return blend(cloth, WHITE, 0.5 * seam(neck - 0.0175, 0.0012))
+
+
+def spread(part: dict, name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """A per-vertex value of a panel at metric panel coordinates, by its flat triangles; 1 outside them."""
+    step = u[0, 1] - u[0, 0]
+    pixels = (part["uv"] - (u[0, 0], v[0, 0])) / step + 0.5
+    index, weights, _ = rasterize_faces(pixels, np.ones(len(pixels)), part["faces"], (u.shape[1], u.shape[0]))
+    corner = np.concatenate([weights, 1 - weights.sum(2, keepdims=True)], axis=2)
+    values = np.ones(u.shape)
+    hit = index >= 0
+    values[hit] = (corner[hit] * part[name][part["faces"][index[hit]]]).sum(1)
+    return cv2.erode(values, np.ones((9, 9)))
 
 
 def _front(cloth, u, v, seam):

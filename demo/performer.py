@@ -30,7 +30,7 @@ from demo.choreography import score
 from demo.cloth import Cloth, swing_tail
 from demo.motion import Actor
 
-STEPS_PER_S = 60.0  # cloth is simulated at least this finely
+STEPS_PER_S = 45.0  # cloth is simulated at least this finely
 CAMERA_HEIGHT_M, CAMERA_DISTANCE_M, CAMERA_PITCH = 1.08, 2.62, 0.022
 MIXAMO = {
     "Hips": "root", "Spine2": "spine01", "Neck": "neck01", "Head": "head",
