@@ -33,6 +33,7 @@ from rendering.crops import person_boxes
 from rendering.networks import NeuralRenderer, NeuralTexture, Surface, parse_widths
 from rendering.painter import Painter, pick_device
 from rendering.rasterize import Covered, rasterize_covered
+from rendering.rasterize_torch import TorchSurface, rasterize_torch
 from rendering.rasters import RasterConfig
 
 
@@ -134,10 +135,17 @@ class Avatar:
         if box is None:  # nothing of him is in the picture
             return np.zeros((height, width, 4), np.float32)
         crop_camera = camera.crop(box, self.image_wh)
-        covered = rasterize_covered(self.bodies[subject].body, vertices_m, crop_camera)
-        image, mask, _ = self.render_raster(subject, surface_of(covered))
+        image, mask, _ = self.render_raster(subject, surface_of(self._rasterize(subject, vertices_m, crop_camera)))
         rgba = torch.cat([(image + 1) / 2, mask], dim=1)[0].permute(1, 2, 0).cpu().numpy()
         return paste(rgba, box, (width, height))
+
+    def _rasterize(self, subject: str, vertices_m: np.ndarray, camera: Camera) -> Covered:
+        """The covered pixels, found where they are needed."""
+        body = self.bodies[subject].body
+        if self.device.type == "cpu":
+            return rasterize_covered(body, vertices_m, camera)
+        surface = TorchSurface.of(body, self.device)
+        return rasterize_torch(surface, torch.as_tensor(vertices_m, device=self.device)[None], [camera])
 
     def render_raster(self, subject: str, surface: Surface) -> tuple[Tensor, Tensor, Tensor]:
         """Image (B, 3, h, w) in [-1, 1], mask (B, 1, h, w) in [0, 1], and R1's rough image (B, 3, h, w) in [-1, 1]."""
