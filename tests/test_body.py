@@ -176,8 +176,10 @@ def test_limits_hold_rest_and_ease_and_leave_a_handful_of_free_joints(body):
 
 
 def test_landmarks_of_joints_stay_at_the_joints_in_people_and_poses(body):
-    joint_of = {"shoulder": "upperarm01", "elbow": "lowerarm01", "wrist": "wrist", "hip": "upperleg01", "knee": "lowerleg01",
-                "ankle": "foot"}  # fmt: skip
+    joint_of = {
+        "shoulder": "upperarm01", "elbow": "lowerarm01", "wrist": "wrist", "hip": "upperleg01", "knee": "lowerleg01",
+        "ankle": "foot",
+    }  # fmt: skip
     assert len(body.landmark_names) == 33
     rng = np.random.default_rng(0)
     ease = body.joint_prior_mean
@@ -205,7 +207,7 @@ def test_landmarks_of_the_face_and_feet_sit_where_mediapipe_points(body):
 
 
 def owners(body, scale=1):
-    """Per chart, the texels of a (GRID scale) texture whose centres its faces cover: texel counts per face and masks."""
+    """(P + 1, H, W) per chart, how many of its faces own each texel of a texture GRID * scale wide."""
     size = GRID * scale
     masks = np.zeros((len(body.part_names), size, size), np.uint16)
     corners = body.uv[body.face_uv].astype(float) * size - 0.5

@@ -24,15 +24,15 @@ def flatten(faces: np.ndarray, frames: np.ndarray, boundary: np.ndarray, iterati
     """
     points = _tutte(faces, frames, boundary)
     area = np.linalg.det(frames) / 2
-    gradient = _gradient(faces, frames, len(points))
+    gradient = _gradient(frames)
     held = np.zeros(len(points), bool)
     for _ in range(iterations):
-        target = _slim_step(points, area, gradient, held)
+        target = _slim_step(points, faces, area, gradient, held)
         step = min(1.0, 0.8 * _largest_step(points, target - points, faces))
-        energy = _energy(points, area, gradient)
+        energy = _energy(points, faces, area, gradient)
         while step > 1e-6:
             moved = points + step * (target - points)
-            if _energy(moved, area, gradient) < energy:
+            if _energy(moved, faces, area, gradient) < energy:
                 break
             step /= 2
         else:
@@ -44,14 +44,14 @@ def flatten(faces: np.ndarray, frames: np.ndarray, boundary: np.ndarray, iterati
             held[touching] = True
             continue
         points = moved
-        if energy - _energy(points, area, gradient) < 1e-6 * energy:
+        if energy - _energy(points, faces, area, gradient) < 1e-6 * energy:
             break
     return points
 
 
 def stretch(points: np.ndarray, faces: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """(F, 2) singular values of the map of each triangle, largest first; 1 is an isometry."""
-    return np.linalg.svd(_jacobians(points, _gradient(faces, frames, len(points))), compute_uv=False)
+    return np.linalg.svd(_jacobians(points, faces, _gradient(frames)), compute_uv=False)
 
 
 def _tutte(faces: np.ndarray, frames: np.ndarray, boundary: np.ndarray) -> np.ndarray:
@@ -75,25 +75,20 @@ def _tutte(faces: np.ndarray, frames: np.ndarray, boundary: np.ndarray) -> np.nd
     return points
 
 
-def _gradient(faces: np.ndarray, frames: np.ndarray, count: int) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Sparse (F, C) operators d/dx and d/dy of a function on vertices, in each triangle's flat frame."""
+def _gradient(frames: np.ndarray) -> np.ndarray:
+    """(F, 2, 3) derivatives d/dx and d/dy, in each triangle's flat frame, of a function given at its corners."""
     inverse = np.linalg.inv(frames)  # rows of edge differences -> derivatives
-    operators = []
-    for axis in range(2):
-        a, b = inverse[:, 0, axis], inverse[:, 1, axis]
-        values = np.stack([-a - b, a, b], 1)
-        rows = np.repeat(np.arange(len(faces)), 3)
-        operators.append(sparse.csr_matrix((values.ravel(), (rows, faces.ravel())), shape=(len(faces), count)))
-    return operators[0], operators[1]
+    a, b = inverse[:, 0], inverse[:, 1]  # (F, 2)
+    return np.stack([-a - b, a, b], axis=2)
 
 
-def _jacobians(points: np.ndarray, gradient: tuple[sparse.csr_matrix, sparse.csr_matrix]) -> np.ndarray:
-    return np.stack([operator @ points for operator in gradient], axis=2)  # (F, 2 of the map, 2 of the triangle)
+def _jacobians(points: np.ndarray, faces: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    return np.einsum("fak,fkc->fca", gradient, points[faces])  # (F, 2 of the map, 2 of the triangle)
 
 
-def _energy(points: np.ndarray, area: np.ndarray, gradient: tuple[sparse.csr_matrix, sparse.csr_matrix]) -> float:
+def _energy(points: np.ndarray, faces: np.ndarray, area: np.ndarray, gradient: np.ndarray) -> float:
     """Symmetric Dirichlet energy, sum of area (|J|^2 + |J^-1|^2); infinite when a triangle has flipped."""
-    jacobian = _jacobians(points, gradient)
+    jacobian = _jacobians(points, faces, gradient)
     det = np.linalg.det(jacobian)
     if (det <= 0).any():
         return np.inf
@@ -102,27 +97,31 @@ def _energy(points: np.ndarray, area: np.ndarray, gradient: tuple[sparse.csr_mat
 
 
 def _slim_step(
-    points: np.ndarray, area: np.ndarray, gradient: tuple[sparse.csr_matrix, sparse.csr_matrix], held: np.ndarray
+    points: np.ndarray, faces: np.ndarray, area: np.ndarray, gradient: np.ndarray, held: np.ndarray
 ) -> np.ndarray:
     """Minimum of the reweighted quadratic proxy, sum of area |W (J - R)|^2; ``held`` (C,) vertices stay."""
-    U, s, Vt = np.linalg.svd(_jacobians(points, gradient))
+    U, s, Vt = np.linalg.svd(_jacobians(points, faces, gradient))
     rotation = U @ Vt  # det > 0, because no triangle is flipped
-    ratio = np.where(np.abs(s - 1) < 1e-6, 4.0, (s - s**-3.0) / np.where(np.abs(s - 1) < 1e-6, 1, s - 1))
-    W = U @ (np.sqrt(ratio)[:, :, None] * U.transpose(0, 2, 1)) * np.sqrt(area)[:, None, None]
-    wanted = W @ rotation
-    rows, right = [], []
-    for i in range(2):
-        for axis in range(2):
-            rows.append(
-                sparse.hstack([sparse.diags(W[:, i, 0]) @ gradient[axis], sparse.diags(W[:, i, 1]) @ gradient[axis]])
-            )
-            right.append(wanted[:, i, axis])
-    A = sparse.vstack(rows).tocsc()
+    is_rigid = np.abs(s - 1) < 1e-6
+    ratio = np.where(is_rigid, 4.0, (s - s**-3.0) / np.where(is_rigid, 1, s - 1))
+    weight = U @ (ratio[:, :, None] * U.transpose(0, 2, 1)) * area[:, None, None]  # W^T W
+    count = len(points)
+    element = np.einsum("fcd,fak,fal->fckdl", weight, gradient, gradient)  # (F, 2, 3, 2, 3)
+    right = np.einsum("fcd,fda,fak->fck", weight, rotation, gradient)
+    index = np.stack([faces, faces + count], axis=1).reshape(-1, 6)  # unknowns: all x, then all y
+    rows, columns = np.repeat(index, 6, axis=1).ravel(), np.tile(index, (1, 6)).ravel()
     start = points.T.ravel()
     stiffness = np.tile(np.where(held, HOLD, PROXIMAL), 2)
-    normal = A.T @ A + sparse.diags(stiffness)
-    solution = spsolve(normal.tocsc(), A.T @ np.concatenate(right) + stiffness * start)
-    return solution.reshape(2, -1).T
+    diagonal = np.arange(2 * count)
+    normal = sparse.csc_matrix(
+        (
+            np.concatenate([element.ravel(), stiffness]),
+            (np.concatenate([rows, diagonal]), np.concatenate([columns, diagonal])),
+        ),
+        shape=(2 * count, 2 * count),
+    )
+    force = np.bincount(index.ravel(), right.ravel(), minlength=2 * count)
+    return spsolve(normal, force + stiffness * start).reshape(2, -1).T
 
 
 def _largest_step(points: np.ndarray, direction: np.ndarray, faces: np.ndarray) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from scipy import fft
 
 GRID = 256  # texels; the size of the neural texture, for which the padding is meant
 MARGIN = 1  # texels around each chart, so two charts are at least 2 apart
@@ -55,16 +56,16 @@ def _place(
     out: list[np.ndarray | None] = [None] * len(charts)
     for index in order:
         options = []
-        spectrum = np.fft.rfft2(occupied.astype(float))
+        spectrum = fft.rfft2(occupied.astype(np.float32))
         for turn in turns[index]:
             points = _turned(charts[index], turn) * scale
             points = points - points.min(0) + MARGIN
             mask = footprint(points, triangles[index])
             if max(mask.shape) > GRID:
                 continue
-            padded = np.zeros((GRID, GRID))
+            padded = np.zeros((GRID, GRID), np.float32)
             padded[: mask.shape[0], : mask.shape[1]] = mask
-            hits = np.fft.irfft2(spectrum * np.conj(np.fft.rfft2(padded)), s=(GRID, GRID))
+            hits = fft.irfft2(spectrum * np.conj(fft.rfft2(padded)), s=(GRID, GRID))
             hits = hits[: GRID - mask.shape[0] + 1, : GRID - mask.shape[1] + 1]
             free = np.argwhere(hits < 0.5)
             if len(free):

@@ -6,10 +6,12 @@ In: a BodyModel.  Out: an image of its texture, one colour per part with the par
 from __future__ import annotations
 
 import argparse
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from capture.recording import write_atomically
 from fitting.body.model import BodyModel
@@ -61,10 +63,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=LAYOUT_PATH)
     arguments = parser.parse_args()
     body = BodyModel.load(arguments.body) if arguments.body else BodyModel.default()
-    image = cv2.cvtColor(draw_uv_layout(body), cv2.COLOR_RGB2BGR)
-    ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    assert ok
-    write_atomically(arguments.out, data.tobytes())
+    data = io.BytesIO()
+    Image.fromarray(draw_uv_layout(body)).quantize(64).save(data, "PNG", optimize=True)  # a quarter of the size
+    write_atomically(arguments.out, data.getvalue())
 
 
 if __name__ == "__main__":
