@@ -15,6 +15,7 @@ CORE = 0.8  # the network is sure of the person
 FAR_M, NEAR_M = 0.25, 0.10  # depth away from the body: surely not it, surely it
 LINGER = 0.2  # alpha below is 0, above 1 - LINGER is 1
 FLOOR_M = 0.03  # from the floor along the ray: about 1 cm above it
+FINGERS, SOLE = 0.06, 0.02  # of the longer side: how far limbs may reach beyond the network; without a known floor
 JUMP_M = 0.05  # between neighbouring pixels: two surfaces
 
 
@@ -46,12 +47,24 @@ def gated(
         is_far, is_near = is_far | is_floor, is_near & ~is_floor
     reach = max(1, round(footprint_px))
     surely_far = cv2.erode(is_far.astype(np.uint8), disc(reach)) > 0
-    surely_near = cv2.erode(is_near.astype(np.uint8), disc(max(0, reach - 1))) > 0
-    window = 2 * max(3, round(0.015 * max(probability.shape)) + reach) + 1
-    separation = (4 * cv2.blur(is_far.astype(np.float32), (window, window))).clip(0, 1)
-    plausible = cv2.dilate(probability, disc(max(2, round(0.01 * max(probability.shape))))) > 0.3
-    lifted = np.maximum(probability, np.where(surely_near & plausible, separation, 0))
+    window = 2 * max(3, round(0.025 * max(probability.shape)) + reach) + 1
+    separation = (12 * cv2.blur(is_far.astype(np.float32), (window, window))).clip(0, 1)
+    limb = _limbs(probability, is_near, FINGERS if floor_m is not None else SOLE)
+    lifted = np.maximum(probability, np.where(limb, separation, 0))
     return np.where(surely_far, 0, lifted).astype(np.float32), separation
+
+
+def _limbs(probability: np.ndarray, is_near: np.ndarray, reach: float) -> np.ndarray:
+    """(H, W) what is connected to the person at the body's depth, up to ``reach`` (of the longer side) beyond what the
+    network saw: it overlooks fingers and soles."""
+    is_person = (probability > 0.5).astype(np.uint8)
+    distance_px = cv2.distanceTransform(1 - is_person, cv2.DIST_L2, 5)
+    candidates = (is_near & (distance_px < max(2.0, reach * max(probability.shape)))).astype(np.uint8)
+    count, labels, _, _ = cv2.connectedComponentsWithStats(candidates, connectivity=4)
+    touches = np.zeros(count, bool)
+    touches[np.unique(labels[(is_person > 0) & (candidates > 0)])] = True
+    touches[0] = False
+    return touches[labels]
 
 
 def floor_depth(depth_m: np.ndarray, probability: np.ndarray) -> np.ndarray | None:
@@ -125,7 +138,7 @@ def _wall(core: np.ndarray, depth_m: np.ndarray, trunk_m: float, probability: np
     count, labels, stats, _ = cv2.connectedComponentsWithStats(smooth, connectivity=4)
     is_wall = np.zeros(count, bool)
     for label in range(1, count):
-        if 20 <= stats[label, cv2.CC_STAT_AREA] < 0.2 * core.sum():
+        if 20 <= stats[label, cv2.CC_STAT_AREA] < 0.5 * core.sum():
             is_this = labels == label
             patch_m = float(np.median(depth_m[is_this]))
             is_wall[label] = patch_m > trunk_m + FAR_M and abs(patch_m - float(np.median(behind_m[is_this]))) < NEAR_M

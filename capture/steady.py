@@ -44,7 +44,9 @@ def steadied(
         there = cv2.remap(other, grid + flow_raw_px, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         is_alike_raw = cv2.resize(is_alike.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
         moved.append(np.where(is_alike_raw, there, probability))
-    return np.median(np.stack(moved), axis=0).astype(np.float32)
+    own, before, after = moved
+    low, high = np.minimum(before, after), np.maximum(before, after)
+    return own.clip(low, high)  # the median of the three
 
 
 def _fitted_wh(color: np.ndarray, side_px: int) -> tuple[int, int]:
