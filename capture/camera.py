@@ -29,7 +29,9 @@ class Camera:
     def __post_init__(self) -> None:
         width, height = self.image_wh
         if width < 1 or height < 1 or not (self.fx_px > 0 and self.fy_px > 0):
-            raise UserError(f"camera {self.image_wh} with focal length ({self.fx_px}, {self.fy_px}): both must be positive")
+            raise UserError(
+                f"camera {self.image_wh} with focal length ({self.fx_px}, {self.fy_px}): both must be positive"
+            )
         if len(self.distortion) != 5 or max(map(abs, self.distortion)) > 1:
             # A widely copied Kinect calibration carries p2 = 365.481, a print error.
             raise UserError(f"distortion {self.distortion}: expected five of k1, k2, p1, p2, k3, each within [-1, 1]")
@@ -100,7 +102,9 @@ class Rig:
         return Rig(
             color=Camera.from_json(fields["color"]),
             depth=None if fields["depth"] is None else Camera.from_json(fields["depth"]),
-            depth_from_color=None if fields["depth_from_color"] is None else np.array(fields["depth_from_color"], float),
+            depth_from_color=None
+            if fields["depth_from_color"] is None
+            else np.array(fields["depth_from_color"], float),
         )
 
 
@@ -127,7 +131,8 @@ def distort(xy: np.ndarray, distortion: tuple[float, ...]) -> np.ndarray:
     r2 = x * x + y * y
     radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
     return np.stack(
-        [x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y], axis=-1
+        [x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y],
+        axis=-1,
     )
 
 

@@ -53,7 +53,9 @@ class Recording:
         try:
             fields = json.loads((folder / "recording.json").read_text())
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: no readable recording.json ({error}); import or record the subject again") from None
+            raise UserError(
+                f"{folder}: no readable recording.json ({error}); import or record the subject again"
+            ) from None
         frames = fields["frames"]
         return Recording(
             folder=folder,
@@ -179,7 +181,14 @@ def _decode(path: Path, flags: int) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); is the recording complete?") from None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
+    image = (
+        cv2.imdecode(
+            np.frombuffer(data, np.uint8),
+            flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_IGNORE_ORIENTATION,
+        )
+        if data
+        else None
+    )
     if image is None:
         raise UserError(f"{path}: not a readable image; copy it again")
     return image
