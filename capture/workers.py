@@ -36,7 +36,7 @@ class Workers:
         if self._pool is None:
             # spawn: a forked child would inherit the locks of torch's and OpenCV's threads in any state.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._num_workers, mp_context=context, initializer=_start_worker)
+            self._pool = ProcessPoolExecutor(self._num_workers, mp_context=context, initializer=start_worker)
         futures = [self._pool.submit(function, *task) for task in tasks]
         try:
             for future in futures:
@@ -55,7 +55,8 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """What every worker process of the project does first: one thread, and an eye on its parent."""
     import cv2
 
     cv2.setNumThreads(1)

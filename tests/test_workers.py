@@ -1,9 +1,9 @@
-"""The process pool: order, errors, and no orphans."""
+"""Worker processes end with the process they work for, however that ends."""
 
 from __future__ import annotations
 
+import ast
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,43 +11,49 @@ from pathlib import Path
 
 import pytest
 
-from capture.workers import Workers
-
 ROOT = Path(__file__).parents[1]
 
-
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_results_come_in_the_order_of_the_tasks(num_workers):
-    with Workers(num_workers) as workers:
-        assert list(workers.map(divmod, [(k, 3) for k in range(20)])) == [divmod(k, 3) for k in range(20)]
-        assert list(workers.map(os.path.basename, [("a/b",), ("c/d",)])) == ["b", "d"]  # the same processes again
-
-
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_an_error_in_a_task_is_raised_here(num_workers):
-    with Workers(num_workers) as workers, pytest.raises(ZeroDivisionError):
-        list(workers.map(divmod, [(1, 1), (1, 0), (2, 1)]))
+WORK = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from capture.workers import start_worker
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), initializer=start_worker)
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(60)
+"""
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="looks for processes in /proc")
-def test_workers_go_when_their_parent_is_killed():
-    code = "import os\nfrom capture.workers import Workers\n"
-    code += "if __name__ == '__main__':\n    with Workers(2) as w:\n"
-    code += "        for pid in w.map(os.getpid, [()] * 4):\n            print(pid, flush=True)\n"
-    code += "        import time; time.sleep(60)\n"
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert parent.stdout is not None
-    pids = {int(parent.stdout.readline()) for _ in range(4)}
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
-    until_s = time.monotonic() + 10
-    while any(_is_running(pid) for pid in pids) and time.monotonic() < until_s:
-        time.sleep(0.05)
-    assert not any(_is_running(pid) for pid in pids)
-
-
-def _is_running(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+def test_a_killed_parent_takes_its_workers_along(tmp_path: Path) -> None:
+    script = tmp_path / "work.py"
+    script.write_text(WORK)
+    parent = subprocess.Popen(
+        [sys.executable, script], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    assert is_alive(worker)
+    parent.kill()
+    parent.wait()
+    deadline_s = time.monotonic() + 20
+    while is_alive(worker) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert not is_alive(worker)
+
+
+def test_every_pool_starts_its_workers_that_way() -> None:
+    for layer in ("capture", "fitting", "rendering", "training", "demo"):
+        for path in (ROOT / layer).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ProcessPoolExecutor"):
+                    assert "start_worker" in [ast.unparse(word.value) for word in node.keywords], (
+                        f"{path}:{node.lineno}"
+                    )
