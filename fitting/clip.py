@@ -5,20 +5,20 @@ N frames.  A frame that cannot be explained is lost and says why; its pose is no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
-from capture.matting import Masks
 
 from capture.camera import Camera
+from capture.matting import Masks
 from capture.recording import Recording
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.keypoints import Keypoints
 from fitting.observe import Observation, observe
-from fitting.solve import Prior, Schedule, State, build_rows, normal_equations, render_view, solve_pose
+from fitting.solve import Prior, Schedule, State, build_rows, render_view, solve_pose, total_energy
 from fitting.terms import landmark_rows, residuals
 
 FROM_SCRATCH = Schedule(
@@ -28,6 +28,7 @@ FOLLOW = Schedule(4, landmark_scale=(8.0, 4.0), use_depth=False, use_outline=Fal
 EVERYTHING = Schedule(8, landmark_scale=(6.0, 3.0))
 REFINE = Schedule(5, landmark_scale=(4.0, 3.0), gate_m=(0.12, 0.08), gate_outline=(0.07, 0.04))
 
+MAX_TURN_RAD = 0.9  # a fresh start that faces this far elsewhere contradicts the frame before
 LOST_LANDMARK = 0.10  # median landmark error over the person's height: beyond it the pose is another one
 LOST_IOU = 0.35
 
@@ -121,10 +122,9 @@ def fit_from_scratch(body: BodyModel, chain: Chain, observation: Observation, pr
     return solve_pose(chain, body.faces, observation, start, prior, FROM_SCRATCH)
 
 
-def track(body: BodyModel, chain: Chain, clip: Clip, prior: Prior, frames: Iterator[int]) -> dict[int, State]:
-    """First pass, in the order of ``frames``: follow the frame before, start anew where that explains more."""
-    from dataclasses import replace
-
+def track(body: BodyModel, chain: Chain, clip: Clip, prior: Prior, frames: Iterable[int]) -> dict[int, State]:
+    """First pass, in the order of ``frames``: follow the frame before, and where the detector's word contradicts it,
+    let full energies decide between history, a new start, and the detector having exchanged left and right."""
     states: dict[int, State] = {}
     before: State | None = None
     for index in frames:
@@ -133,25 +133,43 @@ def track(body: BodyModel, chain: Chain, clip: Clip, prior: Prior, frames: Itera
             before = None
             continue
         fresh, _ = fit_from_scratch(body, chain, observation, prior)
-        start, neighbour = fresh, None
-        if before is not None:
-            with_history = replace(prior, neighbour=before)
-            followed, _ = solve_pose(chain, body.faces, observation, before, with_history, FOLLOW)
-            # Same landmarks, no smoothness: history wins unless it is clearly the worse explanation.
-            if _landmark_energy(body, chain, observation, followed, prior) < 1.25 * _landmark_energy(
-                body, chain, observation, fresh, prior
-            ):
-                start, neighbour = followed, before
-        state, _ = solve_pose(chain, body.faces, observation, start, replace(prior, neighbour=neighbour), EVERYTHING)
+        if before is None:
+            state, _ = solve_pose(chain, body.faces, observation, fresh, prior, EVERYTHING)
+        else:
+            state = _continue(body, chain, observation, replace(prior, neighbour=before), fresh, before)
         states[index] = state
         before = state if landmark_error(chain, observation, state) < LOST_LANDMARK else None
     return states
 
 
+def _continue(
+    body: BodyModel, chain: Chain, observation: Observation, prior: Prior, fresh: State, before: State
+) -> State:
+    """The pose after ``before``.  Energies include the smoothness to it, so a sudden turn must be worth its price."""
+    followed, _ = solve_pose(chain, body.faces, observation, before, prior, FOLLOW)
+    candidates = [(observation, followed), (observation, fresh)]
+    if _turn_rad(fresh, followed) > MAX_TURN_RAD:
+        candidates.append((observation.with_sides_exchanged(), before))
+    best, lowest = followed, np.inf
+    # An arm may jump when the detector was wrong before; the whole person may not.
+    judge = replace(prior, pose_sigma_rad=0.6)
+    for seen, start in candidates:
+        state, _ = solve_pose(chain, body.faces, seen, start, prior, EVERYTHING)
+        rows = build_rows(chain, body.faces, seen, state, EVERYTHING, 0.5)
+        energy = total_energy(chain, seen, state, judge, rows)
+        if energy < lowest:
+            best, lowest = state, energy
+    return best
+
+
+def _turn_rad(a: State, b: State) -> float:
+    """Angle between two placements."""
+    cosine = (np.trace(a.camera_from_body[:3, :3].T @ b.camera_from_body[:3, :3]) - 1) / 2
+    return float(np.arccos(np.clip(cosine, -1, 1)))
+
+
 def refine(body: BodyModel, chain: Chain, clip: Clip, prior: Prior, states: dict[int, State]) -> dict[int, State]:
     """Second pass: every frame again, pulled towards the mean of both neighbours of the first pass."""
-    from dataclasses import replace
-
     refined: dict[int, State] = {}
     for index, state in states.items():
         observation = clip[index]
@@ -208,8 +226,3 @@ def depth_residual_mm(chain: Chain, body: BodyModel, observation: Observation, s
         return float("nan")
     r, _ = residuals(rows, points_m, observation)
     return float(np.median(np.abs(r / rows.weight)) * 1e3)
-
-
-def _landmark_energy(body: BodyModel, chain: Chain, observation: Observation, state: State, prior: Prior) -> float:
-    rows = build_rows(chain, body.faces, observation, state, FROM_SCRATCH, 1.0)
-    return normal_equations(chain, observation, state, prior, rows)[2]

@@ -5,7 +5,7 @@ h x w grid cells.  The grid is an ideal pinhole camera, so lens distortion ends 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from capture.camera import Camera, Rig, distort, invert, pixel_rays, transform, undistort
+from fitting.keypoints import MIRROR
 
 MIN_DEPTH_MM = 200  # nothing is nearer; smaller values are noise
 EDGE = 0.03  # of the longer side: landmarks nearer to the picture's edge lose confidence
@@ -42,6 +43,15 @@ class Observation:
     confidence: np.ndarray  # (33,)
     world_m: np.ndarray  # (33, 3) NaN = none
     height_px: float  # of the person on the grid: the natural unit of 2-D error
+
+    def with_sides_exchanged(self) -> Observation:
+        """The same frame if the detector had taken left for right."""
+        return replace(
+            self,
+            landmarks_px=self.landmarks_px[MIRROR],
+            confidence=self.confidence[MIRROR],
+            world_m=self.world_m[MIRROR],
+        )
 
 
 def observe(
