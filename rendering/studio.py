@@ -92,10 +92,13 @@ class Room:
         chosen = np.unique(np.linspace(0, len(recording) - 1, PLATE_FRAMES).round().astype(int))
         frames = np.stack([_shrink(recording.color(int(i)), image_wh) for i in chosen]).astype(np.float32)
         hidden = np.stack([_widened(masks[int(i)], image_wh) for i in chosen])
-        frames[hidden] = np.nan
-        never = hidden.all(0)
-        frames[:, never] = 0
-        plate = np.nanmedian(frames, axis=0)
+        frames[hidden] = np.inf  # sorts last, so that the median of the others is a matter of counting
+        frames.sort(axis=0)
+        seen = (~hidden).sum(0)
+        never = seen == 0
+        middle = np.maximum(seen - 1, 0) // 2
+        plate = np.take_along_axis(frames, middle[None, ..., None], axis=0)[0]
+        plate[never] = 0
         if never.any():
             rounded = np.rint(plate).clip(0, 255).astype(np.uint8)
             plate = cv2.inpaint(rounded, np.asarray(never, np.uint8), 5, cv2.INPAINT_TELEA).astype(np.float32)

@@ -91,7 +91,9 @@ def advise_about_avatar(settings: Mapping[str, Any], reasons: Mapping[str, str])
         )
     if "lpips" in reasons:
         remedy = "Put torchvision's alexnet-owt-7be5be79.pth into ~/.cache/anr (or $ANR_WEIGHTS) and evaluate again."
-        found.append(Advice("LPIPS was not measured", f"It needs AlexNet: {reasons['lpips']}.", remedy, False))
+        found.append(
+            Advice("LPIPS was not measured", f"It needs AlexNet's weights: {reasons['lpips']}.", remedy, False)
+        )
     for subject, (low, high) in settings.get("exposure_range", {}).items():
         if high - low > 2 * DRIFT:
             detail = f"Training found gains from {low:.2f} to {high:.2f} in {subject}'s frames and evened them out."

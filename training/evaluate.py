@@ -21,7 +21,7 @@ import os
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,28 @@ from capture.manifest import Manifest, read_peak_rss_mb, read_timings_s
 from capture.progress import progress
 from capture.recording import encode_jpeg, write_atomically
 from capture.video import VideoWriter
+from capture.workers import Workers
 from rendering.avatar import Avatar
 from rendering.render import turntable
 from training import metrics
 from training.lpips import Lpips, load_lpips
 from training.pictures import at_height, error_map, side_by_side, to_bytes
 from training.sanity import Crop, true_crop
-from training.score import AVATAR, GREY, METHODS, Scene, Subject, load_scene, means, percentiles, predict, score, spread
+from training.score import (
+    AVATAR,
+    GREY,
+    METHODS,
+    Scene,
+    Subject,
+    comparison,
+    load_scene,
+    means,
+    percentiles,
+    predict,
+    spread,
+)
+
+CHUNK = 6  # frames held in memory at a time
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +63,14 @@ class EvaluateConfig:
     """What is measured; every figure says in metrics.json how it was made."""
 
     full_long_side_px: int = 640  # of whole pictures: FLIP of a 1080p frame takes seconds and tells nothing more
-    flip_crop_frames: int = 24  # evenly spread; FLIP costs more than all other figures together
+    flip_crop_frames: int = 16  # evenly spread; FLIP costs more than all other figures together
     flip_full_frames: int = 6
     video_height_px: int = 512
     turntable_frames: int = 48
     turntable_height_px: int = 640
     picture_frames: int = 6  # held-out frames that the report shows large
     picture_height_px: int = 480
+    num_workers: int = field(default=2, metadata={"cosmetic": True})
 
 
 def evaluate(config: EvaluateConfig, out_dir: Path, avatar_dir: Path, subjects: Mapping[str, Path]) -> None:
@@ -98,26 +114,39 @@ def score_frames(
     config: EvaluateConfig, out_dir: Path, avatar: Avatar, subject: Subject, lpips: Lpips | None, suffix: str
 ) -> list[dict[str, Any]]:
     """One row of figures per held-out frame and method; writes heldout.mp4 and the report's pictures on the way."""
-    rows: list[dict[str, Any]] = []
     count = len(subject.heldout)
+    # Every method is measured on the same frames, FLIP included.
     flip_crop, flip_full = (spread(count, n) for n in (config.flip_crop_frames, config.flip_full_frames))
     shown = spread(count, config.picture_frames)
+    rows: list[dict[str, Any]] = []
     if not count:
         return rows
-    with VideoWriter(out_dir / f"heldout{suffix}.mp4", subject.captured.recording.frames_per_second) as video:
-        for position in progress(range(count), f"evaluate {subject.name}", count):
-            index = int(subject.heldout[position])
-            scene = load_scene(subject, index)
-            crops = predict(avatar, subject, position)
-            for method in METHODS:
-                # the baselines' LPIPS and FLIP are taken on the same frames as the avatar's
-                measured = score(scene, crops[method], position in flip_crop, position in flip_full, lpips)
-                rows.append({"frame": index, "method": method, **measured})
-            video.add(heldout_picture(scene, crops[AVATAR], config.video_height_px, f"frame {index}"))
-            if position in shown:
-                folder = out_dir / "pictures" / subject.name
-                write_pictures(folder, subject, index, scene, crops, config.picture_height_px)
+    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    frames_per_second = subject.captured.recording.frames_per_second
+    with VideoWriter(out_dir / f"heldout{suffix}.mp4", frames_per_second) as video, Workers(workers(config)) as pool:
+        for chunk in progress(chunks, f"evaluate {subject.name}"):
+            tasks: list[tuple[Any, ...]] = []
+            for position in chunk:
+                index = int(subject.heldout[position])
+                scene, crops = load_scene(subject, index), predict(avatar, subject, position)
+                flips = (position in flip_crop, position in flip_full)
+                tasks += [(*comparison(scene, crops[method]), *flips) for method in METHODS]
+                video.add(heldout_picture(scene, crops[AVATAR], config.video_height_px, f"frame {index}"))
+                if position in shown:
+                    folder = out_dir / "pictures" / subject.name
+                    write_pictures(folder, subject, index, scene, crops, config.picture_height_px)
+            named = [(int(subject.heldout[position]), method) for position in chunk for method in METHODS]
+            for (index, method), task, row in zip(named, tasks, pool.map(metrics.measure, tasks), strict=True):
+                crop, crop_truth, full, full_truth, *_ = task
+                row["crop_lpips"] = lpips(crop, crop_truth) if lpips is not None else np.nan
+                row["full_lpips"] = lpips(full, full_truth) if lpips is not None else np.nan
+                rows.append({"frame": index, "method": method, **row})
     return rows
+
+
+def workers(config: EvaluateConfig) -> int:
+    """As many processes as there are cores, at most as many as asked for."""
+    return max(1, min(config.num_workers, os.cpu_count() or 1))
 
 
 def heldout_picture(scene: Scene, guess: Crop, height: int, caption: str) -> np.ndarray:
@@ -157,7 +186,7 @@ def write_turntable(config: EvaluateConfig, out_dir: Path, avatar: Avatar, subje
     stills = {round(k * count / 8) for k in range(8)}
     folder = out_dir / "pictures" / subject.name
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = turntable(avatar, subject.name, subject.captured, most_open(subject, candidates), count, image_wh)
+    pictures = turntable(avatar, subject.name, subject.captured, usual_frame(subject, candidates), count, image_wh)
     with VideoWriter(out_dir / f"turntable{suffix}.mp4", count / 4) as video:
         for number, picture in enumerate(progress(pictures, f"turntable {subject.name}", count)):
             video.add(picture)
@@ -167,7 +196,7 @@ def write_turntable(config: EvaluateConfig, out_dir: Path, avatar: Avatar, subje
                 write_atomically(path, encode_jpeg(at_height(picture, config.picture_height_px), 88))
 
 
-def most_open(subject: Subject, candidates: list[int]) -> int:
+def usual_frame(subject: Subject, candidates: list[int]) -> int:
     """The frame among ``candidates`` whose pose is most usual: nearest to the mean of them all."""
     pose = subject.captured.fit.pose[candidates]
     return candidates[int(np.argmin(np.abs(pose - np.median(pose, axis=0)).sum((1, 2))))]

@@ -65,7 +65,7 @@ def load_lpips() -> tuple[Lpips | None, str | None]:
     """The metric, or None and the reason why there is none.  Raises UserError when the cached file is damaged."""
     path = weights_dir() / ALEXNET_FILE
     if not path.is_file():
-        return None, f"no {path}; put torchvision's {ALEXNET_FILE} there to have LPIPS measured"
+        return None, f"torchvision's {ALEXNET_FILE} is neither in $ANR_WEIGHTS nor in ~/.cache/anr"
     return read_lpips(path), None
 
 

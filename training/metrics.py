@@ -75,3 +75,31 @@ def mask_iou(mask: np.ndarray, truth: np.ndarray) -> float:
 def composite(color: np.ndarray, alpha: np.ndarray, background: np.ndarray | float) -> np.ndarray:
     """alpha C + (1 - alpha) B, (H, W, 3) float32."""
     return (color * alpha[..., None] + np.asarray(background, np.float32) * (1 - alpha[..., None])).astype(np.float32)
+
+
+def measure(
+    crop: np.ndarray,
+    true_crop: np.ndarray,
+    full: np.ndarray,
+    true_full: np.ndarray,
+    alpha: np.ndarray,
+    true_alpha: np.ndarray,
+    with_crop_flip: bool,
+    with_full_flip: bool,
+) -> dict[str, float]:
+    """Every figure of one picture in both protocols, but LPIPS; NaN where FLIP was not asked for.
+
+    crop and full are composites (H, W, 3) and (H0, W0, 3), alpha (H, W) belongs to the crop.  Light to import, for it
+    runs in processes of its own.
+    """
+    figures = {}
+    for name, image, truth, with_flip in (
+        ("crop", crop, true_crop, with_crop_flip),
+        ("full", full, true_full, with_full_flip),
+    ):
+        figures[f"{name}_psnr_db"] = psnr_db(image, truth)
+        figures[f"{name}_ssim"] = ssim(image, truth)
+        figures[f"{name}_flip"] = float(flip_map(image, truth).mean()) if with_flip else float("nan")
+    figures["masked_psnr_db"] = psnr_db(crop, true_crop, true_alpha > MASK_THRESHOLD)
+    figures["mask_iou"] = mask_iou(alpha, true_alpha)
+    return figures

@@ -122,14 +122,7 @@ def headline(figures: Mapping[str, Any]) -> list[dict[str, str]]:
         card("FLIP error of the crop", heldout["crop"]["flip"], 3, "", None, "0 = no visible difference"),
         card("Avatar outline, IoU", heldout["mask_iou"], 3, "", None, "held-out frames"),
         card("Body fit, silhouette IoU", iou, 3, "", None, "median of all frames"),
-        card(
-            "Frames tracked",
-            f"{frames['tracked']} / {frames['recorded']}",
-            0,
-            "",
-            None,
-            f"{frames['heldout']} held out",
-        ),
+        card("Frames tracked", f"{frames['tracked']} / {frames['recorded']}", 0, "", None, heldout_words),
     ]
 
 
@@ -147,7 +140,7 @@ def fit_charts(captured: Captured, heldout_indices: np.ndarray) -> list[tuple[st
     """Per-frame quality of the body fit; held-out frames are shaded, lost ones marked."""
     fit, frames = captured.fit, np.arange(len(captured.fit.tracked))
     bands = [(float(heldout_indices[0]), float(heldout_indices[-1]), "held out")] if len(heldout_indices) else []
-    lost = np.flatnonzero(~np.asarray(fit.tracked, bool))[:200].astype(float)
+    lost = np.flatnonzero(~np.asarray(fit.tracked, bool))[:200].astype(float).tolist()
     wanted = {
         "Silhouette overlap, IoU": fit.silhouette_iou,
         "Landmark error, pixels": fit.keypoint_px,
@@ -187,7 +180,7 @@ def timings(avatar_dir: Path, subjects: Mapping[str, Path]) -> dict[str, float]:
 
 def settings_of(avatar_dir: Path, subjects: Mapping[str, Path]) -> list[tuple[str, list[tuple[str, Any]]]]:
     """Stage -> its settings, from the manifests of the first subject and of the avatar."""
-    found = []
+    found: list[tuple[str, list[tuple[str, Any]]]] = []
     for folder in dict.fromkeys([*list(subjects.values())[:1], avatar_dir.parent]):
         for stage in STAGES:
             made = Manifest.load(folder / stage)

@@ -19,7 +19,6 @@ from rendering.rasters import Rasters
 from rendering.render import Captured, shrunk
 from rendering.studio import Room
 from training import metrics
-from training.lpips import Lpips
 from training.sanity import Crop, average_texture, nearest_frames, textured_mesh, true_crop
 
 GREY = 0.5  # behind the person in the crop protocol
@@ -102,26 +101,17 @@ def predict(avatar: Avatar, subject: Subject, position: int) -> dict[str, Crop]:
     }
 
 
-def score(
-    scene: Scene, guess: Crop, with_crop_flip: bool, with_full_flip: bool, lpips: Lpips | None
-) -> dict[str, float]:
-    """All figures of one guess; NaN where one was not asked for."""
-    truth = metrics.composite(scene.crop.color, scene.crop.alpha, GREY)
-    image = metrics.composite(guess.color, guess.alpha, GREY)
+def comparison(scene: Scene, guess: Crop) -> tuple[np.ndarray, ...]:
+    """The first six arguments of ``metrics.measure``: the guess and the truth in both protocols, and their alphas."""
     pasted = paste(np.dstack([guess.color, guess.alpha]), scene.box_px, (scene.full.shape[1], scene.full.shape[0]))
-    full = metrics.composite(pasted[..., :3], pasted[..., 3], scene.full_background)
-    scored = {}
-    for protocol, a, b, with_flip in (
-        ("crop", image, truth, with_crop_flip),
-        ("full", full, scene.full, with_full_flip),
-    ):
-        scored[f"{protocol}_psnr_db"] = metrics.psnr_db(a, b)
-        scored[f"{protocol}_ssim"] = metrics.ssim(a, b)
-        scored[f"{protocol}_flip"] = float(metrics.flip_map(a, b).mean()) if with_flip else np.nan
-        scored[f"{protocol}_lpips"] = lpips(a, b) if lpips is not None else np.nan
-    scored["masked_psnr_db"] = metrics.psnr_db(image, truth, scene.crop.alpha > metrics.MASK_THRESHOLD)
-    scored["mask_iou"] = metrics.mask_iou(guess.alpha, scene.crop.alpha)
-    return scored
+    return (
+        metrics.composite(guess.color, guess.alpha, GREY),
+        metrics.composite(scene.crop.color, scene.crop.alpha, GREY),
+        metrics.composite(pasted[..., :3], pasted[..., 3], scene.full_background),
+        scene.full,
+        guess.alpha,
+        scene.crop.alpha,
+    )
 
 
 def means(rows: list[dict[str, Any]], method: str) -> dict[str, Any]:

@@ -109,7 +109,8 @@ def texture_pictures(avatar: Avatar, name: str) -> list[Picture]:
     layout = np.full((size * 2, size * 2, 3), 245, np.uint8)
     corners = np.rint(body.uv[body.face_uv] * size * 2 * 16).astype(np.int32)  # (F, 3, 2) in sixteenths of a pixel
     for corner, part in zip(corners, body.face_part, strict=True):
-        hue = cv2.cvtColor(np.uint8([[[int(part) * 37 % 180, 90, 225]]]), cv2.COLOR_HSV2RGB)[0, 0]
+        hsv = np.array([[[int(part) * 37 % 180, 90, 225]]], np.uint8)
+        hue = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0]
         cv2.fillPoly(layout, [corner], hue.tolist(), cv2.LINE_AA, 4)
     return [
         Picture(jpeg_uri(at_height(colors, 384), 90), "learned texture, first three channels"),

@@ -1,0 +1,82 @@
+"""A finished little workspace for the tests of evaluation, report and rendering: the miniature doll, stages 01 to 06.
+
+Everything on disk is written by the stages' own types; only filming, matting and fitting are replaced by what the
+doll's maker knows.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from miniature import CAMERA, Film, doll, film
+
+from capture.camera import Rig
+from capture.recording import RecordingWriter, encode_png
+from fitting.fit import BodyFit
+from fitting.keyframes import Keyframes
+from rendering.rasters import RasterConfig, rasterize
+from training.train import TrainConfig, train
+
+NUM_FRAMES, NUM_TRAIN = 24, 18
+LOST = 20  # a held-out frame in which the body was not found
+
+
+def make_workspace(folder: Path, steps: int = 30, name: str = "doll") -> Path:
+    """Write ``folder``/name/01_recording ... 06_avatar and return that subject's folder."""
+    subject = folder / name
+    movie = film(NUM_FRAMES)
+    for stage in ("01_recording", "02_masks/masks", "03_fit/overlay", "04_keyframes", "05_rasters", "06_avatar"):
+        (subject / stage).mkdir(parents=True)
+    _record(movie, subject / "01_recording")
+    _matte(movie, subject / "02_masks")
+    fit_of(movie).save(subject / "03_fit")
+    train_indices, heldout = np.arange(NUM_TRAIN), np.arange(NUM_TRAIN, NUM_FRAMES)
+    Keyframes(train_indices, np.array([0, 5, 11]), heldout).save(subject / "04_keyframes")
+    rasterize(
+        RasterConfig(height_px=64, width_px=40), subject / "05_rasters", subject / "01_recording", subject / "03_fit"
+    )
+    settings = TrainConfig(widths="8,16", steps=steps, batch_size=2, texture_px=64, feature=False, log_every=5)
+    train(settings, subject / "06_avatar", {name: subject})
+    return subject
+
+
+def fit_of(movie: Film) -> BodyFit:
+    """The doll as tracked, one frame lost."""
+    body, count = doll(), len(movie)
+    tracked = np.arange(count) != LOST
+    pose = np.where(tracked[:, None, None], movie.pose, np.nan)
+    placed = np.where(tracked[:, None, None], movie.camera_from_body, np.nan)
+    joints = np.stack([body.posed(None, movie.pose[i], movie.camera_from_body[i])[1] for i in range(count)])
+    figure = np.where(tracked, 0.9, np.nan)
+    return BodyFit(
+        shape=np.zeros(1, np.float32),
+        pose=pose,
+        camera_from_body=placed,
+        joints_color_m=np.where(tracked[:, None, None], joints, np.nan),
+        joint_names=body.joint_names,
+        vertex_offsets_m=np.full(len(body.template_m), 0.02, np.float32),
+        residual_mm=np.full(count, np.nan),
+        keypoint_px=figure * 3,
+        silhouette_iou=figure,
+        tracked=tracked,
+        reason=tuple("" if ok else "landmarks 80 px off" for ok in tracked),
+        body=body,
+        camera=CAMERA,
+        notes=("a doll",),
+    )
+
+
+def _record(movie: Film, folder: Path) -> None:
+    writer = RecordingWriter(folder, Rig(CAMERA), "a doll's film")
+    for index, color in enumerate(movie.colors):
+        writer.add(index / 30, encode_png(color))
+    writer.finish()
+
+
+def _matte(movie: Film, folder: Path) -> None:
+    for index, alpha in enumerate(movie.alphas):
+        (folder / "masks" / f"{index:06d}.png").write_bytes(encode_png(np.rint(alpha * 255).astype(np.uint8)))
+    frames = [{"confidence": 0.9, "box_px": [0, 0, 1, 1]} for _ in movie.alphas]
+    (folder / "masks.json").write_text(json.dumps({"frames": frames, "notes": [], "settings": {}}))

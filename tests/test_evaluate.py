@@ -1,0 +1,154 @@
+"""What stage 07 measures: held-out frames only, every method by the same rules, nothing invented."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_workspace import LOST, NUM_FRAMES, NUM_TRAIN, make_workspace
+
+from capture.recording import Recording
+from rendering.avatar import surface_of
+from rendering.networks import Surface
+from training import metrics
+from training.evaluate import EvaluateConfig, evaluate
+from training.sanity import Crop, average_texture, nearest_frames, textured_mesh
+from training.score import METHODS, Subject, comparison, load_scene
+
+CONFIG = EvaluateConfig(
+    full_long_side_px=160, turntable_frames=8, turntable_height_px=64, video_height_px=64, picture_height_px=64,
+    picture_frames=2, flip_crop_frames=2, flip_full_frames=1, num_workers=1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def subject_dir(tmp_path_factory):
+    return make_workspace(tmp_path_factory.mktemp("evaluate"))
+
+
+@pytest.fixture(scope="module")
+def evaluated(subject_dir, tmp_path_factory):
+    out_dir = tmp_path_factory.mktemp("report")
+    evaluate(CONFIG, out_dir, subject_dir / "06_avatar", {"doll": subject_dir})
+    return out_dir
+
+
+@pytest.fixture(scope="module")
+def subject(subject_dir):
+    return Subject.load("doll", subject_dir, 160)
+
+
+def test_metrics_have_the_contracts_shape(evaluated):
+    figures = json.loads((evaluated / "metrics.json").read_text())
+    assert set(figures) >= {"subjects", "avatar", "timing_s", "peak_rss_mb", "device"}
+    doll_figures = figures["subjects"]["doll"]
+    assert doll_figures["frames"] == {
+        "recorded": NUM_FRAMES, "tracked": NUM_FRAMES - 1, "train": NUM_TRAIN, "keyframes": 3, "heldout": 6,
+    }  # fmt: skip
+    assert doll_figures["fit"]["residual_mm"] is None and "fit.residual_mm" in doll_figures["reasons"]
+    assert doll_figures["fit"]["silhouette_iou"] == {"median": 0.9, "p5": 0.9}
+    for block in (doll_figures["heldout"], *doll_figures["baselines"].values()):
+        assert set(block) == {"full", "crop", "masked_psnr_db", "mask_iou"}
+        for protocol in ("full", "crop"):
+            assert set(block[protocol]) == {"psnr_db", "ssim", "flip", "lpips"}
+            assert 0 < block[protocol]["ssim"] <= 1 and 0 < block[protocol]["flip"] < 1
+    assert set(doll_figures["baselines"]) == set(METHODS) - {"avatar"}
+
+
+def test_a_figure_that_could_not_be_measured_is_null_with_a_reason(subject_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("ANR_WEIGHTS", str(tmp_path))
+    evaluate(CONFIG, tmp_path, subject_dir / "06_avatar", {"doll": subject_dir})
+    figures = json.loads((tmp_path / "metrics.json").read_text())
+    assert figures["subjects"]["doll"]["heldout"]["crop"]["lpips"] is None
+    assert "alexnet" in figures["reasons"]["lpips"]
+
+
+def test_only_tracked_heldout_frames_are_scored(evaluated):
+    rows = list(csv.DictReader((evaluated / "heldout" / "doll.csv").open()))
+    frames = sorted({int(row["frame"]) for row in rows})
+    assert frames == [i for i in range(NUM_TRAIN, NUM_FRAMES) if i != LOST]
+    assert len(rows) == len(frames) * len(METHODS)
+    figures = json.loads((evaluated / "metrics.json").read_text())["subjects"]["doll"]
+    mean = np.mean([float(row["crop_ssim"]) for row in rows if row["method"] == "avatar"])
+    assert figures["heldout"]["crop"]["ssim"] == pytest.approx(mean, abs=2e-4)
+
+
+def test_the_same_inputs_give_the_same_bytes_with_any_number_of_workers(evaluated, subject_dir, tmp_path):
+    evaluate(replace(CONFIG, num_workers=2), tmp_path, subject_dir / "06_avatar", {"doll": subject_dir})
+    pictures = sorted(path.relative_to(evaluated) for path in evaluated.glob("pictures/doll/*.jpg"))
+    assert len(pictures) == 8 + 2 * 5  # views around the person; held-out frames in five versions
+    for name in ("heldout/doll.csv", *pictures):
+        assert (tmp_path / name).read_bytes() == (evaluated / name).read_bytes(), name
+    again, first = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, evaluated))
+    assert again["subjects"] == first["subjects"]
+
+
+def test_the_truth_scores_perfectly_and_nothing_else_does(subject):
+    scene = load_scene(subject, int(subject.heldout[0]))
+    perfect = metrics.measure(*comparison(scene, scene.crop), True, False)
+    assert perfect["crop_ssim"] == pytest.approx(1) and perfect["mask_iou"] == 1
+    assert perfect["masked_psnr_db"] == metrics.PSNR_CEILING_DB and perfect["crop_flip"] < 1e-6
+    # in the whole picture only the resampling of the crop and the painted-out edge differ
+    assert perfect["full_psnr_db"] > 28
+    shifted = Crop(np.roll(scene.crop.color, 3, axis=1), np.roll(scene.crop.alpha, 3, axis=1))
+    worse = metrics.measure(*comparison(scene, shifted), True, False)
+    assert all(worse[k] < perfect[k] for k in ("crop_ssim", "mask_iou", "masked_psnr_db", "full_psnr_db"))
+    assert np.isnan(worse["full_flip"])
+
+
+def test_the_nearest_frame_is_the_one_with_the_same_pose(subject_dir, subject):
+    fit = subject.captured.fit
+    twin = fit.joints_color_m.copy()
+    twin[21] = twin[7]
+    assert nearest_frames(replace(fit, joints_color_m=twin), np.arange(NUM_TRAIN), np.array([21])) == [7]
+
+
+def test_walking_across_the_picture_is_not_a_turn(subject):
+    """The same pose seen along another ray through the camera is nearest, however far away it stands."""
+    fit = subject.captured.fit
+    angle = 0.3
+    turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    joints = fit.joints_color_m.copy()
+    joints[22] = joints[4] @ turn.T
+    assert nearest_frames(replace(fit, joints_color_m=joints), np.arange(NUM_TRAIN), np.array([22])) == [4]
+
+
+def test_the_texture_baseline_shows_the_dolls_colours_where_its_body_is(subject):
+    captured, rasters = subject.captured, subject.rasters
+    index = 3  # a training frame: there the average must come close
+    surface_crop = _textured(subject, index)
+    scene = load_scene(subject, index)
+    inside = (surface_crop.alpha > 0) & (scene.crop.alpha > 0.9)
+    assert inside.sum() > 100
+    error = np.abs(surface_crop.color - scene.crop.color)[inside].mean()
+    flat = np.abs(scene.crop.color[inside].mean(0) - scene.crop.color)[inside].mean()
+    assert error < 0.6 * flat
+    black = average_texture("doll", np.arange(4), _Dark(captured.recording), captured.masks, rasters)
+    assert black.max() < 0.05
+
+
+def _textured(subject, index: int) -> Crop:
+    return textured_mesh(subject.texture, surface_of(subject.rasters.gather([index])))
+
+
+class _Dark:
+    """The recording with the lights out."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+
+    def color(self, index: int) -> np.ndarray:
+        return self._recording.color(index) // 64 * 0
+
+    def __len__(self) -> int:
+        return len(self._recording)
+
+
+def test_an_empty_raster_leaves_an_empty_crop(subject):
+    none = Surface(torch.zeros(0, dtype=torch.long), torch.zeros(0, 2), torch.zeros(0, 3), (1, 8, 6))
+    crop = textured_mesh(subject.texture, none)
+    assert crop.color.shape == (8, 6, 3) and not crop.alpha.any()

@@ -1,0 +1,231 @@
+"""Motion capture on our body: directions are kept, whatever the file's names, axes, units and rest pose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from capture.errors import UserError
+from fitting.body.model import BodyModel
+from rendering.motion import SMPL_JOINTS, load_motion
+from rendering.retarget import retarget
+from rendering.skeletons import find_roles, split_side
+
+MOTIONS = Path(__file__).parents[2] / "shared" / "data" / "motion"
+
+# A person of 20 + 20 + 2 units of leg, y up, in a T pose; the names are filled in, so that dialects can be tried.
+BVH = """HIERARCHY
+ROOT {hips}
+{{ OFFSET 0 0 0 CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation
+  JOINT {chest} {{ OFFSET 0 24 0 CHANNELS 3 Zrotation Xrotation Yrotation
+    JOINT {head} {{ OFFSET 0 12 0 CHANNELS 3 Zrotation Xrotation Yrotation End Site {{ OFFSET 0 8 0 }} }}
+    JOINT {armL} {{ OFFSET 8 8 0 CHANNELS 3 Zrotation Xrotation Yrotation
+      JOINT {elbowL} {{ OFFSET 12 0 0 CHANNELS 3 Zrotation Xrotation Yrotation
+        JOINT {handL} {{ OFFSET 11 0 0 CHANNELS 3 Zrotation Xrotation Yrotation End Site {{ OFFSET 4 0 0 }} }} }} }}
+    JOINT {armR} {{ OFFSET -8 8 0 CHANNELS 3 Zrotation Xrotation Yrotation
+      JOINT {elbowR} {{ OFFSET -12 0 0 CHANNELS 3 Zrotation Xrotation Yrotation
+        JOINT {handR} {{ OFFSET -11 0 0 CHANNELS 3 Zrotation Xrotation Yrotation End Site {{ OFFSET -4 0 0 }} }} }} }}
+  }}
+  JOINT {legL} {{ OFFSET 4 0 0 CHANNELS 3 Zrotation Xrotation Yrotation
+    JOINT {kneeL} {{ OFFSET 0 -20 0 CHANNELS 3 Zrotation Xrotation Yrotation
+      JOINT {footL} {{ OFFSET 0 -20 0 CHANNELS 3 Zrotation Xrotation Yrotation
+        End Site {{ OFFSET 0 -2 6 }} }} }} }}
+  JOINT {legR} {{ OFFSET -4 0 0 CHANNELS 3 Zrotation Xrotation Yrotation
+    JOINT {kneeR} {{ OFFSET 0 -20 0 CHANNELS 3 Zrotation Xrotation Yrotation
+      JOINT {footR} {{ OFFSET 0 -20 0 CHANNELS 3 Zrotation Xrotation Yrotation
+        End Site {{ OFFSET 0 -2 6 }} }} }} }} }}
+MOTION
+Frames: {count}
+Frame Time: {frame_time}
+{frames}
+"""
+DIALECTS = {
+    "mixamo": ("Hips Spine Head LeftArm LeftForeArm LeftHand RightArm RightForeArm RightHand "
+               "LeftUpLeg LeftLeg LeftFoot RightUpLeg RightLeg RightFoot", "mixamorig:"),
+    "cmu": ("hip chest head lShldr lForeArm lHand rShldr rForeArm rHand lThigh lShin lFoot rThigh rShin rFoot", ""),
+    "bandai": ("Hips Spine Head UpperArm_L LowerArm_L Hand_L UpperArm_R LowerArm_R Hand_R "
+               "UpperLeg_L LowerLeg_L Foot_L UpperLeg_R LowerLeg_R Foot_R", "joint_"),
+    "smpl": ("pelvis spine3 head left_shoulder left_elbow left_wrist right_shoulder right_elbow right_wrist "
+             "left_hip left_knee left_ankle right_hip right_knee right_ankle", ""),
+}  # fmt: skip
+KEYS = (
+    "hips", "chest", "head", "armL", "elbowL", "handL", "armR", "elbowR", "handR",
+    "legL", "kneeL", "footL", "legR", "kneeR", "footR",
+)  # fmt: skip
+REAL_FILES = ("02_03.bvh", "49_04.bvh", "dataset-1_dance-short_normal_001.bvh", "neutral_01_000.bvh")
+LIMBS = (("upperarm", "lowerarm"), ("lowerarm", "hand"), ("upperleg", "lowerleg"), ("lowerleg", "foot"))
+
+
+def write_bvh(path: Path, frames: np.ndarray, dialect: str = "mixamo", frame_time: float = 0.04) -> Path:
+    names, prefix = DIALECTS[dialect]
+    fields = {key: prefix + name for key, name in zip(KEYS, names.split(), strict=True)}
+    text = "\n".join(" ".join(f"{v:.5f}" for v in row) for row in frames)
+    path.write_text(BVH.format(count=len(frames), frame_time=frame_time, frames=text, **fields))
+    return path
+
+
+def random_frames(count: int = 12) -> np.ndarray:
+    """(count, 48): the root at (100, 42, -30) and gentle turns everywhere, degrees."""
+    rng = np.random.default_rng(1)
+    frames = rng.normal(0, 12, (count, 6 + 3 * 14)) * np.linspace(0.6, 1, count)[:, None]
+    frames[:, :3] = (100, 42, -30)
+    return frames
+
+
+@pytest.fixture(scope="module")
+def body() -> BodyModel:
+    return BodyModel.default()
+
+
+def on(body: BodyModel, path: Path):
+    clip = load_motion(path)
+    return clip, retarget(clip, body, *body.shaped(None))
+
+
+def largest_angle_deg(clip, motion, body: BodyModel, world_from_clip: np.ndarray, step: int = 1) -> float:
+    """Between the limbs of the clip (every ``step``-th frame) and those of our body in the world."""
+    theirs = find_roles(clip.joint_names, clip.parents, "clip")
+    ours = find_roles(body.joint_names, tuple(int(p) for p in body.parents), "body")
+    rest = body.shaped(None)
+    worst = 0.0
+    for frame in range(0, len(motion), 5):
+        _, joints = body.pose_vertices(*rest, motion.pose[frame], motion.world_from_body[frame])
+        source = clip.positions[len(clip) - len(motion) * step + frame * step] @ world_from_clip.T
+        for start, end in LIMBS:
+            for side in "LR":
+                a = joints[ours[f"{end}.{side}"]] - joints[ours[f"{start}.{side}"]]
+                b = source[theirs[f"{end}.{side}"]] - source[theirs[f"{start}.{side}"]]
+                worst = max(worst, np.degrees(np.arccos(np.clip(a @ b / np.linalg.norm(a) / np.linalg.norm(b), -1, 1))))
+    return worst
+
+
+Y_UP = Rotation.from_euler("X", 90, degrees=True).as_matrix()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_limbs_point_where_the_performers_did_in_every_dialect(body, tmp_path, dialect):
+    clip, motion = on(body, write_bvh(tmp_path / "a.bvh", random_frames(), dialect))
+    assert largest_angle_deg(clip, motion, body, Y_UP) < 0.5
+    assert np.allclose(motion.pose[:, 0], 0)
+
+
+@pytest.mark.parametrize("name", REAL_FILES)
+def test_limbs_point_where_the_performers_did_in_real_files(body, name):
+    if not (MOTIONS / name).is_file():
+        pytest.skip("../shared/data/motion is absent")
+    clip, motion = on(body, MOTIONS / name)
+    step = max(1, round(clip.frames_per_second / motion.frames_per_second))
+    assert motion.frames_per_second <= 30.1
+    if step == 1:
+        assert largest_angle_deg(clip, motion, body, Y_UP) < 0.5
+    rest = body.shaped(None)
+    lowest = [
+        body.pose_vertices(*rest, motion.pose[i], motion.world_from_body[i])[0][:, 2].min()
+        for i in range(0, len(motion), 4)
+    ]
+    assert min(lowest) > -0.06 and np.percentile(lowest, 20) < 0.02  # stands on the floor, not in it and not over it
+
+
+def test_units_and_place_do_not_matter(body, tmp_path):
+    frames = random_frames()
+    _, motion = on(body, write_bvh(tmp_path / "a.bvh", frames))
+    text = (tmp_path / "a.bvh").read_text()
+    words = text.split("MOTION")[0].split()
+    for at, word in enumerate(words):
+        if word == "OFFSET":
+            words[at + 1 : at + 4] = [str(float(v) * 2.54) for v in words[at + 1 : at + 4]]
+    frames[:, :3] = frames[:, :3] * 2.54 + (500, 0, 70)
+    rows = "\n".join(" ".join(f"{v:.5f}" for v in row) for row in frames)
+    (tmp_path / "b.bvh").write_text(f"{' '.join(words)} MOTION Frames: {len(frames)} Frame Time: 0.04\n{rows}")
+    _, moved = on(body, tmp_path / "b.bvh")
+    assert np.allclose(moved.pose, motion.pose, atol=1e-4)
+    assert np.allclose(moved.world_from_body, motion.world_from_body, atol=1e-3)
+
+
+def test_the_rest_pose_stands_upright_with_straight_arms(body, tmp_path):
+    frames = np.zeros((8, 48))
+    frames[:, 1] = 42
+    _, motion = on(body, write_bvh(tmp_path / "a.bvh", frames))
+    vertices, joints = body.pose_vertices(*body.shaped(None), motion.pose[3], motion.world_from_body[3])
+    index = {name: joints[body.joint_index(name)] for name in ("wrist.L", "wrist.R", "head", "foot.L")}
+    assert abs(index["wrist.L"][2] - index["wrist.R"][2]) < 0.01
+    assert index["wrist.L"][0] > 0.5 and index["wrist.R"][0] < -0.5  # faces -y, its left is +x
+    assert abs(vertices[:, 2].min()) < 0.01 and 1.3 < index["head"][2] < 1.8
+
+
+def test_fast_clips_are_thinned_and_a_calibration_frame_is_dropped(body, tmp_path):
+    frames = np.repeat(random_frames(4), 10, axis=0) + np.linspace(0, 3, 40)[:, None]
+    frames[0, 3:] = 0
+    _, motion = on(body, write_bvh(tmp_path / "a.bvh", frames, frame_time=1 / 120))
+    assert motion.frames_per_second == pytest.approx(30, abs=0.1) and len(motion) == 10
+    assert any("calibration" in note for note in motion.notes)
+
+
+def test_a_jump_leaves_the_floor(body, tmp_path):
+    frames = np.zeros((30, 48))
+    frames[:, 1] = 42
+    frames[12:18, 1] += 15
+    _, motion = on(body, write_bvh(tmp_path / "a.bvh", frames))
+    lowest = [
+        body.pose_vertices(*body.shaped(None), p, w)[0][:, 2].min()
+        for p, w in zip(motion.pose, motion.world_from_body, strict=True)
+    ]
+    assert lowest[15] > 0.2 and abs(lowest[2]) < 0.02 and abs(lowest[27]) < 0.02
+
+
+def test_amass_moves_the_same_body(body, tmp_path):
+    rng = np.random.default_rng(2)
+    poses = rng.normal(0, 0.15, (6, 156))
+    poses[:, :3] = Rotation.from_euler("X", 90, degrees=True).as_rotvec()
+    np.savez(tmp_path / "a.npz", poses=poses, trans=rng.normal(0, 0.1, (6, 3)), mocap_framerate=60.0)
+    clip, motion = on(body, tmp_path / "a.npz")
+    assert len(clip.joint_names) == len(SMPL_JOINTS) and motion.frames_per_second == 30
+    assert largest_angle_deg(clip, motion, body, np.eye(3), step=2) < 0.5
+
+
+def test_a_skeleton_without_knees_is_refused_by_name(body, tmp_path):
+    path = write_bvh(tmp_path / "a.bvh", random_frames())
+    path.write_text(path.read_text().replace("mixamorig:LeftLeg", "tentacle"))
+    with pytest.raises(UserError, match="left knee") as refused:
+        on(body, path)
+    assert "\n" not in str(refused.value) and "tentacle" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (lambda t: t[: len(t) // 10], "ends"),
+        (lambda t: t.replace("Frames: 12", "Frames: 1200"), "1200 frames"),
+        (lambda t: t.replace("OFFSET 8 8 0", "OFFSET 8 nan 0"), "finite"),
+        (lambda t: t.replace("Xposition", "Wposition"), "wposition"),
+        (lambda t: "not a hierarchy", "HIERARCHY"),
+        (lambda t: t[:-60] + " x x x x x x x x", "number"),
+    ],
+)
+def test_a_broken_file_is_refused_in_one_line(tmp_path, damage, word):
+    path = write_bvh(tmp_path / "a.bvh", random_frames())
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(UserError, match=word) as refused:
+        load_motion(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_other_files_are_refused(tmp_path):
+    for name in ("missing.bvh", "dance.fbx"):
+        (tmp_path / "dance.fbx").write_text("x")
+        with pytest.raises(UserError, match=name.split(".")[0]):
+            load_motion(tmp_path / name)
+    np.savez(tmp_path / "b.npz", poses=np.zeros((3, 10)), trans=np.zeros((3, 3)))
+    with pytest.raises(UserError, match="66"):
+        load_motion(tmp_path / "b.npz")
+
+
+def test_names_have_sides():
+    assert ("L", "shldr") in split_side("lShldr")
+    assert ("R", "upleg") in split_side("mixamorig:RightUpLeg")
+    assert ("L", "upperarm") in split_side("UpperArm_L")
+    assert ("R", "upperarm") in split_side("upperarm01.R")
+    assert split_side("LowerBack")[0] == ("L", "owerback")  # a reading, but of no word that is known

@@ -1,0 +1,155 @@
+"""The render command: what is shown, from where, over what."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import av
+import numpy as np
+import pytest
+from miniature import CAMERA, doll
+from small_workspace import LOST, NUM_FRAMES, NUM_TRAIN, make_workspace
+from test_avatar import make_avatar
+from test_motion import random_frames, write_bvh
+
+from capture.camera import invert, project, transform
+from capture.errors import UserError
+from fitting.body.model import BodyModel
+from rendering.avatar import Shape, person_box
+from rendering.render import Captured, render, world_from_color
+from rendering.studio import Room, studio
+from rendering.viewpoints import View, load_views, look_at, orbit
+
+
+@pytest.fixture(scope="module")
+def subject_dir(tmp_path_factory):
+    return make_workspace(tmp_path_factory.mktemp("render"), steps=4)
+
+
+@pytest.fixture(scope="module")
+def person_dir(tmp_path_factory):
+    """An untrained avatar of the shipped body: bones enough for motion capture."""
+    folder = tmp_path_factory.mktemp("person")
+    body = BodyModel.default()
+    avatar = make_avatar()
+    shape = Shape(body, np.zeros(body.num_shape, np.float32), np.zeros(len(body.template_m), np.float32))
+    replace(avatar, bodies={"doll": shape}).save(folder)
+    return folder
+
+
+def frames_of(path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def test_replay_shows_the_heldout_frames_over_their_own_background(subject_dir, tmp_path):
+    render(subject_dir / "06_avatar", subject_dir, "doll", "heldout", "capture", tmp_path / "a.mp4")
+    shown = frames_of(tmp_path / "a.mp4")
+    heldout = [i for i in range(NUM_TRAIN, NUM_FRAMES) if i != LOST]
+    assert len(shown) == len(heldout)
+    captured = Captured.load(subject_dir)
+    for picture, index in zip(shown, heldout, strict=True):
+        assert picture.shape == (320, 240, 3)
+        box = person_box(captured.fit.vertices_color_m(index), captured.fit.camera, (40, 64))
+        assert box is not None
+        left, right = max(0, round(box[0]) - 2), round(box[2]) + 2
+        truth = captured.recording.color(index).astype(float)
+        error = np.abs(picture.astype(float) - truth)
+        beside = np.concatenate([error[:, :left], error[:, right:]], axis=1)
+        assert beside.size > 1000 and beside.mean() < 4  # what a video codec loses
+
+
+def test_replay_from_all_sides_is_in_the_studio(subject_dir, tmp_path):
+    render(subject_dir / "06_avatar", subject_dir, None, "heldout", "orbit", tmp_path / "a.mp4", max_frames=2)
+    shown = frames_of(tmp_path / "a.mp4")
+    assert len(shown) == 2 and shown[0].shape == (800, 600, 3)
+    assert shown[0][:20].std(axis=1).max() < 12  # a calm backdrop, not the painted room
+
+
+def test_a_bvh_moves_the_avatar_without_any_recording(person_dir, tmp_path):
+    motion = write_bvh(tmp_path / "m.bvh", random_frames())
+    render(person_dir, None, "doll", str(motion), None, tmp_path / "a.mp4", max_frames=3)
+    shown = frames_of(tmp_path / "a.mp4")
+    assert len(shown) == 3 and np.abs(shown[0].astype(int) - shown[2]).max() > 40
+
+
+def test_a_camera_file_is_obeyed(person_dir, tmp_path):
+    view = View(CAMERA, look_at(np.array([0.0, -4.0, 1.2]), np.array([0.0, 0.0, 0.9])))
+    fields = {"camera": CAMERA.to_json(), "camera_from_world": [view.camera_from_world.tolist()]}
+    (tmp_path / "camera.json").write_text(json.dumps(fields))
+    motion = write_bvh(tmp_path / "m.bvh", random_frames())
+    render(person_dir, None, "doll", str(motion), str(tmp_path / "camera.json"), tmp_path / "a.mp4", max_frames=2)
+    assert frames_of(tmp_path / "a.mp4")[0].shape == (320, 240, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"subject": "nobody"}, "nobody"),
+        ({"motion": "nothing.bvh"}, "nothing.bvh"),
+        ({"camera": "nothing.json"}, "nothing.json"),
+        ({"out": "film.avi"}, ".mp4"),
+        ({"motion": "heldout"}, "recording"),
+        ({"camera": "capture"}, "recording"),
+    ],
+)
+def test_what_cannot_be_rendered_is_refused_in_one_line(person_dir, tmp_path, given, word):
+    motion = write_bvh(tmp_path / "m.bvh", random_frames())
+    wanted = {"subject": "doll", "motion": str(motion), "camera": "orbit", "out": "film.mp4"} | given
+    out = tmp_path / str(wanted["out"])
+    with pytest.raises(UserError, match=word) as refused:
+        render(person_dir, None, wanted["subject"], wanted["motion"], wanted["camera"], out)
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.glob("film*"))
+
+
+def test_a_camera_file_that_squeezes_space_is_refused(tmp_path):
+    squeezed = np.diag([1.0, 0.5, 1, 1])
+    (tmp_path / "c.json").write_text(json.dumps({"camera": CAMERA.to_json(), "camera_from_world": [squeezed.tolist()]}))
+    with pytest.raises(UserError, match="rigid"):
+        load_views(tmp_path / "c.json")
+
+
+def test_the_orbit_starts_in_front_goes_around_the_left_and_keeps_the_target_centred():
+    target = np.tile([1.0, 2.0, 0.9], (4, 1))
+    views = orbit(target, np.arange(4) * np.pi / 2, 1.8, np.array([0.0, -1.0, 0.0]), (300, 400))
+    places = [invert(view.camera_from_world)[:3, 3] - target[0] for view in views]
+    assert places[0][1] < -2 and places[1][0] > 2 and places[2][1] > 2 and places[3][0] < -2
+    for view in views:
+        point = project(view.camera, transform(view.camera_from_world, target[0]))
+        assert np.allclose(point, (150, 200), atol=1e-6)
+        head = project(view.camera, transform(view.camera_from_world, target[0] + [0, 0, 0.9]))
+        assert 0 < head[1] < 200  # up in the world is up in the picture, and inside it
+
+
+def test_the_world_has_its_floor_under_the_soles_and_its_up_along_the_body(subject_dir):
+    fit = Captured.load(subject_dir).fit
+    placed = world_from_color(fit)
+    assert np.allclose(placed[:3, :3] @ placed[:3, :3].T, np.eye(3), atol=1e-9)
+    vertices = transform(placed, fit.vertices_color_m(0).astype(float))
+    assert abs(vertices[:, 2].min()) < 0.06 and 1.5 < vertices[:, 2].max() < 2
+    assert np.ptp(vertices[:, 2]) == pytest.approx(np.ptp(doll().template_m[:, 2]), abs=0.15)
+
+
+def test_the_shadow_is_under_the_feet_and_fades_when_they_leave_the_floor():
+    view = View(CAMERA, look_at(np.array([0.0, -4.0, 1.5]), np.array([0.0, 0.0, 0.8])))
+    far_away = np.array([[50.0, 50, 0]])
+    empty = studio(view, far_away)
+    standing = np.concatenate([np.random.default_rng(0).normal(0, 0.05, (400, 2)), np.full((400, 1), 0.01)], axis=1)
+    foot = project(CAMERA, transform(view.camera_from_world, np.zeros(3))).astype(int)
+    darker = (empty - studio(view, standing)).mean(-1)
+    assert darker[foot[1], foot[0]] > 0.15 and darker[:100].max() == 0
+    jumping = (empty - studio(view, standing + np.array([0, 0, 0.5]))).mean(-1)
+    assert jumping.max() < 0.6 * darker.max()
+
+
+def test_the_empty_room_hides_the_person(subject_dir):
+    captured = Captured.load(subject_dir)
+    room = Room.of(captured.recording, captured.masks, (240, 320))
+    color, alpha = captured.recording.color(2), captured.masks[2]
+    behind = room.behind(color, alpha)
+    outside = alpha == 0
+    assert np.abs(behind * 255 - color)[outside].mean() < 4
+    inside = alpha > 0.9
+    assert np.abs(behind * 255 - color)[inside].mean() > 15  # the stripes of the doll are gone
