@@ -1,6 +1,6 @@
 """What a training step costs on this CPU, per preset-sized network, and what sampling only covered pixels saves.
 
-    python benchmarks/training.py [--repeats 5]
+    python benchmarks/training_step.py [--repeats 5]
 
 Prints two tables: CPU milliseconds of R and T steps (batch 4, 256 x 160, all losses of the demo preset), and texture
 sampling against a dense ``grid_sample``, forward and backward.  CPU time, best of ``--repeats``, so that a busy

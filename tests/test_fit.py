@@ -3,12 +3,11 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from capture.camera import Camera, Rig, project
-from capture.recording import RecordingWriter, encode_png
+from capture.recording import RecordingWriter, encode_png, read_gray
 from fitting.body.model import BodyModel
 from fitting.fit import BodyFit, FitConfig, fit
 from fitting.keypoints import Keypoints
@@ -62,11 +61,11 @@ def film(folder: Path, body: BodyModel, with_depth: bool) -> Truth:
         world.append(landmarks_m - landmarks_m[[23, 24]].mean(0))
         joints.append(joints_m)
     writer.finish()
-    points, world = np.array(points), np.array(world)
-    points[EMPTY_FRAME], world[EMPTY_FRAME] = np.nan, np.nan
+    points_px, world_m = np.array(points), np.array(world)
+    points_px[EMPTY_FRAME], world_m[EMPTY_FRAME] = np.nan, np.nan
     # What the landmark detector would have said; the stage takes over what an interrupted run left.
-    visibility = np.ones(points.shape[:2])
-    Keypoints(points, visibility, world, np.zeros(NUM_FRAMES, bool)).save(fit_dir / "keypoints.npz")
+    visibility = np.ones(points_px.shape[:2])
+    Keypoints(points_px, visibility, world_m, np.zeros(NUM_FRAMES, bool)).save(fit_dir / "keypoints.npz")
     return Truth(np.array(joints), float(np.ptp(body.shaped(shape)[0][:, 2])))
 
 
@@ -81,7 +80,7 @@ class IdealMasks:
         return IdealMasks(folder)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return cv2.imread(str(self._folder / "masks" / f"{index:06d}.png"), 0).astype(np.float32) / 255
+        return read_gray(self._folder / "masks" / f"{index:06d}.png").astype(np.float32) / 255
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["depth", "color"])
