@@ -35,9 +35,9 @@ class Character:
     joint_parents: np.ndarray  # (J,)
     joints_m: np.ndarray  # (J, 3) at rest
     layer: np.ndarray  # (V,) 0 body, 1 shirt, 2 skirt
-    attach: np.ndarray  # (V,) 1 = held by the skin
-    reach_m: np.ndarray  # (V,)
-    under_m: np.ndarray  # (V, 3) body surface under the cloth
+    attach: np.ndarray  # (C,) of the cloth vertices, in order: 1 = held by the skin
+    reach_m: np.ndarray  # (C,) how far one may stray from there
+    under_m: np.ndarray  # (C, 3) body surface under it
 
     @staticmethod
     def load(path: Path = PERFORMER) -> Character:

@@ -21,7 +21,6 @@ DAMPING_PER_S = 2.2  # air; cloth loses its swing in about half a second
 CLEARANCE_M = 0.004  # of the skin's plane
 FLOOR_M = 0.004
 FRICTION = 0.7  # share of the slip on a leg that is taken back each step
-TOUCH_M = 0.002
 LEGS_BELOW_M = 1.0  # cloth that hangs higher at rest never meets the legs
 SUB_STEPS = 4
 HOMING_HZ = 60.0
@@ -48,8 +47,8 @@ class Cloth:
         self._character = character
         rest = character.vertices_m[self.vertices]
         self.is_skirt = character.layer[self.vertices] == 2
-        self.attach = character.attach[self.vertices]
-        self.reach_m = character.reach_m[self.vertices]
+        self.attach = character.attach
+        self.reach_m = character.reach_m
         self.springs = _springs(self.faces)
         self.lengths_m = np.linalg.norm(rest[self.springs[:, 0]] - rest[self.springs[:, 1]], axis=1)
         self.bends, self.bend_lengths_m = _bends(self.faces, rest)
@@ -60,7 +59,7 @@ class Cloth:
         """(V, 3) cloth and (V, 3) body surface under it, carried by the skeleton."""
         character = self._character
         cloth = character.skin(world, character.vertices_m[self.vertices], self.vertices)
-        return cloth, character.skin(world, character.under_m[self.vertices], self.vertices)
+        return cloth, character.skin(world, character.under_m, self.vertices)
 
     def capsule_ends(self, world: np.ndarray) -> np.ndarray:
         """(C, 2, 3) world ends of the capsules."""
@@ -94,7 +93,10 @@ class Cloth:
             # Small steps, so that a fast knee cannot jump through the skirt.
             for step in range(SUB_STEPS):
                 a, b = step / SUB_STEPS, (step + 1) / SUB_STEPS
-                moved = [(1 - b) * old + b * new for old, new in ((target, next_target), (under, next_under), (ends, next_ends))]
+                moved = [
+                    (1 - b) * old + b * new
+                    for old, new in ((target, next_target), (under, next_under), (ends, next_ends))
+                ]
                 ends_before = (1 - a) * ends + a * next_ends
                 position, before = _step(position, before, moved[0], moved[1], *fixed, moved[2], ends_before, *touch)
             target, under, ends = next_target, next_under, next_ends
@@ -163,10 +165,12 @@ def _step(
         if not is_skirt[v]:
             _keep_off_skin(now, v, target, under)
         if meets_legs[v]:
+            touched = -1
             for c in range(len(ends)):
-                _keep_out(now, v, ends[c], radii[c], margin[v])
-            for c in range(len(ends)):
-                _rub(now, v, position, ends[c], ends_before[c], radii[c], margin[v], friction)
+                if _keep_out(now, v, ends, c, radii, margin[v]):
+                    touched = c
+            if touched >= 0:
+                _rub(now, v, position, ends[touched], ends_before[touched], friction)
         if now[v, 2] < FLOOR_M:
             now[v, 2] = FLOOR_M
     return now, position
@@ -220,47 +224,50 @@ def _keep_off_skin(now, v, target, under):
 
 
 @njit(cache=True)
-def _keep_out(now, v, ends, radii, margin):
-    ax, ay, az = ends[0, 0], ends[0, 1], ends[0, 2]
-    bx, by, bz = ends[1, 0] - ax, ends[1, 1] - ay, ends[1, 2] - az
+def _keep_out(now, v, ends, c, radii, margin):
+    """Push a vertex out of a capsule; did it touch?"""
+    ax, ay, az = ends[c, 0, 0], ends[c, 0, 1], ends[c, 0, 2]
+    bx, by, bz = ends[c, 1, 0] - ax, ends[c, 1, 1] - ay, ends[c, 1, 2] - az
     px, py, pz = now[v, 0] - ax, now[v, 1] - ay, now[v, 2] - az
-    t = (px * bx + py * by + pz * bz) / (bx * bx + by * by + bz * bz)
-    t = min(max(t, 0.0), 1.0)
+    length2 = bx * bx + by * by + bz * bz
+    along = px * bx + py * by + pz * bz
+    thick = max(radii[c, 0], radii[c, 1]) + margin
+    if px * px + py * py + pz * pz > 2.0 * (length2 + thick * thick):
+        return False
+    t = min(max(along / length2, 0.0), 1.0)
     dx, dy, dz = px - t * bx, py - t * by, pz - t * bz
-    radius = radii[0] + t * (radii[1] - radii[0]) + margin
-    distance = np.sqrt(dx * dx + dy * dy + dz * dz)
-    if distance < radius and distance > 1e-6:
-        scale = radius / distance - 1.0
-        now[v, 0] += dx * scale
-        now[v, 1] += dy * scale
-        now[v, 2] += dz * scale
+    radius = radii[c, 0] + t * (radii[c, 1] - radii[c, 0]) + margin
+    distance2 = dx * dx + dy * dy + dz * dz
+    if distance2 >= radius * radius or distance2 < 1e-12:
+        return False
+    scale = radius / np.sqrt(distance2) - 1.0
+    now[v, 0] += dx * scale
+    now[v, 1] += dy * scale
+    now[v, 2] += dz * scale
+    return True
 
 
 @njit(cache=True)
-def _rub(now, v, position, ends, ends_before, radii, margin, friction):
-    """Cloth that touches a leg is carried along by it: most of its slip along the surface is taken back."""
-    normal, slip = np.empty(3), np.empty(3)
+def _rub(now, v, position, ends, ends_before, friction):
+    """Cloth that touches a leg is carried along by it: some of its slip along the surface is taken back."""
     length2, along = 0.0, 0.0
     for k in range(3):
         bone = ends[1, k] - ends[0, k]
         length2 += bone * bone
         along += (now[v, k] - ends[0, k]) * bone
     t = min(max(along / length2, 0.0), 1.0)
-    distance = 0.0
-    for k in range(3):
-        carried = (1 - t) * (ends[0, k] - ends_before[0, k]) + t * (ends[1, k] - ends_before[1, k])
-        normal[k] = now[v, k] - ends[0, k] - t * (ends[1, k] - ends[0, k])
-        slip[k] = now[v, k] - position[v, k] - carried
-        distance += normal[k] ** 2
-    distance = np.sqrt(distance)
-    if distance > radii[0] + t * (radii[1] - radii[0]) + margin + TOUCH_M or distance < 1e-6:
-        return
-    outward = 0.0
-    for k in range(3):
-        normal[k] /= distance
-        outward += slip[k] * normal[k]
-    for k in range(3):
-        now[v, k] -= friction * (slip[k] - outward * normal[k])
+    nx = now[v, 0] - ends[0, 0] - t * (ends[1, 0] - ends[0, 0])
+    ny = now[v, 1] - ends[0, 1] - t * (ends[1, 1] - ends[0, 1])
+    nz = now[v, 2] - ends[0, 2] - t * (ends[1, 2] - ends[0, 2])
+    length = max(np.sqrt(nx * nx + ny * ny + nz * nz), 1e-9)
+    nx, ny, nz = nx / length, ny / length, nz / length
+    sx = now[v, 0] - position[v, 0] - (1 - t) * (ends[0, 0] - ends_before[0, 0]) - t * (ends[1, 0] - ends_before[1, 0])
+    sy = now[v, 1] - position[v, 1] - (1 - t) * (ends[0, 1] - ends_before[0, 1]) - t * (ends[1, 1] - ends_before[1, 1])
+    sz = now[v, 2] - position[v, 2] - (1 - t) * (ends[0, 2] - ends_before[0, 2]) - t * (ends[1, 2] - ends_before[1, 2])
+    outward = sx * nx + sy * ny + sz * nz
+    now[v, 0] -= friction * (sx - outward * nx)
+    now[v, 1] -= friction * (sy - outward * ny)
+    now[v, 2] -= friction * (sz - outward * nz)
 
 
 def swing_tail(character: Character, worlds: np.ndarray, step_s: float) -> np.ndarray:

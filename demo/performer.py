@@ -13,8 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from capture.camera import invert, transform
 from capture.errors import UserError
 from capture.progress import progress
 from capture.recording import RecordingWriter, encode_jpeg, encode_png, write_atomically
+from capture.workers import start_worker
 from demo import renderer, room, sensor
 from demo.character import Character
 from demo.choreography import score
@@ -68,14 +68,18 @@ def film(config: DemoConfig, out_dir: Path) -> None:
     masks = out_dir / "ground_truth" / "masks"
     for folder in (scratch, masks):
         folder.mkdir(parents=True, exist_ok=True)
-    joints_m = act(config, character, scratch)
-    build_set(config, scratch)
     rig = sensor.rig()
     writer = RecordingWriter(out_dir, rig, f"demo performer, seed {config.seed}")
-    frames = progress(_frames(config, scratch), "film", total=config.num_frames)
-    for index, (color, depth_mm, mask) in enumerate(frames):
-        writer.add(index / config.frames_per_second, color, depth_mm)
-        (masks / f"{index:06d}.png").write_bytes(mask)
+    with _crew(config) as crew:
+        # The room is drawn while the motion is played.
+        room_is_built = crew.submit(build_set, config, scratch)
+        joints_m = act(config, character, scratch)
+        room_is_built.result()
+        shots = crew.map(_film, [(config, scratch, index) for index in range(config.num_frames)])
+        frames = progress(shots, "film", total=config.num_frames)
+        for index, (color, depth_mm, mask) in enumerate(frames):
+            writer.add(index / config.frames_per_second, color, depth_mm)
+            (masks / f"{index:06d}.png").write_bytes(mask)
     _write_joints(out_dir / "ground_truth" / "joints.npz", character, joints_m)
     shutil.rmtree(scratch)
     writer.finish()
@@ -127,8 +131,8 @@ class Studio:
         self._config = config
         self._character = Character.load()
         self._cloth_vertices = np.flatnonzero(self._character.layer > 0)
-        self._worlds = np.load(scratch / "worlds.npy", mmap_mode="r")
-        self._cloth = np.load(scratch / "cloth.npy", mmap_mode="r")
+        self._worlds = np.load(scratch / "worlds.npy")
+        self._cloth = np.load(scratch / "cloth.npy")
         self._color_from_world, self._depth_from_world = camera_poses()
         self._backdrop = room.Backdrop.load(scratch / "room.npz")
         self._pool = sensor.noise_pool(config.seed)
@@ -163,30 +167,24 @@ class Studio:
         )
 
 
-def _frames(config: DemoConfig, scratch: Path) -> Iterator[tuple[bytes, np.ndarray | None, bytes]]:
-    """Every frame in order, rendered here or by worker processes."""
+def _crew(config: DemoConfig) -> Executor:
+    """Worker processes, or a single thread where they would not pay."""
     workers = min(config.num_workers, os.cpu_count() or 1, config.num_frames // 8)
     if workers < 2:
-        studio = Studio(config, scratch)
-        yield from map(studio.film, range(config.num_frames))
-        return
+        return ThreadPoolExecutor(1)
     # spawn, not fork: the caller may hold threads (torch, OpenMP) that do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (config, scratch)) as pool:
-        yield from pool.map(_film_in_worker, range(config.num_frames))
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=start_worker)
 
 
-_studio: Studio | None = None  # one per worker process
+_studio: tuple[tuple, Studio] | None = None  # the one this process last used
 
 
-def _start_worker(config: DemoConfig, scratch: Path) -> None:
+def _film(job: tuple[DemoConfig, Path, int]) -> tuple[bytes, np.ndarray | None, bytes]:
     global _studio
-    _studio = Studio(config, scratch)
-
-
-def _film_in_worker(index: int) -> tuple[bytes, np.ndarray | None, bytes]:
-    assert _studio is not None
-    return _studio.film(index)
+    config, scratch, index = job
+    if _studio is None or _studio[0] != (config, scratch):
+        _studio = ((config, scratch), Studio(config, scratch))
+    return _studio[1].film(index)
 
 
 def _write_joints(path: Path, character: Character, joints_world_m: np.ndarray) -> None:

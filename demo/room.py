@@ -34,7 +34,7 @@ class Box:
 ROOM = Box((-2.75, -3.6, 0.0), (2.55, 1.75, 2.75), ("wall", "wall", "floor"), 1.6)
 FURNITURE = (
     Box((-2.35, 1.22, 0.0), (-0.95, 1.75, 0.82), ("wood", "drawers", "wood"), 0.0),
-    Box((-2.2, 1.35, 0.82), (-1.95, 1.6, 1.12), ("vase", "vase", "vase"), 0.4),
+    Box((-2.2, 1.35, 0.82), (-1.95, 1.6, 1.12), ("crate", "crate", "crate"), 0.4),
     Box((-1.62, 1.33, 0.82), (-1.16, 1.50, 1.06), ("books", "books", "plain"), 0.0),
     Box((0.55, 1.71, 1.15), (1.45, 1.75, 2.25), ("plain", "poster", "plain"), 0.0),
     Box((1.72, 0.55, 0.0), (2.55, 1.35, 0.43), ("sofa", "sofa", "sofa"), 0.5),
@@ -129,9 +129,12 @@ def paint(rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
     drawers[gap] *= 0.45
     drawers[knob] = (0.75, 0.72, 0.66)
     pictures["drawers"] = drawers
-    pictures["vase"] = base((0.22, 0.42, 0.46)) * (1 + 0.15 * np.sin(v * 60))[..., None]
+    pictures["crate"] = base((0.22, 0.42, 0.46)) * (1 + 0.15 * np.sin(v * 60))[..., None]
     shelf = np.searchsorted(np.sort(rng.uniform(0, 1, 13)), u)
-    pictures["books"] = rng.uniform(0.15, 0.8, (14, 3))[shelf] * (1 - 0.35 * (np.abs(v - 0.2) < 0.03))[..., None]
+    spines = np.array(
+        [(0.60, 0.22, 0.17), (0.16, 0.27, 0.40), (0.82, 0.74, 0.58), (0.25, 0.38, 0.27), (0.30, 0.28, 0.27)]
+    )
+    pictures["books"] = spines[shelf % 5] * (1 - 0.35 * (np.abs(v - 0.2) < 0.03))[..., None]
     poster = base((0.93, 0.90, 0.82))
     for at, radius, color in (
         ((0.5, 0.36), 0.24, (0.84, 0.35, 0.20)),

@@ -22,11 +22,12 @@ DEPTH = Camera((512, 424), 365.4028, 365.4028, 261.4255, 206.0946, (0.095575, -0
 BASELINE_M = 0.052  # the colour camera sees the scene shifted to the right
 
 DEPTH_SAMPLES = 3
-EMITTER_M = 0.07
-NOISE_M = 0.0011  # at 1 m, straight on, bright surface, after the driver's bilateral filter
-MIN_SIGNAL = 0.010  # of infrared albedo x cosine / distance^2
-EDGE_STEP = 0.035  # relative depth step inside a pixel's 3 x 3 neighbourhood that the driver rejects
-EDGE_PASS = 0.12  # share of such pixels that slip through: flying pixels
+EMITTER_M = 0.034
+NOISE_M, NOISE_PER_M = 0.0019, 0.00032  # at a well-lit surface: constant, and per metre of distance
+WELL_LIT = 0.06  # infrared albedo x cosine / distance^2 of such a surface
+MIN_SIGNAL = 0.0065
+EDGE_STEP = 0.03  # relative depth step that the driver takes for an edge
+MIXED_PASS, NEXT_PASS = 0.24, 0.45  # share that it lets through: pixels that see both sides, and their neighbours
 VIGNETTING = 3.2  # the lamp's light falls off towards the corners as cos^n
 
 
@@ -111,16 +112,16 @@ def sense_depth(z_m: np.ndarray, reflect: np.ndarray, lamp: np.ndarray, rng: np.
     signal = np.where(_in_shadow(z_m, DEPTH.fx_px * samples * EMITTER_M), 0, signal).astype(np.float32)
     mean, total, near, far = _pool(z_m.astype(np.float32), signal, samples)
     kernel = np.ones((3, 3), np.uint8)
-    step = cv2.dilate(far, kernel) - cv2.erode(near, kernel)
-    is_edge = step > EDGE_STEP * mean
-    slips = rng.random(mean.shape, np.float32) < EDGE_PASS
-    sigma = NOISE_M * mean * np.sqrt(0.45 / np.maximum(total * mean * mean, 0.02))
+    chance = rng.random(mean.shape, np.float32)
+    is_mixed = (far - near > EDGE_STEP * mean) & (chance > MIXED_PASS)
+    is_next = (cv2.dilate(mean, kernel) - cv2.erode(mean, kernel) > EDGE_STEP * mean) & (chance > NEXT_PASS)
+    sigma_m = (NOISE_M + NOISE_PER_M * mean) * np.sqrt(np.sqrt((WELL_LIT / np.maximum(total, 1e-4)).clip(0.5, 6)))
     white = rng.standard_normal(mean.shape, np.float32)
-    smooth = 0.75 * white + 0.66 * cv2.GaussianBlur(white, (0, 0), 1.0) * 3.4
-    speckle = rng.standard_normal(mean.shape, np.float32)
-    lit = total > MIN_SIGNAL * (1 + 0.35 * speckle)
-    depth_mm = (mean + sigma * smooth) * 1000
-    return np.where(lit & (~is_edge | slips), depth_mm, 0).clip(0, 8000).round().astype(np.uint16)
+    # The driver's bilateral filter leaves noise that neighbours share; 2.45 restores the variance the blur takes.
+    shared = cv2.GaussianBlur(white, (0, 0), 0.7) * 2.45
+    depth_mm = (mean + sigma_m * shared) * 1000
+    is_lit = total > MIN_SIGNAL * (1 + 0.15 * rng.standard_normal(mean.shape, np.float32))
+    return np.where(is_lit & ~is_mixed & ~is_next, depth_mm, 0).clip(0, 8000).round().astype(np.uint16)
 
 
 @njit(cache=True)
@@ -140,19 +141,22 @@ def _in_shadow(z, shift):
 
 @njit(cache=True)
 def _pool(z, signal, samples):
+    """Per pixel: mean depth by signal and mean signal, over the pixel and one sub-sample around it (the lens blurs);
+    nearest and farthest depth inside the pixel."""
     height, width = z.shape[0] // samples, z.shape[1] // samples
     mean, total = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
     near, far = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
     for i in range(height):
         for j in range(width):
-            sum_w, sum_wz, low, high = 0.0, 0.0, 1e9, 0.0
-            for a in range(samples):
-                for b in range(samples):
-                    value, weight = z[i * samples + a, j * samples + b], signal[i * samples + a, j * samples + b]
+            sum_w, sum_wz, low, high, count = 0.0, 0.0, 1e9, 0.0, 0
+            for a in range(max(i * samples - 1, 0), min((i + 1) * samples + 1, z.shape[0])):
+                for b in range(max(j * samples - 1, 0), min((j + 1) * samples + 1, z.shape[1])):
+                    value, weight = z[a, b], signal[a, b]
                     sum_w += weight
                     sum_wz += weight * value
+                    count += 1
                     low, high = min(low, value), max(high, value)
             mean[i, j] = sum_wz / sum_w if sum_w > 0 else high
-            total[i, j] = sum_w / (samples * samples)
+            total[i, j] = sum_w / count
             near[i, j], far[i, j] = low, high
     return mean, total, near, far

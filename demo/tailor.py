@@ -33,6 +33,23 @@ class Piece:
         return Piece(local.reshape(-1, 3), {k: a[used] for k, a in self.attributes.items()})
 
 
+@dataclass(frozen=True)
+class Part:
+    """A piece of the performer in one material."""
+
+    material: str
+    piece: Piece  # attributes: position, weights, and for cloth under, attach, reach
+    uv: np.ndarray  # (V, 2) in the material's texture; of shirt panels metres on the panel
+    layer: int = 0  # 0 follows the skeleton, 1 shirt, 2 skirt
+    panel: int = -1  # which panel of the shirt
+
+    def attribute(self, name: str) -> np.ndarray:
+        """(V, ...) of the piece, with the defaults of things that are not cloth."""
+        count = len(self.piece.vertices_m)
+        defaults = {"under": self.piece.vertices_m, "attach": np.ones(count), "reach": np.zeros(count)}
+        return self.piece.attributes[name] if name in self.piece.attributes else defaults[name]
+
+
 def refine(piece: Piece) -> Piece:
     """Every face into four; new vertices at edge midpoints."""
     edges = np.sort(np.concatenate([piece.faces[:, [0, 1]], piece.faces[:, [1, 2]], piece.faces[:, [2, 0]]]), axis=1)
@@ -97,6 +114,13 @@ def border_of(faces: np.ndarray) -> np.ndarray:
     return np.unique(unique[count == 1])
 
 
+def grid_faces(rows: int, columns: int) -> np.ndarray:
+    """Faces of a grid whose rows run down and whose columns run to the right, seen from outside."""
+    i = np.arange(rows * columns).reshape(rows, columns)
+    a, b, c, d = i[:-1, :-1].ravel(), i[:-1, 1:].ravel(), i[1:, 1:].ravel(), i[1:, :-1].ravel()
+    return np.concatenate([np.stack([a, d, c], 1), np.stack([a, c, b], 1)])
+
+
 def smooth(values: np.ndarray, faces: np.ndarray, rounds: int, hold: np.ndarray | None = None) -> np.ndarray:
     """Move (V, ...) values towards their neighbours' mean; ``hold`` (V,) bool vertices stay."""
     edges = edges_of(faces)
@@ -120,51 +144,84 @@ def vertex_normals(vertices_m: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
-def lay_flat(vertices_m: np.ndarray, faces: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """(V, 2) a flat pattern of a piece of cloth, in metres, u to the right and v along ``down``.
+def lay_flat(vertices_m: np.ndarray, faces: np.ndarray, rounds: int = 30) -> np.ndarray:
+    """(V, 2) the flat pattern of a panel of cloth, in metres, u to the right and v down; starts at (0, 0).
 
-    Least squares conformal map (Levy et al. 2002), scaled to the true area and turned so that v follows the direction
-    ``down`` (V, 3) or (3,) best; starts at (0, 0).
+    First conformal by least squares (Levy et al., 2002), then as rigid as possible (Liu et al., "A local/global approach
+    to mesh parameterization", 2008), so that lengths on the table are lengths on the body.  The panel is mirror
+    symmetric about x = 0; pinned on that line, the pattern is too.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.linalg import splu
+    local = _flat_faces(vertices_m, faces)  # (F, 3) complex
+    middle = np.flatnonzero(np.abs(vertices_m[:, 0]) < 0.012)
+    top, bottom = middle[np.argmax(vertices_m[middle, 2])], middle[np.argmin(vertices_m[middle, 2])]
+    flat = _conformal(local, faces, len(vertices_m), int(top), int(bottom))
+    # Opposite edge vectors and half cotangents of the angles they face.
+    edge = local[:, [2, 0, 1]] - local[:, [1, 2, 0]]  # edge k joins corners k + 1 and k + 2
+    area2 = (edge[:, 0].conj() * edge[:, 1]).imag
+    cotangent = -(edge[:, [1, 2, 0]].conj() * edge[:, [2, 0, 1]]).real / area2[:, None] / 2
+    i, j = faces[:, [1, 2, 0]].ravel(), faces[:, [2, 0, 1]].ravel()
+    weights = cotangent.ravel().clip(1e-3)
+    solve = _laplacian(i, j, weights, len(vertices_m), int(top))
+    for _ in range(rounds):
+        now = flat[faces][:, [2, 0, 1]] - flat[faces][:, [1, 2, 0]]
+        turn = (cotangent * now * edge.conj()).sum(1)
+        pull = weights * ((turn / np.abs(turn))[:, None] * edge).ravel()
+        right = np.zeros(len(flat), complex)
+        np.add.at(right, j, pull)
+        np.add.at(right, i, -pull)
+        flat = solve(right)
+    flat = (flat - flat[top]) * -1j / ((flat[bottom] - flat[top]) / abs(flat[bottom] - flat[top]))  # bottom at -i
+    uv = np.stack([flat.real, -flat.imag], axis=1)
+    return uv - uv.min(axis=0)
 
+
+def _flat_faces(vertices_m: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(F, 3) complex: every face moved into the plane, seen from outside."""
     corners = vertices_m[faces]
     x_axis = corners[:, 1] - corners[:, 0]
     length = np.linalg.norm(x_axis, axis=1)
-    x_axis /= length[:, None]
+    x_axis = x_axis / length[:, None]
     side = corners[:, 2] - corners[:, 0]
     normal = np.cross(x_axis, side)
-    height = np.linalg.norm(normal, axis=1)
-    double_area = height * length
-    y_axis = np.cross(normal / height[:, None], x_axis)
-    local = np.zeros((len(faces), 3), complex)
-    local[:, 1] = length
-    local[:, 2] = (side * x_axis).sum(1) + 1j * (side * y_axis).sum(1)
-    weights = local[:, [2, 0, 1]] - local[:, [1, 2, 0]]  # (F, 3)
-    weights /= np.sqrt(double_area)[:, None]
+    y_axis = np.cross(normal / np.linalg.norm(normal, axis=1, keepdims=True), x_axis)
+    return np.stack([np.zeros(len(faces)), length, (side * x_axis).sum(1) + 1j * (side * y_axis).sum(1)], axis=1)
+
+
+def _conformal(local: np.ndarray, faces: np.ndarray, count: int, top: int, bottom: int) -> np.ndarray:
+    """(V,) complex least-squares conformal map with two vertices pinned, scaled to the true area."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.linalg import splu
+
+    area2 = (local[:, 1].conj() * local[:, 2]).imag
+    weights = (local[:, [2, 0, 1]] - local[:, [1, 2, 0]]) / np.sqrt(area2)[:, None]
     rows = np.repeat(np.arange(len(faces)), 3)
-    matrix = coo_matrix((weights.ravel(), (rows, faces.ravel())), shape=(len(faces), len(vertices_m))).tocsc()
-    # Two far apart vertices are pinned; the map is free up to a similarity.
-    first = int(np.argmin(vertices_m[:, 2]))
-    second = int(np.argmax(np.linalg.norm(vertices_m - vertices_m[first], axis=1)))
-    free = np.setdiff1d(np.arange(len(vertices_m)), [first, second])
-    fixed = matrix[:, [first, second]] @ np.array([0, 1 + 0j])
+    matrix = coo_matrix((weights.ravel(), (rows, faces.ravel())), shape=(len(faces), count)).tocsc()
+    free = np.setdiff1d(np.arange(count), [top, bottom])
+    flat = np.zeros(count, complex)
+    flat[bottom] = -1j
     left = matrix[:, free]
-    solution = splu((left.conj().T @ left).tocsc()).solve(-(left.conj().T @ fixed))
-    flat = np.zeros(len(vertices_m), complex)
-    flat[second] = 1
-    flat[free] = solution
-    flat_corners = flat[faces]
-    flat_area = ((flat_corners[:, 1] - flat_corners[:, 0]).conj() * (flat_corners[:, 2] - flat_corners[:, 0])).imag
-    flat *= np.sqrt(double_area.sum() / np.abs(flat_area.sum()))
-    # Turn: edges should advance in v by what they advance along ``down``, in u by the rest.
-    edges = edges_of(faces)
-    step = flat[edges[:, 1]] - flat[edges[:, 0]]
-    direction = np.broadcast_to(down, vertices_m.shape)[edges].mean(axis=1)
-    along = ((vertices_m[edges[:, 1]] - vertices_m[edges[:, 0]]) * direction).sum(1)
-    gradient = np.linalg.lstsq(np.stack([step.real, step.imag], 1), along, rcond=None)[0]
-    turn = gradient[0] - 1j * gradient[1]  # the rotation that puts the gradient of ``along`` on the real axis
-    flat = flat * turn / abs(turn)
-    uv = np.stack([flat.imag, flat.real], axis=1)  # v = real axis; a quarter turn on, seen from outside, is u
-    return uv - uv.min(axis=0)
+    flat[free] = splu((left.conj().T @ left).tocsc()).solve(-(left.conj().T @ (matrix @ flat)))
+    corners = flat[faces]
+    flat_area2 = ((corners[:, 1] - corners[:, 0]).conj() * (corners[:, 2] - corners[:, 0])).imag
+    return flat * np.sqrt(area2.sum() / np.abs(flat_area2.sum()))
+
+
+def _laplacian(i: np.ndarray, j: np.ndarray, weights: np.ndarray, count: int, pinned: int):
+    """Solver of sum over edges of w (u_i - u_j) = right, with one vertex held."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.linalg import splu
+
+    rows, columns = np.concatenate([i, j, i, j]), np.concatenate([i, j, j, i])
+    matrix = coo_matrix(
+        (np.concatenate([weights, weights, -weights, -weights]), (rows, columns)), (count, count)
+    ).tolil()
+    matrix[pinned] = 0
+    matrix[pinned, pinned] = 1
+    solver = splu(matrix.tocsc())
+
+    def solve(right: np.ndarray) -> np.ndarray:
+        right = right.copy()
+        right[pinned] = 0
+        return solver.solve(right.real) + 1j * solver.solve(right.imag)
+
+    return solve
