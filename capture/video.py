@@ -38,7 +38,7 @@ class VideoWriter:
             stream.pix_fmt = "yuv420p"
             stream.options = {"crf": str(self._crf), "preset": "veryfast", "x264-params": "colormatrix=bt470bg"}
             self._stream = stream
-        planes = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2YUV_I420)
+        planes = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2YUV_I420).astype(np.uint8, copy=False)
         for packet in self._stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")):
             self._container.mux(packet)
 

@@ -55,8 +55,7 @@ class Chain:
         is_vertex = point < len(weights)
         weighted[is_vertex] = weights[point[is_vertex], joint[is_vertex], None] * vertices[point[is_vertex]]
         weighted[~is_vertex] = landmark_weighted[point[~is_vertex] - len(weights), joint[~is_vertex]]
-        movable = np.asarray(body.local_upper) - np.asarray(body.local_lower) > 0.02
-        free = np.asarray(body.joint_free, bool).any(1)[:, None] & movable
+        free = np.array(body.local_free, bool)
         free[0] = False  # the root moves as camera_from_body
         free_joint, free_axis = np.nonzero(free)
         num_dofs = free.sum(1)

@@ -9,7 +9,8 @@ from capture.camera import Camera, project
 from fitting.body.model import BodyModel, vertex_normals
 from fitting.zbuffer import rasterize_faces
 
-PALETTE = np.array([cv2.cvtColor(np.uint8([[[h, 150, 235]]]), cv2.COLOR_HSV2RGB)[0, 0] for h in range(0, 180, 13)])
+_HUES = np.stack([np.arange(0, 180, 13), np.full(14, 150), np.full(14, 235)], -1).astype(np.uint8)[None]
+PALETTE = cv2.cvtColor(_HUES, cv2.COLOR_HSV2RGB)[0]  # (14, 3)
 
 
 def draw_overlay(

@@ -62,9 +62,9 @@ def world_rows(observation: Observation, points_m: np.ndarray, num_vertices: int
     seen = np.flatnonzero(known & (np.arange(len(known)) > 10))  # the face says nothing about limbs
     hips, shoulders = [23, 24], [11, 12]
     centre = landmarks[hips].mean(0)
-    trunk = np.linalg.norm(landmarks[shoulders].mean(0) - centre)
+    trunk = float(np.linalg.norm(landmarks[shoulders].mean(0) - centre))
     seen_centre = observation.world_m[hips].mean(0)
-    seen_trunk = np.linalg.norm(observation.world_m[shoulders].mean(0) - seen_centre)
+    seen_trunk = float(np.linalg.norm(observation.world_m[shoulders].mean(0) - seen_centre))
     if not np.isfinite(seen_trunk) or seen_trunk < 0.05:
         seen = seen[:0]
         seen_trunk = 1.0
