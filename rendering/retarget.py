@@ -85,7 +85,7 @@ def retarget(clip: MotionClip, body: BodyModel, rest_vertices_m: np.ndarray, res
 
 
 def _without_calibration_frame(clip: MotionClip, notes: list[str]) -> MotionClip:
-    """Many files open with one frame of the rest pose, away from the movement; drop it."""
+    """Many files open with the rest pose, away from the movement; drop it and the way from there."""
     if len(clip) < 4:
         return clip
     parents = np.array(clip.parents)
@@ -93,8 +93,10 @@ def _without_calibration_frame(clip: MotionClip, notes: list[str]) -> MotionClip
     bent = _angle(clip.rotations[:, parents[children]], clip.rotations[:, children]).mean(1)  # (N,)
     jumps = _angle(clip.rotations[:-1], clip.rotations[1:]).mean(1)
     if bent[0] < 0.15 * np.median(bent) and jumps[0] > 3 * np.median(jumps):
-        notes.append(f"{clip.name}: the first frame is a calibration pose and was left out")
-        return _thin(clip, slice(1, None))
+        # Some exporters blend from it into the movement over a few frames, faster than anybody moves.
+        lead = int(np.argmax(np.append(jumps <= 3 * np.median(jumps), True)[: round(clip.frames_per_second)]))
+        notes.append(f"{clip.name}: the first {lead} frames lead in from a calibration pose and were left out")
+        return _thin(clip, slice(lead, None))
     return clip
 
 
