@@ -100,6 +100,15 @@ def test_the_truth_scores_perfectly_and_nothing_else_does(subject):
     assert np.isnan(worse["full_flip"])
 
 
+def test_what_is_painted_beyond_the_edge_of_the_picture_is_not_judged(subject):
+    scene = load_scene(subject, int(subject.heldout[0]))
+    is_filmed = np.arange(scene.crop.alpha.shape[0])[:, None] < 40
+    truth = Crop(scene.crop.color, scene.crop.alpha * is_filmed)
+    half = replace(scene, crop=truth, is_filmed=is_filmed & np.ones_like(scene.is_filmed))
+    figures = metrics.measure(*comparison(half, scene.crop), False, False)  # paints the legs as well
+    assert figures["mask_iou"] == 1 and figures["crop_psnr_db"] == metrics.PSNR_CEILING_DB
+
+
 def test_the_nearest_frame_is_the_one_with_the_same_pose(subject_dir, subject):
     fit = subject.captured.fit
     twin = fit.joints_color_m.copy()

@@ -16,6 +16,7 @@ from training import charts
 from training.advice import SECTORS, advise, advise_about_avatar, sector_counts, touched_borders
 from training.evaluate import EvaluateConfig, evaluate
 from training.report import report
+from training.train import TrainConfig, train
 
 GOOD: dict[str, Any] = {
     "fit": {"silhouette_iou": {"median": 0.93, "p5": 0.9}, "residual_mm": {"median": 5.0, "p95": 9.0}},
@@ -27,15 +28,17 @@ GOOD: dict[str, Any] = {
 }
 
 
+SMALL = EvaluateConfig(
+    full_long_side_px=96, turntable_frames=8, turntable_height_px=64, video_height_px=64, picture_height_px=64,
+    picture_frames=2, flip_crop_frames=1, flip_full_frames=1, num_workers=1,
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> str:
     subject_dir = make_workspace(tmp_path_factory.mktemp("page"), steps=6)
     out_dir = tmp_path_factory.mktemp("out")
-    config = EvaluateConfig(
-        full_long_side_px=96, turntable_frames=8, turntable_height_px=64, video_height_px=64, picture_height_px=64,
-        picture_frames=2, flip_crop_frames=1, flip_full_frames=1, num_workers=1,
-    )  # fmt: skip
-    evaluate(config, out_dir, subject_dir / "06_avatar", {"doll": subject_dir})
+    evaluate(SMALL, out_dir, subject_dir / "06_avatar", {"doll": subject_dir})
     report(out_dir, subject_dir / "06_avatar", {"doll": subject_dir})
     return (out_dir / "report.html").read_text()
 
@@ -151,3 +154,20 @@ def test_a_gap_in_the_values_is_a_gap_in_the_line():
 def test_charts_do_not_grow_with_the_recording():
     long = charts.lines(np.arange(20_000), {"a": np.sin(np.arange(20_000))}, "frame")
     assert len(long) < 20_000
+
+
+def test_a_cast_has_a_section_and_videos_for_everybody(tmp_path):
+    first, second = (make_workspace(tmp_path, steps=1, name=name) for name in ("ann", "bob"))
+    cast = {"ann": first, "bob": second}
+    avatar_dir, out_dir = tmp_path / "duo" / "06_avatar", tmp_path / "duo" / "07_report"
+    for folder in (avatar_dir, out_dir):
+        folder.mkdir(parents=True)
+    settings = TrainConfig(widths="8,16", steps=2, batch_size=1, texture_px=32, feature=False)
+    train(settings, avatar_dir, cast)
+    evaluate(SMALL, out_dir, avatar_dir, cast)
+    report(out_dir, avatar_dir, cast)
+    written = (out_dir / "report.html").read_text()
+    for name in cast:
+        assert f'<section id="{name}">' in written
+        for kind in ("heldout", "turntable"):
+            assert (out_dir / f"{kind}-{name}.mp4").is_file()

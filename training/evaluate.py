@@ -151,7 +151,7 @@ def workers(config: EvaluateConfig) -> int:
 
 def heldout_picture(scene: Scene, guess: Crop, height: int, caption: str) -> np.ndarray:
     """(H', W', 3) uint8: truth | avatar over the true background | error."""
-    image = metrics.composite(guess.color, guess.alpha, scene.crop_background)
+    image = metrics.composite(guess.color, guess.alpha * scene.is_filmed, scene.crop_background)
     pictures = (to_bytes(scene.crop.color), to_bytes(image), error_map(image, scene.crop.color))
     return side_by_side([at_height(p, height) for p in pictures], (f"truth, {caption}", "avatar", "error"))
 
@@ -163,11 +163,11 @@ def write_pictures(
     folder.mkdir(parents=True, exist_ok=True)
     color, alpha = subject.captured.recording.color(index), subject.captured.masks[index]
     width = round(height * subject.rasters.image_wh[0] / subject.rasters.image_wh[1])
-    sharp, _ = true_crop(color, alpha, subject.rasters.boxes_px[index], (width, height))
+    sharp, _, _ = true_crop(color, alpha, subject.rasters.boxes_px[index], (width, height))
     truth = metrics.composite(scene.crop.color, scene.crop.alpha, GREY)
     pictures = {"truth": to_bytes(metrics.composite(sharp.color, sharp.alpha, GREY))}
     for method, crop in crops.items():
-        image = metrics.composite(crop.color, crop.alpha, GREY)
+        image = metrics.composite(crop.color, crop.alpha * scene.is_filmed, GREY)
         pictures[method] = at_height(to_bytes(image), height)
         if method == AVATAR:
             pictures["error"] = at_height(error_map(image, truth), height)
@@ -259,7 +259,8 @@ def in_one_line(result: Mapping[str, Any]) -> str:
 def protocol(config: EvaluateConfig, has_lpips: bool) -> dict[str, Any]:
     """How the figures were made, in words."""
     return {
-        "crop": "the person's raster box over grey 0.5; truth cut out with its matte, the avatar with its own alpha",
+        "crop": "the person's raster box over grey 0.5; truth cut out with its matte, the avatar with its own alpha; "
+        "beyond the picture's edge nothing is compared",
         "full": f"whole frame, long side at most {config.full_long_side_px} px; the method composited over the true "
         "background, the person there painted out with the room's median; truth is the frame as recorded",
         "masked_psnr_db": "PSNR of the crop over the pixels where the true matte exceeds 0.5",

@@ -68,6 +68,7 @@ class Scene:
     """One held-out frame: the truth, and what stood behind the person."""
 
     crop: Crop
+    is_filmed: np.ndarray  # (H, W) bool, False where the crop reaches beyond the picture: nobody knows the truth there
     crop_background: np.ndarray  # (H, W, 3)
     full: np.ndarray  # (H0, W0, 3) the frame as recorded
     full_background: np.ndarray  # (H0, W0, 3) the person painted out
@@ -78,11 +79,11 @@ def load_scene(subject: Subject, index: int) -> Scene:
     """Decode one frame and cut it in both protocols' ways."""
     recording, masks = subject.captured.recording, subject.captured.masks
     color, alpha = recording.color(index), masks[index]
-    crop, background = true_crop(color, alpha, subject.rasters.boxes_px[index], subject.rasters.image_wh)
+    crop, background, is_filmed = true_crop(color, alpha, subject.rasters.boxes_px[index], subject.rasters.image_wh)
     full = cv2.resize(color, subject.full_wh, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     scale = np.divide(subject.full_wh, (color.shape[1], color.shape[0]))
     left, top, right, bottom = (float(v) for v in subject.rasters.boxes_px[index] * np.tile(scale, 2))
-    return Scene(crop, background, full, subject.room.behind(color, alpha), (left, top, right, bottom))
+    return Scene(crop, is_filmed, background, full, subject.room.behind(color, alpha), (left, top, right, bottom))
 
 
 def predict(avatar: Avatar, subject: Subject, position: int) -> dict[str, Crop]:
@@ -93,7 +94,7 @@ def predict(avatar: Avatar, subject: Subject, position: int) -> dict[str, Crop]:
     painted = ((image[0].permute(1, 2, 0).float().cpu().numpy() + 1) / 2).clip(0, 1)
     recording, masks = subject.captured.recording, subject.captured.masks
     box = subject.rasters.boxes_px[nearest]
-    reused, _ = true_crop(recording.color(nearest), masks[nearest], box, subject.rasters.image_wh)
+    reused, _, _ = true_crop(recording.color(nearest), masks[nearest], box, subject.rasters.image_wh)
     return {
         AVATAR: Crop(painted, mask[0, 0].float().cpu().numpy()),
         NEAREST: reused,
@@ -102,14 +103,18 @@ def predict(avatar: Avatar, subject: Subject, position: int) -> dict[str, Crop]:
 
 
 def comparison(scene: Scene, guess: Crop) -> tuple[np.ndarray, ...]:
-    """The first six arguments of ``metrics.measure``: the guess and the truth in both protocols, and their alphas."""
+    """The first six arguments of ``metrics.measure``: the guess and the truth in both protocols, and their alphas.
+
+    What a method paints beyond the picture's edge is cut off: it can be neither right nor wrong.
+    """
+    alpha = guess.alpha * scene.is_filmed
     pasted = paste(np.dstack([guess.color, guess.alpha]), scene.box_px, (scene.full.shape[1], scene.full.shape[0]))
     return (
-        metrics.composite(guess.color, guess.alpha, GREY),
+        metrics.composite(guess.color, alpha, GREY),
         metrics.composite(scene.crop.color, scene.crop.alpha, GREY),
         metrics.composite(pasted[..., :3], pasted[..., 3], scene.full_background),
         scene.full,
-        guess.alpha,
+        alpha,
         scene.crop.alpha,
     )
 
