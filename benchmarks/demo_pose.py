@@ -73,7 +73,9 @@ def main(folder: Path, every: int) -> None:
     truth = np.load(folder / "ground_truth" / "joints.npz", allow_pickle=False)
     names = [str(n) for n in truth["names"]]
     truth_px = {
-        f"{name}.{side.lower()}": project(recording.rig.color, truth["joints_cam_m"][indices, names.index(side + mixamo)])
+        f"{name}.{side.lower()}": project(
+            recording.rig.color, truth["joints_cam_m"][indices, names.index(side + mixamo)]
+        )
         for name, (_, _, mixamo) in PAIRS.items()
         for side in ("Left", "Right")
     }

@@ -44,7 +44,7 @@ def build(path: Path) -> None:
     arrays |= {"joints_m": figure.joints_m.astype(np.float32), "materials": np.array(MATERIALS)}
     arrays |= {f"texture_{name}": jpeg for name, jpeg in _textures(figure.mesh, parts).items()}
     with open(path, "wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def _textures(mesh: BaseMesh, parts: list[Part]) -> dict[str, np.ndarray]:

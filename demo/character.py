@@ -44,10 +44,7 @@ class Character:
         """Read the shipped performer."""
         with np.load(path, allow_pickle=False) as arrays:
             materials = tuple(str(m) for m in arrays["materials"])
-            textures = tuple(
-                cv2.cvtColor(cv2.imdecode(arrays[f"texture_{m}"], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-                for m in materials
-            )
+            textures = tuple(_decode(arrays[f"texture_{m}"]) for m in materials)
             values = arrays["skin_values"].astype(np.float32)
             return Character(
                 vertices_m=arrays["vertices_m"].astype(np.float64),
@@ -91,13 +88,19 @@ class Character:
     def skin(
         self, world: np.ndarray, points_m: np.ndarray | None = None, vertices: np.ndarray | None = None
     ) -> np.ndarray:
-        """Vertices (V, 3) in the world; ``points_m`` replaces the rest positions of the ``vertices`` (indices) skinned."""
+        """Vertices (V, 3) in the world; ``points_m`` are other rest positions, of the ``vertices`` (indices) named."""
         relative = world[:, :3].copy()
         relative[:, :, 3] -= np.einsum("jab,jb->ja", world[:, :3, :3], self.joints_m)
         rest = self.vertices_m if points_m is None else points_m
         joints = self.skin_joints if vertices is None else self.skin_joints[vertices]
         values = self.skin_values if vertices is None else self.skin_values[vertices]
         return _skin(relative, rest, joints, values.astype(np.float64))
+
+
+def _decode(jpeg: np.ndarray) -> np.ndarray:
+    image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+    assert image is not None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 @njit(cache=True)

@@ -3,8 +3,8 @@
 T samples.  Enters: a duration and a seed.  Leaves: ``Score``, smooth channels (angles in radians, lengths in metres)
 and both feet's paths in the world (z up, the camera looks along +y, the performer first faces -y, towards it).
 
-The first eight seconds are written by hand: arms, a whole turn, a lifted knee, a squat and a bend; then, for the held-out
-part, a turn the other way with another combination of the same arm positions.  A longer clip goes on with
+The first eight seconds are written by hand: arms, a whole turn, a lifted knee, a squat and a bend; then, for the
+held-out part, a turn the other way with another combination of the same arm positions.  A longer clip goes on with
 variations of these moves drawn from the seed.
 """
 
@@ -32,9 +32,8 @@ ARM_POSES = {
     "fold": (40.0, 44.0, 104.0, 0.0),
     "back": (30.0, -40.0, 14.0, 0.0),
 }
-CHANNELS = ("yaw", "squat", "bend", "lean", "twist", "look", "nod") + tuple(
-    f"{kind}.{side}" for side in "LR" for kind in ("elevation", "azimuth", "elbow", "roll")
-)
+ARM_CHANNELS = tuple(f"{kind}.{side}" for side in "LR" for kind in ("elevation", "azimuth", "elbow", "roll"))
+CHANNELS = ("yaw", "squat", "bend", "lean", "twist", "look", "nod", *ARM_CHANNELS)
 
 
 @dataclass
@@ -73,7 +72,7 @@ class _Script:
         before = self.yaw
         self.yaw += np.radians(degrees)
         self.key("yaw", end_s, self.yaw)
-        count = max(int(round((end_s - start_s) / STEP_S)), 2)
+        count = max(round((end_s - start_s) / STEP_S), 2)
         first = 0 if degrees > 0 else 1  # the foot inside the turn opens it
         for i in range(count):
             foot = (first + i) % 2
@@ -130,8 +129,9 @@ def _opening(script: _Script) -> None:
     """The demo's eight seconds."""
     arms = (
         (0.0, "a_pose", "a_pose"), (0.5, "a_pose", "a_pose"), (1.05, "side", "side"), (1.55, "goal", "goal"),
-        (2.1, "rest", "front"), (2.75, "up", "rest"), (3.35, "hip", "side"), (3.95, "side", "up"), (4.5, "front", "hip"),
-        (5.0, "rest", "front"), (5.45, "front", "side"), (5.95, "front", "front"), (6.4, "rest", "rest"),
+        (2.1, "rest", "front"), (2.75, "up", "rest"), (3.35, "hip", "side"), (3.95, "side", "up"),
+        (4.5, "front", "hip"), (5.0, "rest", "front"), (5.45, "front", "side"), (5.95, "front", "front"),
+        (6.4, "rest", "rest"),
         (6.9, "side", "hip"), (7.4, "up", "front"), (7.75, "side", "side"), (8.0, "goal", "rest"),
     )  # fmt: skip
     for time_s, left, right in arms:
@@ -221,7 +221,7 @@ def _idle(times_s: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([seed, 2])
     sizes = {"lean": 0.012, "bend": 0.012, "twist": 0.02, "look": 0.03, "nod": 0.02, "elbow.L": 0.04, "elbow.R": 0.04}
     return {
-        name: size * sum(np.sin(2 * np.pi * (f * times_s + rng.uniform())) for f in (0.31, 0.57, 0.83)) / 2
+        name: size * np.sum([np.sin(2 * np.pi * (f * times_s + rng.uniform())) for f in (0.31, 0.57, 0.83)], axis=0) / 2
         for name, size in sizes.items()
     }
 

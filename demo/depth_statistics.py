@@ -1,7 +1,8 @@
 """What noise, holes and flying pixels a depth sensor makes, measured on single frames.
 
 h x w pixels.  Enters: depth images in uint16 millimetres, 0 = no return.  Leaves: numbers that can be compared between
-the real Kinect V2 frames and ours (``benchmarks/depth_sensor.py``).  No temporal statistics: the real frames are far apart in time.
+the real Kinect V2 frames and ours (``benchmarks/depth_sensor.py``).  No temporal statistics: the real
+frames are far apart in time.
 """
 
 from __future__ import annotations

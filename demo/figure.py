@@ -1,7 +1,7 @@
 """The performer's figure: skeleton, head and arms, hair.
 
-V vertices, J joints.  Enters: MakeHuman's base mesh.  Leaves: parts, pieces of mesh with what the film needs to know about
-each.  Only ``demo/build.py`` uses this.
+V vertices, J joints.  Enters: MakeHuman's base mesh.  Leaves: parts, pieces of mesh with what the film needs to know
+about each.  Only ``demo/build.py`` uses this.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from demo.choreography import Score
 from demo.character import Character
+from demo.choreography import Score
 
 SOLE_M = 0.016
 SPINE = {"spine05": 0.15, "spine04": 0.2, "spine03": 0.25, "spine02": 0.2, "spine01": 0.2}
@@ -81,8 +81,8 @@ class Actor:
         for side, leg in enumerate(self._legs):
             self._leg(rotations, world_from_root, leg, side, sample)
         self._trunk(rotations, value)
-        for side, arm in zip("LR", self._arms, strict=True):
-            self._arm(rotations, arm, side, value)
+        for letter, arm in zip("LR", self._arms, strict=True):
+            self._arm(rotations, arm, letter, value)
         return rotations, world_from_root
 
     def _pelvis(self, sample: int, value: dict[str, float]) -> np.ndarray:
@@ -103,7 +103,7 @@ class Actor:
             if feet[side, 2] > 0.1:
                 continue
             hip = world[:3, :3] @ self._hips[side] + world[:3, 3]
-            flat = np.linalg.norm(feet[side, :2] - hip[:2])
+            flat = float(np.linalg.norm(feet[side, :2] - hip[:2]))
             reach = 0.992 * sum(leg.lengths_m)
             top = feet[side, 2] + self._ankle_m + np.sqrt(max(reach**2 - flat**2, 0.01))
             world[2, 3] += min(top - hip[2], 0.0)
@@ -151,7 +151,7 @@ class Actor:
         elevation, azimuth = value[f"elevation.{side}"], value[f"azimuth.{side}"]
         out = np.sin(elevation)
         along = np.array([sign * out * np.cos(azimuth), -out * np.sin(azimuth), -np.cos(elevation)])
-        ahead = max(out * np.sin(azimuth), 0.0)
+        ahead = max(float(out) * float(np.sin(azimuth)), 0.0)
         # The forearm folds forwards; when the arm points forwards, it folds up and in.
         fold = -Y + ahead * (1.2 * Z - sign * 1.2 * X)
         fold = rotation(along, -sign * value[f"roll.{side}"]) @ basis(along, fold)[:, 1]

@@ -34,6 +34,11 @@ def skin_texture(mesh: BaseMesh, rng: np.random.Generator) -> np.ndarray:
     skin *= 1 + 0.018 * noise((size, size), 24, rng)[..., None] + 0.012 * noise((size, size), 3, rng)[..., None]
     skin *= 1 + 0.02 * noise((size, size), 60, rng)[..., None] * (0.2, 1, 1)
     skin = _face(skin, points, eye[0], rng)
+    # Roots show a little beyond the hairline, and the scalp is dark.
+    below = hairline(points - mesh.bone_heads_m[mesh.bone_names.index("head")])
+    ragged = below + 0.0016 * noise((size, size), 3, rng)
+    roots = np.exp(-((ragged.clip(0) / 0.0045) ** 1.5)) * (points[..., 2] > eye[0][2] - 0.10)
+    skin = blend(skin, (0.20, 0.12, 0.08), 0.85 * roots * hit)
     lips = _mask("lips", size)
     z_mouth = points[..., 2][lips > 0.5].mean() if (lips > 0.5).any() else 0
     skin = blend(skin, (0.66, 0.30, 0.28), lips * 0.85)
@@ -50,6 +55,7 @@ def skin_texture(mesh: BaseMesh, rng: np.random.Generator) -> np.ndarray:
 
 def _mask(name: str, size: int) -> np.ndarray:
     image = cv2.imread(str(mask_path(name)), cv2.IMREAD_GRAYSCALE)
+    assert image is not None
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.float64) / 255
 
 
@@ -126,17 +132,17 @@ def eye_texture() -> np.ndarray:
 
 
 def hairline(points: np.ndarray) -> np.ndarray:
-    """(V,) metres below the hairline, negative in the hair; points relative to the head joint."""
-    azimuth = np.degrees(np.arctan2(np.abs(points[:, 0]), -(points[:, 1] - 0.012)))  # 0 = front, 180 = back
+    """(...) metres below the hairline, negative in the hair; points relative to the head joint."""
+    azimuth = np.degrees(np.arctan2(np.abs(points[..., 0]), -(points[..., 1] - 0.012)))  # 0 = front, 180 = back
     degrees = [0, 25, 40, 48, 54, 58, 64, 88, 97, 110, 135, 180]
     line = [0.110, 0.108, 0.092, 0.066, 0.040, 0.040, 0.047, 0.045, 0.008, -0.024, -0.040, -0.046]
-    wisps = 0.0022 * np.sin(azimuth * 1.9) * np.sin(azimuth * 0.73 + 1)
-    return np.interp(azimuth, degrees, line) + wisps - points[:, 2]
+    wisps = 0.0012 * np.sin(azimuth * 0.61) * np.sin(azimuth * 0.23 + 1)
+    return np.interp(azimuth, degrees, line) + wisps - points[..., 2]
 
 
 def cap_uv(vertices_m: np.ndarray, tie_m: np.ndarray) -> np.ndarray:
     """(V, 2) strands run towards the tie: u round it, mirrored so that there is no seam, v towards it."""
-    centre = tie_m + (0, -0.1, -0.03)
+    centre = tie_m + np.array([0, -0.1, -0.03])
     axis = (tie_m - centre) / np.linalg.norm(tie_m - centre)
     points = vertices_m - centre
     along = points @ axis

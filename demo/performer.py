@@ -27,7 +27,8 @@ from capture.workers import start_worker
 from demo import renderer, room, sensor
 from demo.character import Character
 from demo.choreography import score
-from demo.cloth import Cloth, swing_tail
+from demo.cloth import Cloth
+from demo.hair import swing_tail
 from demo.motion import Actor
 
 STEPS_PER_S = 45.0  # cloth is simulated at least this finely
@@ -38,8 +39,8 @@ MIXAMO = {
         f"{side}{name}": f"{bone}.{side[0]}"
         for side in ("Left", "Right")
         for name, bone in (
-            ("UpLeg", "upperleg01"), ("Leg", "lowerleg01"), ("Foot", "foot"), ("Shoulder", "clavicle"), ("Arm", "upperarm01"),
-            ("ForeArm", "lowerarm01"), ("Hand", "wrist"),
+            ("UpLeg", "upperleg01"), ("Leg", "lowerleg01"), ("Foot", "foot"), ("Shoulder", "clavicle"),
+            ("Arm", "upperarm01"), ("ForeArm", "lowerarm01"), ("Hand", "wrist"),
         )
     },
 }  # fmt: skip

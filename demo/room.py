@@ -9,18 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numba import njit
 
 from capture.camera import Camera
+from demo.decor import paint
 
 LAMP = np.array([-0.42, -0.62, 0.80]) / np.linalg.norm(
     [-0.42, -0.62, 0.80]
 )  # towards the lamp: above, behind the camera's left
 LAMP_LIGHT = np.array([1.02, 0.98, 0.90])
 AMBIENT_LIGHT = np.array([0.50, 0.53, 0.58])
-TEXELS = 512
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def look(
     """Ray cast the room."""
     height, width = camera.image_wh[::-1]
     rng = np.random.default_rng(seed)
-    scene = _scene()
+    lows, highs, skins, repeats, textures = _scene()
     jitter = rng.uniform(-0.05, 0.05, (samples * samples, shadow_rays, 3))
     ambient, lamp = np.zeros((height, width, 3), np.float32), np.zeros((height, width, 3), np.float32)
     rotation, origin = world_from_camera[:3, :3], world_from_camera[:3, 3]
@@ -77,9 +76,9 @@ def look(
         shift = ((sample % samples + 0.5) / samples - 0.5, (sample // samples + 0.5) / samples - 0.5)
         moved = camera.crop((shift[0], shift[1], width + shift[0], height + shift[1]), camera.image_wh)
         rays = _rays(moved, rotation)
-        _shade(rays, origin, *scene, LAMP, jitter[sample], ambient, lamp)
+        _shade(rays, origin, lows, highs, skins, repeats, textures, LAMP, jitter[sample], ambient, lamp)
     rays = _rays(camera, rotation)
-    _, points, _ = _measure(rays, origin, *scene)
+    _, points, _ = _measure(rays, origin, lows, highs, skins, repeats, textures)
     scale = 1.0 / samples**2
     return Backdrop(
         ambient=(ambient * (AMBIENT_LIGHT * scale)).astype(np.float32),
@@ -103,60 +102,6 @@ def _scene() -> tuple[np.ndarray, ...]:
     lows, highs = np.array([b.low_m for b in boxes]), np.array([b.high_m for b in boxes])
     skins = np.array([[names.index(t) for t in b.textures] for b in boxes])
     return lows, highs, skins, np.array([b.repeat_m for b in boxes]), textures
-
-
-def paint(rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
-    """(K, T, T, 3) float32 linear albedos and their names."""
-    n = TEXELS
-    v, u = (np.mgrid[0:n, 0:n] + 0.5) / n
-    grain = lambda cells_v, cells_u: cv2.resize(
-        rng.standard_normal((cells_v, cells_u)), (n, n), interpolation=cv2.INTER_CUBIC
-    )  # noqa: E731
-    base = lambda color: np.ones((n, n, 3)) * color  # noqa: E731
-    pictures = {"plain": base((0.86, 0.85, 0.82))}
-    wall = base((0.70, 0.72, 0.69)) * (1 + 0.012 * grain(80, 80))[..., None]
-    leaf = np.sin(u * 2 * np.pi * 8) * np.sin(v * 2 * np.pi * 4 + np.pi * np.floor(u * 8))
-    pictures["wall"] = np.where((leaf > 0.72)[..., None], wall * (0.90, 0.93, 0.92), wall)
-    plank = np.floor(u * 10)
-    tone = rng.uniform(0.85, 1.1, 10)[plank.astype(int)]
-    joint = (np.mod(u * 10, 1) < 0.025) | (np.mod(v * 1 + plank * 0.37, 1) < 0.004)
-    floor = base((0.58, 0.43, 0.30)) * (tone * (1 + 0.07 * grain(6, 200)))[..., None]
-    pictures["floor"] = np.where(joint[..., None], floor * 0.55, floor)
-    pictures["wood"] = base((0.50, 0.36, 0.24)) * (1 + 0.09 * grain(200, 6))[..., None]
-    drawers = base((0.52, 0.38, 0.26)) * (1 + 0.09 * grain(200, 6))[..., None]
-    gap = (np.abs(np.mod(u * 3, 1) - 0.5) > 0.485) | (np.abs(np.mod(v * 2, 1) - 0.5) > 0.48)
-    knob = np.hypot((np.mod(u * 3, 1) - 0.5) * 1.14, np.mod(v * 2, 1) - 0.5) < 0.045
-    drawers[gap] *= 0.45
-    drawers[knob] = (0.75, 0.72, 0.66)
-    pictures["drawers"] = drawers
-    pictures["crate"] = base((0.22, 0.42, 0.46)) * (1 + 0.15 * np.sin(v * 60))[..., None]
-    shelf = np.searchsorted(np.sort(rng.uniform(0, 1, 13)), u)
-    spines = np.array(
-        [(0.60, 0.22, 0.17), (0.16, 0.27, 0.40), (0.82, 0.74, 0.58), (0.25, 0.38, 0.27), (0.30, 0.28, 0.27)]
-    )
-    pictures["books"] = spines[shelf % 5] * (1 - 0.35 * (np.abs(v - 0.2) < 0.03))[..., None]
-    poster = base((0.93, 0.90, 0.82))
-    for at, radius, color in (
-        ((0.5, 0.36), 0.24, (0.84, 0.35, 0.20)),
-        ((0.38, 0.60), 0.20, (0.15, 0.32, 0.45)),
-        ((0.66, 0.66), 0.13, (0.90, 0.72, 0.28)),
-    ):
-        poster[np.hypot(u - at[0], (v - at[1]) * 1.22) < radius] = color
-    poster[(np.abs(v - 0.90) < 0.018) & (np.abs(u - 0.5) < 0.32)] = (0.15, 0.15, 0.18)
-    poster[(np.abs(u - 0.5) > 0.478) | (np.abs(v - 0.5) > 0.482)] = (0.12, 0.11, 0.10)
-    pictures["poster"] = poster
-    pictures["sofa"] = base((0.34, 0.38, 0.40)) * (1 + 0.06 * rng.standard_normal((n, n)))[..., None]
-    window = base((0.95, 0.98, 1.0))
-    window[(np.abs(np.mod(u * 2, 1) - 0.5) > 0.46) | (np.abs(np.mod(v * 2, 1) - 0.5) > 0.46)] = (0.85, 0.84, 0.80)
-    pictures["window"] = window
-    rug = base((0.55, 0.52, 0.47)) * (1 + 0.08 * rng.standard_normal((n, n)))[..., None]
-    edge = np.minimum(np.minimum(u, 1 - u) * 3.0, np.minimum(v, 1 - v) * 2.55)
-    rug[(edge > 0.10) & (edge < 0.16)] *= (0.45, 0.55, 0.70)
-    diamond = np.mod(np.abs(u - 0.5) * 12 + np.abs(v - 0.5) * 10, 1) < 0.10
-    rug[diamond & (edge > 0.22)] *= (0.72, 0.70, 0.72)
-    pictures["rug"] = rug
-    linear = np.stack([np.clip(p, 0, 1) ** 2.2 for p in pictures.values()])
-    return linear.astype(np.float32), list(pictures)
 
 
 def _rays(camera: Camera, world_from_camera: np.ndarray) -> np.ndarray:

@@ -134,6 +134,20 @@ def smooth(values: np.ndarray, faces: np.ndarray, rounds: int, hold: np.ndarray 
     return values
 
 
+def smooth_border(values: np.ndarray, faces: np.ndarray, rounds: int) -> np.ndarray:
+    """Even out (V, ...) values along open edges only: hems and necklines without the stairs of the mesh."""
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    unique, count = np.unique(edges, axis=0, return_counts=True)
+    rim = unique[count == 1]
+    share = np.bincount(rim.ravel(), minlength=len(values)).reshape(-1, *([1] * (values.ndim - 1)))
+    for _ in range(rounds):
+        total = np.zeros_like(values, float)
+        np.add.at(total, rim[:, 0], values[rim[:, 1]])
+        np.add.at(total, rim[:, 1], values[rim[:, 0]])
+        values = np.where(share == 2, 0.5 * values + 0.25 * total, values)
+    return values
+
+
 def vertex_normals(vertices_m: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(V, 3) unit normals, area-weighted."""
     corners = vertices_m[faces]
@@ -147,9 +161,9 @@ def vertex_normals(vertices_m: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def lay_flat(vertices_m: np.ndarray, faces: np.ndarray, rounds: int = 30) -> np.ndarray:
     """(V, 2) the flat pattern of a panel of cloth, in metres, u to the right and v down; starts at (0, 0).
 
-    First conformal by least squares (Levy et al., 2002), then as rigid as possible (Liu et al., "A local/global approach
-    to mesh parameterization", 2008), so that lengths on the table are lengths on the body.  The panel is mirror
-    symmetric about x = 0; pinned on that line, the pattern is too.
+    First conformal by least squares (Levy et al., 2002), then as rigid as possible (Liu et al., "A local/global
+    approach to mesh parameterization", 2008), so that lengths on the table are lengths on the body.  The panel
+    is mirror symmetric about x = 0; pinned on that line, the pattern is too.
     """
     local = _flat_faces(vertices_m, faces)  # (F, 3) complex
     middle = np.flatnonzero(np.abs(vertices_m[:, 0]) < 0.012)

@@ -1,7 +1,7 @@
 """The performer's clothes: a loose checked shirt, a flared skirt, leggings, shoes.
 
-V vertices, R rows, C columns.  Enters: the figure.  Leaves: parts.  They are cut from MakeHuman's helper meshes, loosened so
-that they stand off the body, refined, and laid flat as panels, so that checks run straight as in a real shirt.
+V vertices, R rows, C columns.  Enters: the figure.  Leaves: parts.  They are cut from MakeHuman's helper meshes,
+loosened so that they stand off the body, refined, and laid flat as panels: checks run straight as in a real shirt.
 Only ``demo/build.py`` uses this.
 """
 
@@ -13,7 +13,19 @@ import numpy as np
 
 from demo import prints
 from demo.figure import Figure
-from demo.tailor import Part, Piece, border_of, cut, grid_faces, join, lay_flat, refine, smooth, vertex_normals
+from demo.tailor import (
+    Part,
+    Piece,
+    border_of,
+    cut,
+    grid_faces,
+    join,
+    lay_flat,
+    refine,
+    smooth,
+    smooth_border,
+    vertex_normals,
+)
 
 SHIRT, SKIRT = 1, 2  # layers
 HEM_M = 0.835  # the shirt ends below the hip joint
@@ -95,7 +107,7 @@ def _loosen(shirt: Piece, along: np.ndarray) -> Piece:
     slack = smooth(slack, shirt.faces, 4)
     out = np.maximum(((tent - under) * normals).sum(1), 0)
     position = under + normals * (slack + np.minimum(out, 0.03))[:, None]
-    position = smooth(position, shirt.faces, 3, hold=border)
+    position = smooth_border(smooth(position, shirt.faces, 3, hold=border), shirt.faces, 6)
     free = np.where(is_arm, np.clip((along - 0.2) / 0.6, 0, 1), down)
     free = smooth(free, shirt.faces, 3)
     return shirt.replaced(position=position, under=under, attach=(1 - free) ** 2, reach=0.004 + 0.075 * free**1.5)
