@@ -34,7 +34,9 @@ lint: $(DEV_STAMP)
 	.venv/bin/mypy .
 
 bench: $(STAMP)
-	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; PYTHONPATH=. $(RUN) $$script; done
+	@failed=; for script in benchmarks/[!_]*.py; do \
+		echo "== $$script"; PYTHONPATH=. $(RUN) $$script || failed="$$failed $$script"; done; \
+	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 $(STAMP):
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and was not found (Debian 12: apt-get install" \

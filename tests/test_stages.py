@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import fakes
+import numpy as np
 import pytest
 
 import attempt
@@ -261,6 +262,18 @@ def test_timings_and_memory_are_recorded(workspace: Path, source: Path) -> None:
     peak_mb = read_peak_rss_mb(workspace / "alice")
     assert peak_mb is not None and 10 < peak_mb < 100_000
     assert read_peak_rss_mb(workspace / "nobody") is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures through /proc")
+def test_memory_of_workers_counts_and_that_of_earlier_stages_does_not() -> None:
+    big = np.ones(40 << 20)  # 320 MB that were in use before
+    del big
+    with attempt.Meter() as small:
+        pass
+    hold = "import time; held = bytearray(b'x') * (250 << 20); time.sleep(2)"
+    with attempt.Meter() as meter:
+        subprocess.run([sys.executable, "-c", hold], check=True)
+    assert 250 < meter.peak_rss_mb - small.peak_rss_mb < 320
 
 
 # Failure.
