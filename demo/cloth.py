@@ -23,6 +23,8 @@ FLOOR_M = 0.004
 FRICTION = 0.7  # share of the slip on a leg that is taken back each step
 LEGS_BELOW_M = 1.0  # cloth that hangs higher at rest never meets the legs
 SUB_STEPS = 4
+BIAS_STIFFNESS = 0.006  # a step; woven cloth gives easily across the weave: so a skirt can swing
+BEND_STIFFNESS = 0.012
 HOMING_HZ = 60.0
 
 
@@ -51,9 +53,16 @@ class Cloth:
         self.reach_m = character.reach_m
         self.springs = _springs(self.faces)
         self.lengths_m = np.linalg.norm(rest[self.springs[:, 0]] - rest[self.springs[:, 1]], axis=1)
+        self.stiffness = np.where(self._is_bias(rest), BIAS_STIFFNESS, 1.0)
         self.bends, self.bend_lengths_m = _bends(self.faces, rest)
         self.capsules = leg_capsules(character)
         self.meets_legs = rest[:, 2] < LEGS_BELOW_M
+
+    def _is_bias(self, rest: np.ndarray) -> np.ndarray:
+        """(E,) springs of the skirt across the weave."""
+        step = np.abs(rest[self.springs[:, 0]] - rest[self.springs[:, 1]])
+        across = np.hypot(step[:, 0], step[:, 1])
+        return self.is_skirt[self.springs].all(axis=1) & (step[:, 2] > 0.4 * across) & (across > 0.4 * step[:, 2])
 
     def skinned(self, world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(V, 3) cloth and (V, 3) body surface under it, carried by the skeleton."""
@@ -85,7 +94,16 @@ class Cloth:
         homing_per_s = -HOMING_HZ * np.log(np.maximum((1 - self.attach) ** 0.35 * 0.985, 1e-12))
         pull, keep = 1 - np.exp(-homing_per_s * dt), float(np.exp(-DAMPING_PER_S * dt))
         friction = 1 - (1 - FRICTION) ** (1 / SUB_STEPS)
-        fixed = (pull, self.attach, self.reach_m, self.springs, self.lengths_m, self.bends, self.bend_lengths_m)
+        fixed = (
+            pull,
+            self.attach,
+            self.reach_m,
+            self.springs,
+            self.lengths_m,
+            self.stiffness,
+            self.bends,
+            self.bend_lengths_m,
+        )
         touch = (radii, margin, self.is_skirt, self.meets_legs, keep, GRAVITY * dt**2, friction)
         for sample in range(-int(settle_s / step_s), len(worlds)):
             next_target, next_under = self.skinned(worlds[max(sample, 0)])
@@ -147,7 +165,7 @@ def _bends(faces: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 @njit(cache=True)
 def _step(
-    position, before, target, under, pull, attach, reach_m, springs, lengths, bends, bend_lengths, ends, ends_before,
+    position, before, target, under, pull, attach, reach_m, springs, lengths, stiffness, bends, bend_lengths, ends, ends_before,
     radii, margin, is_skirt, meets_legs, keep, fall, friction,
 ):  # fmt: skip
     count = len(position)
@@ -158,9 +176,10 @@ def _step(
         now[v, 2] += fall
         for k in range(3):
             now[v, k] += (target[v, k] - now[v, k]) * pull[v]
+    soft = np.full(len(bends), BEND_STIFFNESS)
     for _ in range(2):
-        _keep_lengths(now, attach, springs, lengths, 1.0)
-    _keep_lengths(now, attach, bends, bend_lengths, 0.12)
+        _keep_lengths(now, attach, springs, lengths, stiffness)
+    _keep_lengths(now, attach, bends, bend_lengths, soft)
     for v in range(count):
         _keep_in_reach(now, v, target, reach_m[v])
         if not is_skirt[v]:
@@ -189,7 +208,7 @@ def _keep_lengths(now, attach, pairs, lengths, stiffness):
         length = np.sqrt(dx * dx + dy * dy + dz * dz)
         if length < 1e-9:
             continue
-        move = stiffness * (length - lengths[e]) / length / total
+        move = stiffness[e] * (length - lengths[e]) / length / total
         now[a, 0] += wa * move * dx
         now[a, 1] += wa * move * dy
         now[a, 2] += wa * move * dz

