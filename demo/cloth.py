@@ -165,7 +165,8 @@ def _bends(faces: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 @njit(cache=True)
 def _step(
-    position, before, target, under, pull, attach, reach_m, springs, lengths, stiffness, bends, bend_lengths, ends, ends_before,
+    position, before, target, under, pull, attach, reach_m, springs, lengths, stiffness, bends, bend_lengths, ends,
+    ends_before,
     radii, margin, is_skirt, meets_legs, keep, fall, friction,
 ):  # fmt: skip
     count = len(position)

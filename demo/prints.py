@@ -154,13 +154,17 @@ def skirt_texture(rng: np.random.Generator) -> np.ndarray:
     return blend(denim, (0.85, 0.70, 0.40), ((0.0085 - button) / 0.001).clip(0, 1))
 
 
-def legging_uv(vertices_m: np.ndarray) -> np.ndarray:
-    """(V, 2): u from the front round the outside to the back, v down."""
-    x = np.abs(vertices_m[:, 0])
+def outside_of_leg(points_m: np.ndarray) -> np.ndarray:
+    """(N,) bool: farther out than the leg's middle."""
+    return np.abs(points_m[:, 0]) > 0.135 + 0.03 * np.clip((0.5 - points_m[:, 2]) / 0.4, -1, 1)
+
+
+def legging_uv(vertices_m: np.ndarray, outside: bool) -> np.ndarray:
+    """(V, 2): u from the front to the back, 0 to 0.5 outside and 0.5 to 1 inside; v down."""
     middle = 0.135 + 0.03 * np.clip((0.5 - vertices_m[:, 2]) / 0.4, -1, 1)
-    angle = np.arctan2(np.abs(x - middle), -(vertices_m[:, 1] - 0.0))
-    outside = np.where(x > middle, 0.25, 0.75)
-    return np.stack([outside + 0.24 * (angle / np.pi - 0.5) * 2, 1 - vertices_m[:, 2]], axis=1)
+    across = (np.abs(vertices_m[:, 0]) - middle) * (1 if outside else -1)
+    angle = np.arctan2(across.clip(0), -vertices_m[:, 1])
+    return np.stack([(0.25 if outside else 0.75) + 0.24 * (angle / np.pi - 0.5) * 2, 1 - vertices_m[:, 2]], axis=1)
 
 
 def legging_texture(rng: np.random.Generator) -> np.ndarray:

@@ -56,7 +56,11 @@ def legs(figure: Figure) -> list[Part]:
     normals = vertex_normals(leggings.vertices_m, leggings.faces)
     tuck = 0.014 * np.clip((leggings.vertices_m[:, 2] - (SKIRT_HEM_M - 0.01)) / 0.05, 0, 1)
     leggings = leggings.replaced(position=leggings.vertices_m + normals * (0.002 - tuck)[:, None])
-    return [Part("legging", leggings, prints.legging_uv(leggings.vertices_m)), *_shoes(shoes, ankle)]
+    # Two parts, so that no face's uv runs from the inside round to the stripe outside.
+    is_outside = prints.outside_of_leg(leggings.vertices_m[leggings.faces].mean(axis=1))
+    halves = [(leggings.compact(is_outside), True), (leggings.compact(~is_outside), False)]
+    parts = [Part("legging", half, prints.legging_uv(half.vertices_m, outside)) for half, outside in halves]
+    return [*parts, *_shoes(shoes, ankle)]
 
 
 def _shoes(shoes: Piece, ankle: np.ndarray) -> list[Part]:

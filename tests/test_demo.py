@@ -109,6 +109,21 @@ def test_depth_and_colour_see_the_same_person(filmed):
         assert (alpha[v, u][~is_floor] > 0).mean() > 0.97
 
 
+def test_a_pose_detector_sees_her_in_every_frame(filmed):
+    """MediaPipe, which the fit uses: found everywhere, and with her left on her left while she faces the camera."""
+    mediapipe = pytest.importorskip("mediapipe")
+    recording = Recording.load(filmed)
+    joints, names = truth(filmed)
+    with mediapipe.solutions.pose.Pose(static_image_mode=True, model_complexity=1) as model:
+        for index in range(len(recording)):
+            found = model.process(recording.color(index)).pose_landmarks
+            assert found is not None, index
+            shoulders = np.array([(found.landmark[i].x * 1920, found.landmark[i].y * 1080) for i in (11, 12)])
+            true = project(sensor.COLOR, joints[index][[names.index("LeftArm"), names.index("RightArm")]])
+            if true[0, 0] > true[1, 0] + 60:
+                assert np.linalg.norm(shoulders - true, axis=1).max() < 45, index
+
+
 def test_exposure_is_steady(filmed):
     recording = Recording.load(filmed)
     corner = [recording.color(i)[100:300, 300:600].mean(axis=(0, 1)) for i in range(len(recording))]
