@@ -201,7 +201,7 @@ def check(config: TrainConfig, actor: Actor, device: torch.device, size: int) ->
         batch = batch_of.batch(torch.arange(2), Augment(), torch.Generator(), torch.Generator(where))
         feature_net = on_device(load_features(small.feature_width, small.feature_blocks, 0)[0], where)
         totals[where.type] = [
-            train_step(small, state, 0, batch, feature_net, step % 2 == 1, 1.0).total.item() for step in range(4)
+            train_step(small, state, 0, [batch], feature_net, step % 2 == 1, 1.0)[0].total.item() for step in range(4)
         ]
     worst = max(abs(a - b) / abs(a) for a, b in zip(totals["cpu"], totals[device.type], strict=True))
     row("four training steps: largest relative difference of the loss", worst, 0.01)
@@ -279,7 +279,7 @@ def step_rows(
                 def step(state: TrainState = state, trains_texture: bool = trains_texture) -> None:
                     chosen = torch.arange(batch_size) % NUM_FRAMES
                     batch = frames.batch(chosen, augment, state.rng, state.noise_rng)
-                    train_step(config, state, 0, batch, feature_net, trains_texture, 1.0)
+                    train_step(config, state, 0, [batch], feature_net, trains_texture, 1.0)
 
                 ms = clock.ms(step) / batch_size
                 with FlopCounterMode(display=False) as counter:

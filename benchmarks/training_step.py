@@ -77,8 +77,9 @@ def step_table(repeats: int) -> None:
             augment = Augment(config.rescale_min, config.rescale_max, config.shift, config.grid_noise)
 
             def step(trains_texture: bool, config=config, state=state, features=features, augment=augment) -> None:
-                batch = actor.frames.batch(torch.arange(BATCH), augment, state.rng, state.noise_rng)
-                train_step(replace(config, split=True), state, 0, batch, features, trains_texture, 1.0)
+                parts = torch.arange(BATCH).chunk(len(state.shards))
+                pieces = [actor.frames.batch(part, augment, state.rng, state.noise_rng) for part in parts]
+                train_step(replace(config, split=True), state, 0, pieces, features, trains_texture, 1.0)
 
             costs = [cpu_ms(partial(step, trains_texture), repeats) for trains_texture in (False, True)]
             count = num_parameters(state.renderer) / 1e6
@@ -112,7 +113,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, batch {BATCH}, {HEIGHT} x {WIDTH}\n")
+    torch.set_num_threads(1)  # as in training: the shards are the parallelism
+    print(f"{TrainConfig().shards} shards of one thread, batch {BATCH}, {HEIGHT} x {WIDTH}\n")
     torch.manual_seed(0)
     step_table(arguments.repeats)
     sampling_table(arguments.repeats)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from capture.errors import UserError
+from rendering.texels import add_texels, read_texels
 
 M = TypeVar("M", bound=nn.Module)
 RGB = 3
@@ -60,18 +61,37 @@ class _SampleTexels(torch.autograd.Function):
     """Weighted sum of four texels per covered pixel; its backward pass adds only to the texels that were read."""
 
     @staticmethod
-    def forward(ctx, texels: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(corners, weights)
-        ctx.num_texels = len(texels)
-        return F.embedding_bag(corners, texels, mode="sum", per_sample_weights=weights)
+    def forward(ctx, texels: Tensor, uv: Tensor) -> Tensor:
+        ctx.save_for_backward(uv)
+        ctx.shape = texels.shape
+        if texels.device.type == "cpu":
+            return torch.from_numpy(read_texels(texels.detach().numpy(), uv.numpy()))
+        corners, weights = _corners(uv, texels.shape[0])
+        return F.embedding_bag(corners, texels.flatten(0, 1), mode="sum", per_sample_weights=weights)
 
     @staticmethod
-    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        corners, weights = ctx.saved_tensors
+        (uv,) = ctx.saved_tensors
+        texels = gradient.new_zeros(ctx.shape)
+        if gradient.device.type == "cpu":
+            add_texels(texels.numpy(), uv.numpy(), gradient.contiguous().numpy())
+            return texels, None
+        corners, weights = _corners(uv, ctx.shape[0])
         shares = gradient[:, None] * weights[..., None]  # (K, 4, C)
-        texels = gradient.new_zeros(ctx.num_texels, gradient.shape[1])
-        return texels.index_add_(0, corners.reshape(-1), shares.reshape(-1, gradient.shape[1])), None, None
+        texels.flatten(0, 1).index_add_(0, corners.reshape(-1), shares.flatten(0, 1))
+        return texels, None
+
+
+def _corners(uv: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The four texels around each uv (K, 2), as flat indices (K, 4), and their bilinear weights (K, 4)."""
+    xy = (uv * size - 0.5).clamp(0, size - 1)
+    low = xy.floor().clamp(max=size - 2)
+    right, down = (xy - low).unbind(1)
+    left, up = 1 - right, 1 - down
+    first = (low[:, 1] * size + low[:, 0]).long()
+    corners = torch.stack([first, first + 1, first + size, first + size + 1], dim=1)
+    return corners, torch.stack([left * up, right * up, left * down, right * down], dim=1)
 
 
 class NeuralTexture(nn.Module):
@@ -94,15 +114,7 @@ class NeuralTexture(nn.Module):
 
     def sample(self, uv: Tensor) -> Tensor:
         """(K, 2) uv to (K, C) features, bilinear: grid_sample(padding_mode="border", align_corners=False)."""
-        size = self.texels.shape[0]
-        xy = (uv * size - 0.5).clamp(0, size - 1)
-        low = xy.floor().clamp(max=size - 2)
-        right, down = (xy - low).unbind(1)
-        left, up = 1 - right, 1 - down
-        first = (low[:, 1] * size + low[:, 0]).long()
-        corners = torch.stack([first, first + 1, first + size, first + size + 1], dim=1)  # (K, 4)
-        weights = torch.stack([left * up, right * up, left * down, right * down], dim=1)
-        return _SampleTexels.apply(self.texels.view(size * size, -1), corners, weights)
+        return _SampleTexels.apply(self.texels, uv)
 
     def forward(self, surface: Surface) -> Tensor:
         """The paper's I_uv painted with this texture: (B, C, H, W), zero outside the body."""
@@ -129,7 +141,9 @@ class UNet(nn.Module):
     full resolution, without which a narrow first level cannot carry the texture's detail.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, widths: tuple[int, ...], norm: bool = True) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, widths: tuple[int, ...], norm: bool = True, direct_px: int = 3
+    ) -> None:
         super().__init__()
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
@@ -141,7 +155,7 @@ class UNet(nn.Module):
             joined = width if level == last else 2 * width
             after = widths[level - 1] if level else out_channels
             self.up.append(_layer(nn.ConvTranspose2d, joined, after, norm and level > 0))
-        self.direct = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.direct = nn.Conv2d(in_channels, out_channels, direct_px, padding=direct_px // 2, bias=False)
         nn.init.zeros_(self.direct.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -175,12 +189,13 @@ class NeuralRenderer(nn.Module):
                 f"texture_channels {texture_channels}, latent_channels {latent_channels}: both need the three of RGB"
             )
         self.multiple = 2 ** len(widths)
-        self.first = UNet(texture_channels, latent_channels, widths, norm)
-        self.second = UNet(latent_channels + RGB, RGB + 1, widths, norm)
+        self.first = UNet(texture_channels, latent_channels, widths, norm, direct_px=1)
+        self.second = UNet(latent_channels + RGB, RGB + 1, widths, norm, direct_px=3)
         for stage in (self.first, self.second):
             # Colour passes straight through at the start: with a warm texture the first picture is already the person.
             for channel in range(RGB):
-                nn.init.constant_(stage.direct.weight[channel, channel, 1, 1], 1.0)
+                middle = stage.direct.kernel_size[0] // 2
+                nn.init.constant_(stage.direct.weight[channel, channel, middle, middle], 1.0)
 
     def forward(self, features: Tensor, normals: Tensor) -> Rendering:
         """Sampled texture (B, C, H, W) and normals (B, 3, H, W), both zero outside the body, to a Rendering."""

@@ -141,7 +141,7 @@ def test_texture_steps_see_keyframes_only(cast, tmp_path, monkeypatch):
         return original(frames, positions, *rest)
 
     monkeypatch.setattr(SubjectFrames, "batch", spy)
-    run(replace(QUICK, steps=40, pixel=True, feature=False), tmp_path, cast)
+    run(replace(QUICK, steps=40, shards=1, feature=False), tmp_path, cast)
     keyframes = set(cast[0].keyframe_positions.tolist())
     assert set.union(*asked[1::2]) <= keyframes
     assert not set.union(*asked[0::2]) <= keyframes

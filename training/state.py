@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rendering.networks import NeuralRenderer, NeuralTexture, on_device
 from training.discriminator import MultiScaleDiscriminator
+from training.shards import Shards
 
 BETAS = (0.9, 0.99)  # runs are hundreds of steps on a CPU: a longer memory than 100 steps would never warm up
 ADVERSARIAL_BETAS = (0.5, 0.999)  # pix2pix
@@ -32,6 +33,7 @@ class TrainState:
         seed: int,
         device: torch.device,
         dtype: torch.dtype,
+        num_shards: int,
     ) -> None:
         self.step = 0
         self.device, self.dtype = device, dtype
@@ -40,7 +42,9 @@ class TrainState:
         self.exposures = nn.ParameterList(exposures).to(device)  # (F, 3) log gain of every training frame
         if discriminator is not None:
             discriminator = on_device(discriminator, device)
+            discriminator.requires_grad_(False)
         self.discriminator = discriminator
+        self.shards = Shards(self.renderer, num_shards)
         # The averages are what is kept: they forget the last batches, which a small set of frames makes noisy.
         self.average = copy.deepcopy(nn.ModuleList([self.renderer, self.textures])).requires_grad_(False)
         self.renderer_optimizer = torch.optim.AdamW(
@@ -65,6 +69,12 @@ class TrainState:
         self.renderer.requires_grad_(renderer)
         self.exposures.requires_grad_(renderer)
         self.textures.requires_grad_(texture)
+
+    @property
+    def learned(self) -> list[nn.Parameter]:
+        """What the next step may change."""
+        modules = (self.renderer, self.textures, self.exposures)
+        return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
 
     def apply_gradients(self, renderer_lr: float, texture_lr: float, exposure_lr: float) -> None:
         """One Adam step for everything that received a gradient."""

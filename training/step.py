@@ -5,13 +5,14 @@ Enters: a batch.  Leaves: the weighted losses.  B pictures, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from rendering.networks import NeuralTexture, Rendering, Surface
+from rendering.networks import NeuralRenderer, NeuralTexture, Rendering, Surface
 from training.features import LAYER_WEIGHTS, VggFeatures
 from training.losses import (
     adversarial_loss,
@@ -52,35 +53,64 @@ class Outcome:
     def total(self) -> Tensor:
         return torch.stack(list(self.losses.values())).sum()  # Eq. 8
 
+    def detached(self) -> Outcome:
+        losses = {name: value.detach() for name, value in self.losses.items()}
+        return Outcome(losses, self.blended.detach(), self.truth)
+
 
 def train_step(
     config: TrainConfig,
     state: TrainState,
     subject: int,
-    batch: Batch,
+    pieces: Sequence[Batch],
     features: VggFeatures,
     trains_texture: bool,
     rate: float,
-) -> Outcome:
+) -> list[Outcome]:
     """Change R (Eq. 9), or with ``trains_texture`` T (Eq. 10); without ``config.split`` both.
 
-    ``rate`` scales the learning rates.
+    pieces: the batch in equal parts, at most one per shard; ``rate`` scales the learning rates.
     """
     state.learn(renderer=not (config.split and trains_texture), texture=trains_texture or not config.split)
-    outcome = compare(config, state, subject, batch, features)
-    outcome.total.backward()
+    learned = state.learned
+
+    def work(renderer: NeuralRenderer, piece: Batch) -> tuple[Outcome, tuple[Tensor | None, ...]]:
+        outcome = compare(config, state, renderer, subject, piece, features)
+        return outcome, torch.autograd.grad(outcome.total / len(pieces), learned, allow_unused=True)
+
+    results = state.shards.map(work, pieces)
+    outcomes = [outcome.detached() for outcome, _ in results]
+    for parameter, *shares in zip(learned, *(gradients for _, gradients in results), strict=True):
+        parameter.grad = _summed([share for share in shares if share is not None], parameter)
     state.apply_gradients(config.renderer_lr * rate, config.texture_lr * rate, config.exposure_lr * rate)
     if state.discriminator is not None and not trains_texture:
-        _discriminator_step(state, outcome, config.discriminator_lr * rate)
+        _discriminator_step(state, outcomes, config.discriminator_lr * rate)
     state.update_average(config.average_decay)
     state.step += 1
-    return outcome
+    return outcomes
 
 
-def compare(config: TrainConfig, state: TrainState, subject: int, batch: Batch, features: VggFeatures) -> Outcome:
+def _summed(shares: list[Tensor], parameter: Tensor) -> Tensor | None:
+    """The sum in the order given, in the parameter's memory order: the fused optimisers walk both by address."""
+    if not shares:
+        return None
+    total = shares[0] if shares[0].stride() == parameter.stride() else torch.empty_like(parameter).copy_(shares[0])
+    for share in shares[1:]:
+        total.add_(share)
+    return total
+
+
+def compare(
+    config: TrainConfig,
+    state: TrainState,
+    renderer: NeuralRenderer,
+    subject: int,
+    batch: Batch,
+    features: VggFeatures,
+) -> Outcome:
     """Paint the batch and weigh every loss that is switched on."""
     with state.precision():
-        rendering = paint(state, subject, batch, config.exposure)
+        rendering = paint(state, renderer, subject, batch, config.exposure)
     visible = rendering.mask * batch.valid
     blended = composite(rendering.image, visible, batch.background)
     truth = torch.where(batch.valid > 0, batch.target, batch.background)
@@ -99,16 +129,15 @@ def compare(config: TrainConfig, state: TrainState, subject: int, batch: Batch, 
             distance = feature_loss(features(blended), real, LAYER_WEIGHTS[: len(real)])
             losses["feature"] = config.feature_weight * distance
         if state.discriminator is not None:
-            state.discriminator.requires_grad_(False)
             losses["adversarial"] = config.adversarial_weight * adversarial_loss(state.discriminator(blended), 1.0)
     return Outcome(losses, blended, truth)
 
 
-def paint(state: TrainState, subject: int, batch: Batch, exposure: bool) -> Rendering:
+def paint(state: TrainState, renderer: NeuralRenderer, subject: int, batch: Batch, exposure: bool) -> Rendering:
     """R(T, I_uv, I_norm), exposed like the frames it is compared with."""
     texture = state.textures[subject]
     assert isinstance(texture, NeuralTexture)
-    rendering = state.renderer(texture(batch.surface), batch.surface.plane(batch.surface.normal))
+    rendering = renderer(texture(batch.surface), batch.surface.plane(batch.surface.normal))
     if not exposure:
         return rendering
     gain = state.gain(subject, batch.positions)
@@ -119,13 +148,15 @@ def paint(state: TrainState, subject: int, batch: Batch, exposure: bool) -> Rend
     )
 
 
-def _discriminator_step(state: TrainState, outcome: Outcome, rate: float) -> None:
+def _discriminator_step(state: TrainState, outcomes: Sequence[Outcome], rate: float) -> None:
     assert state.discriminator is not None and state.discriminator_optimizer is not None
     state.discriminator.requires_grad_(True)
     with state.precision():
-        real, fake = state.discriminator(outcome.truth), state.discriminator(outcome.blended.detach())
+        real = state.discriminator(torch.cat([outcome.truth for outcome in outcomes]))
+        fake = state.discriminator(torch.cat([outcome.blended for outcome in outcomes]))
         loss = discriminator_loss(real, fake)
     loss.backward()
     set_rate(state.discriminator_optimizer, rate)
     state.discriminator_optimizer.step()
     state.discriminator_optimizer.zero_grad(set_to_none=True)
+    state.discriminator.requires_grad_(False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,6 +58,7 @@ class TrainConfig:
     warm_start: bool = True  # first three texture channels start as back-projected colours
     steps: int = 700
     batch_size: int = 4
+    shards: int = 2  # parts of a batch, each on a CPU core of its own; a GPU takes the batch whole
     split: bool = True  # alternate R on all frames (Eq. 9) with T on keyframes (Eq. 10); false: both at once
     renderer_lr: float = 2e-3
     texture_lr: float = 1e-2  # a texel is seen by few pixels of few frames
@@ -158,12 +159,14 @@ def fit_cast(config: TrainConfig, out_dir: Path, cast: list[Actor], device: torc
         actor = cast[subject]
         positions = torch.from_numpy(actor.keyframe_positions if trains_texture else actor.train_positions)
         chosen = positions[torch.randint(len(positions), (config.batch_size,), generator=state.rng)]
-        batch = actor.frames.batch(chosen, augment, state.rng, state.noise_rng)
+        pieces = [
+            actor.frames.batch(part, augment, state.rng, state.noise_rng) for part in chosen.chunk(len(state.shards))
+        ]
         rate = decayed(step, config.steps, config.decay_from)
-        outcome = train_step(config, state, subject, batch, features, trains_texture, rate)
+        outcomes = train_step(config, state, subject, pieces, features, trains_texture, rate)
         if step % config.log_every == 0 or state.step == config.steps:
             steps_per_s = (state.step - first_step) / (time.monotonic() - started_s)
-            _log_tick(log_path, step, outcome, batch, steps_per_s)
+            _log_tick(log_path, step, outcomes, pieces, steps_per_s)
         saver.save_if_due(state)
 
     saver.save(state)
@@ -201,6 +204,7 @@ def new_state(config: TrainConfig, cast: list[Actor], device: torch.device) -> T
         seed=config.seed,
         device=device,
         dtype=_dtype(config, device),
+        num_shards=max(1, min(config.shards, config.batch_size)) if device.type == "cpu" else 1,
     )
 
 
@@ -223,10 +227,14 @@ def truncate_log(path: Path, step: int) -> None:
     write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
 
 
-def _log_tick(path: Path, step: int, outcome: Outcome, batch: Batch, steps_per_s: float) -> None:
-    tick = {"step": step, "loss": outcome.total.item()}
-    tick |= {name: value.item() for name, value in outcome.losses.items()}
-    tick["train_psnr_db"] = masked_psnr_db(outcome.blended, outcome.truth, batch.mask).item()
+def _log_tick(path: Path, step: int, outcomes: list[Outcome], pieces: list[Batch], steps_per_s: float) -> None:
+    def mean(values: Iterable[Tensor]) -> float:
+        return torch.stack(list(values)).mean().item()
+
+    tick = {"step": step, "loss": mean(outcome.total for outcome in outcomes)}
+    tick |= {name: mean(outcome.losses[name] for outcome in outcomes) for name in outcomes[0].losses}
+    pairs = zip(outcomes, pieces, strict=True)
+    tick["train_psnr_db"] = mean(masked_psnr_db(o.blended, o.truth, piece.mask) for o, piece in pairs)
     with open(path, "a") as file:
         file.write(json.dumps(tick | {"steps_per_s": round(steps_per_s, 3)}) + "\n")
 
@@ -260,7 +268,9 @@ def _dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
 @contextmanager
 def _reproducible(device: torch.device) -> Iterator[None]:
     """Same inputs, same bytes on the CPU.  On the GPU speed comes first: sums over texels run in any order there."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # the shards are the parallelism
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.backends.cudnn.benchmark = True
     try:
@@ -268,6 +278,7 @@ def _reproducible(device: torch.device) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
+        torch.set_num_threads(before[2])
 
 
 def _settings(

@@ -1,0 +1,55 @@
+"""Bilinear reading and writing of a texture at covered pixels, on the CPU.
+
+K covered pixels, T texels per side, C channels.  One pass over the pixels each way, in order: the same sums, hence the
+same bytes, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def read_texels(texels: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """texels (T, T, C) at uv (K, 2) to (K, C) float32."""
+    size, channels = texels.shape[1], texels.shape[2]
+    values = np.empty((len(uv), channels), np.float32)
+    for k in range(len(uv)):
+        column, row, right, down = _corner(uv[k, 0], uv[k, 1], size)
+        a, b = (1 - right) * (1 - down), right * (1 - down)
+        c, d = (1 - right) * down, right * down
+        for channel in range(channels):
+            values[k, channel] = (
+                a * texels[row, column, channel]
+                + b * texels[row, column + 1, channel]
+                + c * texels[row + 1, column, channel]
+                + d * texels[row + 1, column + 1, channel]
+            )
+    return values
+
+
+@njit(cache=True, nogil=True)
+def add_texels(texels: np.ndarray, uv: np.ndarray, values: np.ndarray) -> None:
+    """The transpose of ``read_texels``: add values (K, C) to texels (T, T, C), in place."""
+    size, channels = texels.shape[1], texels.shape[2]
+    for k in range(len(uv)):
+        column, row, right, down = _corner(uv[k, 0], uv[k, 1], size)
+        a, b = (1 - right) * (1 - down), right * (1 - down)
+        c, d = (1 - right) * down, right * down
+        for channel in range(channels):
+            value = values[k, channel]
+            texels[row, column, channel] += a * value
+            texels[row, column + 1, channel] += b * value
+            texels[row + 1, column, channel] += c * value
+            texels[row + 1, column + 1, channel] += d * value
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _corner(u, v, size):
+    """Upper left of the four texels around (u, v), and the fractions right and down of it; float32 throughout."""
+    last = np.float32(size - 1)
+    x = min(max(u * np.float32(size) - np.float32(0.5), np.float32(0)), last)
+    y = min(max(v * np.float32(size) - np.float32(0.5), np.float32(0)), last)
+    column, row = min(int(x), size - 2), min(int(y), size - 2)
+    return column, row, np.float32(x - np.float32(column)), np.float32(y - np.float32(row))
