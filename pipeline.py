@@ -115,6 +115,7 @@ GPU = {
     "raster.width_px": 1024,
     "train.widths": "64,128,256,512,1024,1440",  # twice: 161 million parameters
     "train.batch_size": 4,
+    "train.split": True,
     "train.steps": 30_000,
     "train.renderer_lr": 2e-4,
     "train.texture_lr": 1e-3,

@@ -26,6 +26,7 @@ QUICK = TrainConfig(
     texture_px=64,
     steps=12,
     batch_size=2,
+    split=True,
     feature_width=4,
     feature_blocks=2,
     discriminator_width=4,
