@@ -11,8 +11,9 @@ import torch
 from miniature import CAMERA, CAMERA_FROM_BODY, dance, doll
 
 from capture.errors import UserError
-from rendering.avatar import Avatar, Shape, paste, person_box
+from rendering.avatar import Avatar, Shape, paste, person_box, surface_of
 from rendering.networks import NeuralRenderer, NeuralTexture
+from rendering.rasterize import rasterize, rasterize_covered
 
 SETTINGS = {"texture_channels": 8, "latent_channels": 16, "widths": "8,16", "norm": True}
 
@@ -59,7 +60,6 @@ def test_the_picture_shows_the_person_where_the_body_projects(avatar):
     rgba = avatar.render("doll", np.zeros((6, 3)), CAMERA_FROM_BODY, CAMERA)
     assert rgba.shape == (320, 240, 4) and rgba.dtype == np.float32
     assert rgba.min() >= 0 and rgba.max() <= 1
-    from rendering.rasterize import rasterize
 
     vertices_m = avatar.bodies["doll"].vertices_camera_m(np.zeros((6, 3)), CAMERA_FROM_BODY)
     facing = rasterize(doll(), vertices_m, CAMERA)
@@ -145,3 +145,11 @@ def test_an_avatar_of_other_widths_is_refused(avatar, tmp_path):
     (tmp_path / "avatar.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match="train it again"):
         Avatar.load(tmp_path, device="cpu")
+
+
+def test_far_from_the_person_the_picture_is_exactly_empty(avatar):
+    surface = surface_of(rasterize_covered(doll(), doll().posed(None, np.zeros((6, 3)), CAMERA_FROM_BODY)[0], CAMERA))
+    far = make_avatar()
+    far.renderer.second.up[0][0].bias[3] = -4.5  # a mask of 1 % everywhere
+    _, mask, _ = far.render_raster("doll", surface)
+    assert mask[0, 0, 0, 0] == 0 and mask.max() == 1
