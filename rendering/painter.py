@@ -6,7 +6,7 @@ B pictures, H x W pixels.  Enters: texture and surface.  Leaves: image in [-1, 1
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -49,16 +49,14 @@ class Painter:
     @torch.inference_mode()
     def paint(self, texture: NeuralTexture, surface: Surface) -> Painted:
         """float32 image (B, 3, H, W) in [-1, 1], mask (B, 1, H, W) in [0, 1], R1's rough image (B, 3, H, W)."""
-        features = surface.plane(texture.sample(surface.uv).to(self.dtype))
-        normals = surface.plane(surface.normal.to(self.dtype))
-        return self.paint_planes(features, normals)
+        with one_thread() if self.device.type == "cpu" else nullcontext():
+            features = surface.plane(texture.sample(surface.uv).to(self.dtype))
+            normals = surface.plane(surface.normal.to(self.dtype))
+            return self.paint_planes(features, normals)
 
     @torch.inference_mode()
     def paint_planes(self, features: Tensor, normals: Tensor) -> Painted:
         """The same from dense planes (B, C, H, W) and (B, 3, H, W)."""
-        if self.device.type == "cpu":
-            with one_thread():
-                return self._forward(features, normals)
         if not self.use_graph:
             return self._forward(features, normals)
         key = tuple(features.shape)

@@ -84,5 +84,5 @@ def test_without_a_cache_the_filters_are_random_fixed_and_said_to_be(tmp_path, m
 def test_random_features_keep_their_scale_and_tell_pictures_apart():
     maps = random_features(16, 4, seed=0)(torch.randn(2, 3, 64, 64))
     assert [tuple(m.shape[1:]) for m in maps] == [(16, 64, 64), (32, 32, 32), (64, 16, 16), (128, 8, 8)]
-    assert all(0.1 < float(m.square().mean().sqrt()) < 10 for m in maps)
-    assert float((maps[-1][0] - maps[-1][1]).abs().mean()) > 0.05
+    assert all(0.1 < m.square().mean().sqrt().item() < 10 for m in maps)
+    assert (maps[-1][0] - maps[-1][1]).abs().mean().item() > 0.05
