@@ -75,8 +75,8 @@ def load_features(width: int, num_blocks: int, seed: int) -> tuple[VggFeatures, 
     else:
         features = random_features(width, num_blocks, seed)
         description = (
-            f"random VGG filters of width {width}, because there is no {path}; "
-            f"put torchvision's {VGG19_FILE} there for sharper results"
+            f"random VGG filters of width {width}, because torchvision's {VGG19_FILE} is neither in $ANR_WEIGHTS "
+            "nor in ~/.cache/anr; put it there for sharper results"
         )
     log.info("feature loss: %s", description)
     return features.requires_grad_(False).eval(), description

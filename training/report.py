@@ -160,7 +160,7 @@ def training_charts(path: Path) -> list[tuple[str, str]]:
     if not ticks:
         return []
     steps = np.array([tick["step"] for tick in ticks], float)
-    names = [name for name in ticks[-1] if name not in ("step", "train_psnr_db")]
+    names = [name for name in ticks[-1] if name not in ("step", "train_psnr_db", "steps_per_s")]
     losses = {name: np.array([tick.get(name, np.nan) for tick in ticks], float) for name in names}
     psnr_db = np.array([tick.get("train_psnr_db", np.nan) for tick in ticks], float)
     return [
