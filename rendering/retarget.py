@@ -173,7 +173,20 @@ def _role_rotations(
         alignments = _alignments_from_rest(source, roles, rest_joints_m, body_roles)
     else:
         alignments = _alignments_from_movement(source, roles, rest_joints_m, body_roles)
-    return {role: source.rotations[:, roles[role]] @ alignment for role, alignment in alignments.items()}
+    rotations = {role: source.rotations[:, roles[role]] @ alignment for role, alignment in alignments.items()}
+    if "head" in rotations:
+        rotations["head"] = _level_gaze(rotations["head"])
+    return rotations
+
+
+def _level_gaze(head: np.ndarray) -> np.ndarray:
+    """Head rotations (N, 3, 3), nodded by one angle when the gaze is far off the horizon throughout: a rest pose that
+    was recorded with the head bent, as some of CMU's are.  Looking up or down for a part of a clip stays."""
+    pitch = float(np.arcsin(np.clip(-head[:, 2, 1], -1, 1)).mean())  # the face looks along -y
+    if abs(pitch) < np.radians(15):
+        return head
+    c, s = np.cos(pitch), np.sin(pitch)
+    return head @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
 
 
 def _alignments_from_rest(
