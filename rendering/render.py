@@ -48,7 +48,6 @@ class Captured:
     def load(subject_dir: Path) -> Captured:
         """Open stages 01 to 04 of a subject.  Raises UserError when one of them is missing."""
         from capture.matting import Masks
-
         from fitting.fit import BodyFit
         from fitting.keyframes import Keyframes
 
