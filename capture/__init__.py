@@ -12,7 +12,7 @@ Pixels
 
 Units
     Metres, seconds, radians.  ``_mm`` only for raw depth (uint16, 0 = no return) and for reported residuals.
-    Millimetres become metres in ``camera.unproject`` and nowhere else.
+    Millimetres become metres in ``camera.meters`` and nowhere else.
 
 Colour and alpha
     RGB, uint8 0..255 in files and frames, float32 in [-1, 1] inside networks.  Alpha is float32, 1 = subject.

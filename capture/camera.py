@@ -7,6 +7,7 @@ k1, k2, p1, p2, k3 on normalised coordinates (OpenCV, "Camera Calibration and 3D
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -162,7 +163,19 @@ def pixel_rays(camera: Camera) -> np.ndarray:
     return np.concatenate([undistort(xy, camera.distortion), np.ones((height, width, 1))], axis=-1)
 
 
+@lru_cache(maxsize=4)
+def kept_rays(camera: Camera) -> np.ndarray:
+    """``pixel_rays``, read-only and kept: removing lens distortion takes longer than everything else."""
+    rays = pixel_rays(camera)
+    rays.flags.writeable = False
+    return rays
+
+
 def unproject(camera: Camera, depth_mm: np.ndarray) -> np.ndarray:
     """A depth image (H, W) uint16 in millimetres to points (H, W, 3) in metres; NaN where there was no return."""
-    depth_m = np.where(depth_mm == 0, np.nan, depth_mm * 1e-3)
-    return pixel_rays(camera) * depth_m[..., None]
+    return kept_rays(camera) * meters(depth_mm)[..., None]
+
+
+def meters(depth_mm: np.ndarray) -> np.ndarray:
+    """Raw depth, uint16 millimetres, to metres; NaN where there was no return."""
+    return np.where(depth_mm == 0, np.nan, depth_mm * 1e-3)

@@ -7,12 +7,10 @@ image is moved point by point; what the depth camera sees past the colour camera
 
 from __future__ import annotations
 
-import functools
-
 import cv2
 import numpy as np
 
-from capture.camera import Camera, Rig, invert, pixel_rays, project, transform
+from capture.camera import Camera, Rig, invert, project, transform, unproject
 from capture.errors import UserError
 
 SURFACE_JUMP = 0.02  # of depth: neighbours further apart lie on two surfaces
@@ -33,20 +31,11 @@ def depth_in_color(rig: Rig, depth_mm: np.ndarray, camera: Camera | None = None)
     camera = rig.color if camera is None else camera
     if is_registered(rig):
         return _resampled(rig.depth, depth_mm, camera)
-    # As in camera.unproject, with the rays kept: removing lens distortion takes longer than the rest.
-    depth_m = np.where(depth_mm == 0, np.nan, depth_mm * 1e-3)
-    points_color_m = transform(invert(rig.depth_from_color), _rays(rig.depth) * depth_m[..., None])  # (h, w, 3)
+    points_color_m = transform(invert(rig.depth_from_color), unproject(rig.depth, depth_mm))  # (h, w, 3)
     points_px = project(camera, points_color_m)
     footprint_px = camera.fx_px / rig.depth.fx_px
     moved_m = _splatted(points_px.reshape(-1, 2), points_color_m[..., 2].ravel(), camera.image_wh, footprint_px)
     return _closed(moved_m)
-
-
-@functools.lru_cache(maxsize=2)
-def _rays(camera: Camera) -> np.ndarray:
-    rays = pixel_rays(camera)
-    rays.flags.writeable = False
-    return rays
 
 
 def is_registered(rig: Rig) -> bool:

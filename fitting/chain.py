@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from fitting.body.model import BodyModel
+from fitting.body.model import BodyModel, kinematics
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,9 @@ class Chain:
 
     def transforms(self, pose: np.ndarray, camera_from_body: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Skinning rotations (J, 3, 3), skinning translations (J, 3) and joint places (J, 3), in the camera's frame."""
-        return _transforms(pose, camera_from_body, self.joints_m, self.parents)
+        placed = kinematics(pose, self.joints_m, self.parents, camera_from_body)  # (J, 3, 4)
+        rotations, places = np.ascontiguousarray(placed[:, :, :3]), np.ascontiguousarray(placed[:, :, 3])
+        return rotations, places - np.einsum("jrc,jc->jr", rotations, self.joints_m), places
 
     def points(self, rotations: np.ndarray, translations: np.ndarray) -> np.ndarray:
         """(P, 3) vertices, then landmarks."""
@@ -119,26 +121,6 @@ class Chain:
 
 
 @njit(cache=True)
-def rotation_matrix(vector: np.ndarray) -> np.ndarray:
-    """Axis-angle (3,) to rotation (3, 3): Rodrigues' formula."""
-    x, y, z = vector[0], vector[1], vector[2]
-    angle2 = x * x + y * y + z * z
-    angle = np.sqrt(angle2)
-    if angle < 1e-6:
-        a, b = 1.0 - angle2 / 6.0, 0.5 - angle2 / 24.0
-    else:
-        a, b = np.sin(angle) / angle, (1.0 - np.cos(angle)) / angle2
-    out = np.empty((3, 3))
-    out[0, 0] = 1.0 - b * (y * y + z * z)
-    out[1, 1] = 1.0 - b * (x * x + z * z)
-    out[2, 2] = 1.0 - b * (x * x + y * y)
-    out[0, 1], out[1, 0] = b * x * y - a * z, b * x * y + a * z
-    out[0, 2], out[2, 0] = b * x * z + a * y, b * x * z - a * y
-    out[1, 2], out[2, 1] = b * y * z - a * x, b * y * z + a * x
-    return out
-
-
-@njit(cache=True)
 def left_jacobian(vector: np.ndarray) -> np.ndarray:
     """(3, 3): exp(v + dv) = exp(J dv) exp(v) to first order."""
     x, y, z = vector[0], vector[1], vector[2]
@@ -156,37 +138,6 @@ def left_jacobian(vector: np.ndarray) -> np.ndarray:
     out[0, 2], out[2, 0] = c * x * z + b * y, c * x * z - b * y
     out[1, 2], out[2, 1] = c * y * z - b * x, c * y * z + b * x
     return out
-
-
-@njit(cache=True)
-def _transforms(pose, camera_from_body, joints_m, parents):  # type: ignore[no-untyped-def]
-    count = len(parents)
-    rotations = np.empty((count, 3, 3))
-    translations = np.empty((count, 3))
-    places = np.empty((count, 3))
-    for j in range(count):
-        local = rotation_matrix(pose[j])
-        parent = parents[j]
-        for r in range(3):
-            if parent < 0:
-                places[j, r] = camera_from_body[r, 3]
-                for c in range(3):
-                    places[j, r] += camera_from_body[r, c] * joints_m[j, c]
-                    rotations[j, r, c] = 0.0
-                    for k in range(3):
-                        rotations[j, r, c] += camera_from_body[r, k] * local[k, c]
-            else:
-                places[j, r] = places[parent, r]
-                for c in range(3):
-                    places[j, r] += rotations[parent, r, c] * (joints_m[j, c] - joints_m[parent, c])
-                    rotations[j, r, c] = 0.0
-                    for k in range(3):
-                        rotations[j, r, c] += rotations[parent, r, k] * local[k, c]
-        for r in range(3):
-            translations[j, r] = places[j, r]
-            for c in range(3):
-                translations[j, r] -= rotations[j, r, c] * joints_m[j, c]
-    return rotations, translations, places
 
 
 @njit(cache=True)

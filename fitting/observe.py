@@ -6,13 +6,12 @@ h x w grid cells.  The grid is an ideal pinhole camera, so lens distortion ends 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import cv2
 import numpy as np
 from numba import njit
 
-from capture.camera import Camera, Rig, distort, invert, pixel_rays, transform, undistort
+from capture.camera import Camera, Rig, distort, invert, kept_rays, meters, pixel_rays, transform, undistort
 from fitting.keypoints import MIRROR
 
 MIN_DEPTH_MM = 200  # nothing is nearer; smaller values are noise
@@ -77,7 +76,7 @@ def observe(
     surface_m = normals = None
     if depth_mm is not None and rig.depth is not None:
         seen = depth_mm > MIN_DEPTH_MM
-        points_m = _cached_rays(rig.depth)[seen] * (depth_mm[seen] * 1e-3)[:, None]
+        points_m = kept_rays(rig.depth)[seen] * meters(depth_mm[seen])[:, None]
         if rig.depth_from_color is not None and not np.array_equal(rig.depth_from_color, np.eye(4)):
             points_m = transform(invert(rig.depth_from_color), points_m)
         surface_m = _splat(points_m, mask, grid.fx_px, grid.fy_px, grid.cx_px, grid.cy_px)
@@ -119,11 +118,6 @@ def outline_of(mask: np.ndarray, max_points: int) -> Outline:
     cells, outward = cells[keep], outward[keep] / length[keep, None]
     # The boundary runs half a cell outside the outermost covered centre.
     return Outline(cells[:, ::-1] + 0.5 + 0.5 * outward, outward, cells)
-
-
-@lru_cache(maxsize=4)
-def _cached_rays(camera: Camera) -> np.ndarray:
-    return pixel_rays(camera)
 
 
 def _person_box(alpha: np.ndarray, margin: float = 0.12) -> tuple[float, float, float, float] | None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from fitting.body.model import vertex_normals
-from fitting.chain import Chain, rotation_matrix
+from fitting.body.model import rotations, vertex_normals
+from fitting.chain import Chain
 from fitting.observe import Observation, Outline, outline_of
 from fitting.terms import (
     Rows,
@@ -219,7 +219,7 @@ def advance(state: State, step: np.ndarray, chain: Chain) -> State:
     """The state after a step (D + 6,): pose DoFs add, the root turns about its own place, then shifts."""
     count = chain.num_free
     pose = chain.with_dofs(state.pose, chain.dofs(state.pose) + step[:count])
-    rotation = rotation_matrix(step[count : count + 3]) @ state.camera_from_body[:3, :3]
+    rotation = rotations(step[None, count : count + 3])[0] @ state.camera_from_body[:3, :3]
     root_m = chain.joints_m[0]
     place = state.camera_from_body[:3, :3] @ root_m + state.camera_from_body[:3, 3] + step[count + 3 :]
     placed = np.eye(4)
