@@ -40,15 +40,25 @@ class Chain:
     free_axis: np.ndarray  # (D,) which of its three axes
     first_dof: np.ndarray  # (J,) index of the joint's first free DoF, -1 = locked
     num_dofs: np.ndarray  # (J,)
+    looseness_m: np.ndarray  # (V,) how far what is seen strays from the vertex over the clip, standard deviation
+    limbs: tuple[np.ndarray, ...]  # the joints of left arm, right arm, left leg, right leg
 
     @staticmethod
-    def build(body: BodyModel, vertices_m: np.ndarray, joints_m: np.ndarray) -> Chain:
-        """From the shaped rest body: vertices (V, 3), joints (J, 3)."""
+    def build(
+        body: BodyModel,
+        vertices_m: np.ndarray,
+        joints_m: np.ndarray,
+        looseness_m: np.ndarray | None = None,
+        landmark_offsets_m: np.ndarray | None = None,
+    ) -> Chain:
+        """From the shaped rest body: vertices (V, 3), joints (J, 3); looseness (V,), landmark offsets (L, 3) at rest."""
         weights = np.asarray(body.skin_weights, float)  # (V, J)
         landmarks = np.asarray(body.landmark_weights, float)  # (L, V)
         vertices = np.asarray(vertices_m, float)
         landmark_weights = landmarks @ weights
         landmark_weighted = np.einsum("lv,vj,vx->ljx", landmarks, weights, vertices, optimize=True)
+        if landmark_offsets_m is not None:
+            landmark_weighted = landmark_weighted + landmark_weights[..., None] * landmark_offsets_m[:, None]
         all_weights = np.concatenate([weights, landmark_weights])
         point, joint = np.nonzero(all_weights > 1e-9)
         weighted = np.empty((len(point), 3))
@@ -73,6 +83,8 @@ class Chain:
             free_axis=free_axis.astype(np.int32),
             first_dof=first_dof.astype(np.int32),
             num_dofs=num_dofs.astype(np.int32),
+            looseness_m=np.zeros(len(vertices)) if looseness_m is None else np.asarray(looseness_m, float),
+            limbs=_limbs(body),
         )
 
     @property
@@ -118,6 +130,23 @@ class Chain:
             pose, rotations, translations, places, self.parents, self.start, self.joint, self.weight, self.weighted_m,
             self.axes, self.first_dof, self.num_dofs, self.free_axis, point, gradient,
         )  # fmt: skip
+
+
+def _limbs(body: BodyModel) -> tuple[np.ndarray, ...]:
+    """The joints of each arm and leg: below where the ways from both wrists, or both ankles, to the root part."""
+    owner = (np.asarray(body.landmark_weights, float) @ np.asarray(body.skin_weights, float)).argmax(1)
+    parents = np.asarray(body.parents)
+
+    def way(joint: int) -> list[int]:
+        return [joint] if parents[joint] < 0 else [joint, *way(int(parents[joint]))]
+
+    found = []
+    for left, right in ((15, 16), (27, 28)):
+        ways = way(int(owner[left])), way(int(owner[right]))
+        for own, others in (ways, ways[::-1]):
+            top = [j for j in own if j not in others][-1]
+            found.append(np.array([j for j in range(len(parents)) if top in way(j)]))
+    return tuple(found)
 
 
 @njit(cache=True)

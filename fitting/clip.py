@@ -18,7 +18,7 @@ from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.keypoints import Keypoints
 from fitting.observe import Observation, observe
-from fitting.solve import Prior, Schedule, State, build_rows, render_view, solve_pose, total_energy
+from fitting.solve import Prior, Schedule, State, judge, render_view, solve_pose
 from fitting.terms import landmark_rows, residuals
 
 FROM_SCRATCH = Schedule(
@@ -26,7 +26,13 @@ FROM_SCRATCH = Schedule(
 )
 FOLLOW = Schedule(4, landmark_scale=(8.0, 4.0), use_depth=False, use_outline=False)
 EVERYTHING = Schedule(8, landmark_scale=(6.0, 3.0))
-REFINE = Schedule(5, landmark_scale=(4.0, 3.0), gate_m=(0.12, 0.08), gate_outline=(0.07, 0.04))
+REFINE = Schedule(
+    5,
+    landmark_scale=(4.0, 3.0),
+    gate_m=(0.12, 0.08),
+    gate_outline=(0.07, 0.04),
+    landmark_depth_sigma_m=(0.1, 0.1),
+)
 
 MAX_TURN_RAD = 0.9  # a fresh start that faces this far elsewhere contradicts the frame before
 LOST_LANDMARK = 0.10  # median landmark error over the person's height: beyond it the pose is another one
@@ -150,44 +156,43 @@ def _continue(
     candidates = [(observation, followed), (observation, fresh)]
     if _turn_rad(fresh, followed) > MAX_TURN_RAD:
         candidates.append((observation.with_sides_exchanged(), before))
-    best, lowest = followed, np.inf
     # An arm may jump when the detector was wrong before; the whole person may not.
-    judge = replace(prior, pose_sigma_rad=0.6)
-    for seen, start in candidates:
-        state, _ = solve_pose(chain, body.faces, seen, start, prior, EVERYTHING)
-        rows = build_rows(chain, body.faces, seen, state, EVERYTHING, 0.5)
-        energy = total_energy(chain, seen, state, judge, rows)
-        if energy < lowest:
-            best, lowest = state, energy
-    return best
+    easy = replace(prior, pose_sigma_rad=0.6)
+    solved = [solve_pose(chain, body.faces, seen, start, prior, EVERYTHING)[0] for seen, start in candidates]
+    energies = [judge(chain, body.faces, seen, s, easy) for (seen, _), s in zip(candidates, solved, strict=True)]
+    best = int(np.argmin(energies))
+    seen = candidates[best][0]
+    return _with_best_limbs(body, chain, seen, easy, solved, best, energies[best])
+
+
+def _with_best_limbs(
+    body: BodyModel, chain: Chain, seen: Observation, prior: Prior, states: list[State], best: int, lowest: float
+) -> State:
+    """The best state, each of its limbs exchanged for another state's where that explains the frame better.
+
+    One candidate may have the left arm right and another one the right arm: neither wins as a whole.
+    """
+    state = states[best]
+    mixed = False
+    for joints in chain.limbs:
+        for other in states[:best] + states[best + 1 :]:
+            pose = state.pose.copy()
+            pose[joints] = other.pose[joints]
+            if np.abs(pose - state.pose).max() < 0.2:
+                continue
+            energy = judge(chain, body.faces, seen, State(pose, state.camera_from_body), prior)
+            if energy < lowest:
+                state, lowest, mixed = State(pose, state.camera_from_body), energy, True
+    if not mixed:
+        return state
+    again, _ = solve_pose(chain, body.faces, seen, state, prior, REFINE)
+    return again if judge(chain, body.faces, seen, again, prior) < lowest else state
 
 
 def _turn_rad(a: State, b: State) -> float:
     """Angle between two placements."""
     cosine = (np.trace(a.camera_from_body[:3, :3].T @ b.camera_from_body[:3, :3]) - 1) / 2
     return float(np.arccos(np.clip(cosine, -1, 1)))
-
-
-def refine(body: BodyModel, chain: Chain, clip: Clip, prior: Prior, states: dict[int, State]) -> dict[int, State]:
-    """Second pass: every frame again, pulled towards the mean of both neighbours of the first pass."""
-    refined: dict[int, State] = {}
-    for index, state in states.items():
-        observation = clip[index]
-        assert observation is not None
-        sides = [states[k] for k in (index - 1, index + 1) if k in states]
-        middle = mean_state(sides) if len(sides) == 2 else (sides[0] if sides else None)
-        tight = replace(prior, neighbour=middle, pose_sigma_rad=0.08, place_sigma_m=0.03, turn_sigma_rad=0.08)
-        refined[index], _ = solve_pose(chain, body.faces, observation, state, tight, REFINE)
-    return refined
-
-
-def mean_state(states: list[State]) -> State:
-    """Mean pose and placement of neighbouring states."""
-    from scipy.spatial.transform import Rotation
-
-    placed = np.mean([s.camera_from_body for s in states], axis=0)
-    placed[:3, :3] = Rotation.from_matrix([s.camera_from_body[:3, :3] for s in states]).mean().as_matrix()
-    return State(np.mean([s.pose for s in states], axis=0), placed)
 
 
 def landmark_error(chain: Chain, observation: Observation, state: State) -> float:
@@ -221,7 +226,7 @@ def depth_residual_mm(chain: Chain, body: BodyModel, observation: Observation, s
 
     points_m = chain.posed(state.pose, state.camera_from_body)
     view = render_view(observation, points_m[: chain.num_vertices], body.faces)
-    rows = depth_rows(observation, points_m, view.normals, view.visible, 0.25)
+    rows = depth_rows(observation, points_m, view.normals, view.visible, 0.25, 0 * chain.looseness_m)
     if len(rows.point) == 0:
         return float("nan")
     r, _ = residuals(rows, points_m, observation)

@@ -28,6 +28,7 @@ from capture.matting import Masks
 from capture.progress import progress
 from capture.recording import Recording, encode_jpeg, write_atomically
 from capture.video import VideoWriter
+from fitting.batch import refine
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import (
@@ -37,12 +38,11 @@ from fitting.clip import (
     default_prior,
     depth_residual_mm,
     landmark_errors_px,
-    refine,
     silhouette_iou,
     track,
 )
 from fitting.keypoints import Keypoints, detect
-from fitting.offsets import solve_offsets
+from fitting.offsets import solve_landmark_offsets, solve_offsets
 from fitting.overlay import draw_overlay
 from fitting.shape import body_height_m, chain_of, estimate_focal, solve_shape, spread_frames
 from fitting.solve import State
@@ -161,10 +161,14 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
     prior = default_prior(body, chain)
     states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking", len(clip)))
     offsets_m = np.zeros(len(body.template_m))
+    landmarks_m = np.zeros((len(body.landmark_weights), 3))
     if config.vertex_offsets:
-        for _ in progress(range(config.offset_rounds), "clothes"):
-            offsets_m = solve_offsets(body, chain, clip, _good(chain, clip, states), offsets_m)
-            chain = chain_of(body, shape, offsets_m)
+        for k in progress(range(config.offset_rounds), "clothes"):
+            offsets_m, looseness_m = solve_offsets(body, chain, clip, _good(chain, clip, states), offsets_m)
+            landmarks_m = solve_landmark_offsets(chain, clip, _good(chain, clip, states), landmarks_m)
+            chain = chain_of(body, shape, offsets_m, looseness_m, landmarks_m)
+            if k == 0:
+                states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking", len(clip)))
             states = refine(body, chain, clip, prior, states)
         notes.append(f"clothes and hair: vertex offsets up to {1e3 * np.abs(offsets_m).max():.0f} mm")
     else:

@@ -39,7 +39,8 @@ class Observation:
     surface_normals: np.ndarray | None  # (h, w, 3) towards the camera; NaN where unknown
     outline: Outline
     landmarks_px: np.ndarray  # (33, 2) grid pixels, NaN = none
-    confidence: np.ndarray  # (33,)
+    confidence: np.ndarray  # (33,) visibility, less what is doubtful near the picture's edge
+    visibility: np.ndarray  # (33,) the detector's word
     world_m: np.ndarray  # (33, 3) NaN = none
     height_px: float  # of the person on the grid: the natural unit of 2-D error
 
@@ -49,6 +50,7 @@ class Observation:
             self,
             landmarks_px=self.landmarks_px[MIRROR],
             confidence=self.confidence[MIRROR],
+            visibility=self.visibility[MIRROR],
             world_m=self.world_m[MIRROR],
         )
 
@@ -97,6 +99,7 @@ def observe(
         outline=_true_outline(mask, inside),
         landmarks_px=pixels,
         confidence=visibility * believed,
+        visibility=visibility,
         world_m=world_m,
         height_px=float(rows[-1] - rows[0] + 1) if len(rows) else float(grid_height),
     )

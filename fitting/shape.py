@@ -27,9 +27,15 @@ SHAPE_WEIGHT = 30.0  # rows of one frame are correlated and clothes are not shap
 HEIGHT_STD_M = 0.07  # of adults of one sex, about; what is assumed when nothing measures metres
 
 
-def chain_of(body: BodyModel, shape: np.ndarray, offsets_m: np.ndarray | None = None) -> Chain:
-    """The chain of a shaped body."""
-    return Chain.build(body, *body.shaped(shape, offsets_m))
+def chain_of(
+    body: BodyModel,
+    shape: np.ndarray,
+    offsets_m: np.ndarray | None = None,
+    looseness_m: np.ndarray | None = None,
+    landmark_offsets_m: np.ndarray | None = None,
+) -> Chain:
+    """The chain of a shaped body, with what is known of its clothes (V,), (V,) and of its landmarks (L, 3)."""
+    return Chain.build(body, *body.shaped(shape, offsets_m), looseness_m, landmark_offsets_m)
 
 
 def body_height_m(body: BodyModel, shape: np.ndarray) -> float:

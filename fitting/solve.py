@@ -18,6 +18,7 @@ from fitting.terms import (
     Rows,
     depth_rows,
     free_space_rows,
+    landmark_depth_rows,
     landmark_rows,
     outline_rows,
     residuals,
@@ -27,6 +28,7 @@ from fitting.terms import (
 from fitting.zbuffer import rasterize_faces
 
 LIMIT_SIGMA_RAD = 0.05
+PICTURE_COUNT, PICTURE_SCALE_M = 1500.0, 0.08  # of ``judge``: all of the picture wrong, and how far off is wrong
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,13 @@ class Schedule:
     gate_m: tuple[float, float] = (0.25, 0.10)
     gate_outline: tuple[float, float] = (0.12, 0.05)  # of the person's height
     world_sigma_m: tuple[float, float] = (0.06, 0.12)
+    landmark_depth_m: tuple[float, float] = (0.4, 0.15)  # kernel width of the landmarks' depth
+    landmark_depth_sigma_m: tuple[float, float] = (0.03, 0.1)  # in the end the surface knows better
     use_depth: bool = True
     use_outline: bool = True
+
+
+EVERYWHERE = Schedule(1)
 
 
 def solve_pose(
@@ -91,19 +98,35 @@ def build_rows(
     """All data rows at the current pose; ``progress`` in [0, 1] anneals gates and kernels."""
     points_m = chain.posed(state.pose, state.camera_from_body)
     count = chain.num_vertices
-    scale = _between(schedule.landmark_scale, progress)
-    parts = [landmark_rows(observation, count, scale)]
-    parts.append(world_rows(observation, points_m, count, _between(schedule.world_sigma_m, progress)))
+    parts = [_landmark_terms(observation, points_m, count, schedule, progress)]
     needs_depth = schedule.use_depth and observation.surface_m is not None
     if needs_depth or schedule.use_outline:
         view = render_view(observation, points_m[:count], faces)
         if needs_depth:
             gate_m = _between(schedule.gate_m, progress)
-            parts.append(depth_rows(observation, points_m, view.normals, view.visible, gate_m))
+            parts.append(depth_rows(observation, points_m, view.normals, view.visible, gate_m, chain.looseness_m))
             parts.append(free_space_rows(observation, points_m, view.visible, gate_m))
         if schedule.use_outline:
             gate = _between(schedule.gate_outline, progress)
-            parts.append(outline_rows(observation, view.outline, view.outline_vertex, points_m, gate))
+            parts.append(
+                outline_rows(observation, view.outline, view.outline_vertex, points_m, gate, chain.looseness_m)
+            )
+    return Rows.concatenate(parts)
+
+
+def _landmark_terms(
+    observation: Observation, points_m: np.ndarray, count: int, schedule: Schedule, progress: float
+) -> Rows:
+    """The landmarks in the picture, in the detector's own space, and in depth."""
+    parts = [
+        landmark_rows(observation, count, _between(schedule.landmark_scale, progress)),
+        world_rows(observation, points_m, count, _between(schedule.world_sigma_m, progress)),
+    ]
+    if observation.surface_m is not None:
+        kernel_m, sigma_m = (
+            _between(ends, progress) for ends in (schedule.landmark_depth_m, schedule.landmark_depth_sigma_m)
+        )
+        parts.append(landmark_depth_rows(observation, points_m, count, kernel_m, sigma_m))
     return Rows.concatenate(parts)
 
 
@@ -112,6 +135,7 @@ class View:
     """The body as the grid camera sees it."""
 
     mask: np.ndarray  # (h, w) bool
+    depth_m: np.ndarray  # (h, w) of the front-most surface, inf beside the body
     normals: np.ndarray  # (V, 3) unit, camera frame
     visible: np.ndarray  # (V,) bool
     outline: Outline
@@ -136,7 +160,7 @@ def render_view(observation: Observation, vertices_m: np.ndarray, faces: np.ndar
     outline = outline_of(mask, 240)
     corners = faces[face_index[outline.cells[:, 0], outline.cells[:, 1]]]  # (M, 3)
     distance = np.linalg.norm(pixels[corners] - outline.points_px[:, None], axis=-1)
-    return View(mask, normals, visible, outline, corners[np.arange(len(corners)), distance.argmin(1)])
+    return View(mask, depth_m, normals, visible, outline, corners[np.arange(len(corners)), distance.argmin(1)])
 
 
 def normal_equations(
@@ -156,6 +180,28 @@ def total_energy(chain: Chain, observation: Observation, state: State, prior: Pr
     """data + prior + smoothness, on fixed associations."""
     r, _ = residuals(rows, chain.posed(state.pose, state.camera_from_body), observation)
     return robust_energy(r, rows.scale)[0] + _regularisers(chain, state, prior)[2]
+
+
+def judge(chain: Chain, faces: np.ndarray, observation: Observation, state: State, prior: Prior) -> float:
+    """The energy by which whole poses are compared: every cell of the picture has a say, explained or not.
+
+    landmarks + prior + smoothness + PICTURE_COUNT * mean over the cells of body or person of
+        1                                  where only one of them is
+        min(1, (z_body - z_seen)^2 / s^2)  where both are, and depth was seen.
+    The rows of a solve leave out what is far from the model; a pose must not win by leaving out an arm.
+    """
+    points_m = chain.posed(state.pose, state.camera_from_body)
+    view = render_view(observation, points_m[: chain.num_vertices], faces)
+    rows = _landmark_terms(observation, points_m, chain.num_vertices, EVERYWHERE, 0.5)
+    seen = (observation.mask > 0.5) & observation.inside
+    body = view.mask & observation.inside
+    cost = np.where(seen != body, 1.0, 0.0)
+    if observation.surface_m is not None:
+        with np.errstate(invalid="ignore"):
+            apart = np.minimum(((view.depth_m - observation.surface_m[..., 2]) / PICTURE_SCALE_M) ** 2, 1.0)
+        cost += np.where(seen & body, np.nan_to_num(apart), 0.0)
+    mean_cost = cost.sum() / max(np.count_nonzero(seen | body), 1)
+    return total_energy(chain, observation, state, prior, rows) + PICTURE_COUNT * float(mean_cost)
 
 
 def _regularisers(chain: Chain, state: State, prior: Prior) -> tuple[np.ndarray, np.ndarray, float]:

@@ -21,6 +21,12 @@ DEPTH_SIGMA_M = 0.012  # sensor noise and cloth folds
 FREE_SPACE_SIGMA_M = 0.05
 OUTLINE_SIGMA = 0.006  # of the person's height in pixels
 LANDMARK_SIGMA = 0.012  # of the person's height in pixels: MediaPipe's scatter on a standing person
+# How deep inside the body a landmark lies: shoulders, elbows, wrists, hands, hips, knees, ankles and feet.
+DEPTH_INSIDE_M = np.array(
+    [0.0] * 11 + [0.07] * 2 + [0.04] * 2 + [0.025] * 2 + [0.015] * 6 + [0.10] * 2 + [0.06] * 2 + [0.04] * 6
+)
+HIDDEN_BEHIND_M = 0.12  # a limb's thickness and a gap
+REACH = 2  # grid cells
 # Rows of one kind are correlated; each kind counts as this many independent measurements.
 DEPTH_COUNT, OUTLINE_COUNT = 160.0, 90.0
 
@@ -73,9 +79,17 @@ def world_rows(observation: Observation, points_m: np.ndarray, num_vertices: int
 
 
 def depth_rows(
-    observation: Observation, points_m: np.ndarray, normals: np.ndarray, visible: np.ndarray, gate_m: float
+    observation: Observation,
+    points_m: np.ndarray,
+    normals: np.ndarray,
+    visible: np.ndarray,
+    gate_m: float,
+    looseness_m: np.ndarray,
 ) -> Rows:
-    """Point to plane on projectively associated points: r = n . (v - q) / sigma for the visible vertices."""
+    """Point to plane on projectively associated points: r = n . (v - q) / sigma for the visible vertices.
+
+    sigma^2 = sensor^2 + looseness^2: a skirt says little about the leg under it.
+    """
     assert observation.surface_m is not None and observation.surface_normals is not None
     ids, row, column = _on_grid(observation, points_m, visible)
     v = points_m[ids]
@@ -83,7 +97,7 @@ def depth_rows(
     with np.errstate(invalid="ignore"):
         near = (np.linalg.norm(q - v, axis=1) < gate_m) & ((n * normals[ids]).sum(1) > 0.4)
     ids, q, n = ids[near], q[near], n[near]
-    weight = np.full(len(ids), np.sqrt(DEPTH_COUNT / max(len(ids), DEPTH_COUNT)) / DEPTH_SIGMA_M)
+    weight = np.sqrt(DEPTH_COUNT / max(len(ids), DEPTH_COUNT)) / np.hypot(DEPTH_SIGMA_M, looseness_m[ids])
     # Far misses are another surface or loose cloth; the kernel narrows with the gate.
     scale = np.maximum(gate_m * 0.35, 0.03) * weight
     return Rows(ids.astype(np.int32), np.zeros(len(ids), bool), n, q, weight, scale)
@@ -93,13 +107,69 @@ def free_space_rows(observation: Observation, points_m: np.ndarray, visible: np.
     """The sensor saw past this vertex: r = ray . (v - q) / sigma for vertices more than the gate before the surface."""
     assert observation.surface_m is not None
     ids, row, column = _on_grid(observation, points_m, visible)
+    assert observation.surface_normals is not None
     v, q = points_m[ids], observation.surface_m[row, column]
     with np.errstate(invalid="ignore"):
         before = q[:, 2] - v[:, 2] > gate_m
+    # Beside an edge the matte and the depth disagree by a pixel, and the wall behind passes for the person.
+    before &= np.isfinite(observation.surface_normals[row, column, 2])
     ids, v, q = ids[before], v[before], q[before]
     rays = v / np.linalg.norm(v, axis=1, keepdims=True)
     weight = np.full(len(ids), np.sqrt(DEPTH_COUNT / max(len(ids), DEPTH_COUNT)) / FREE_SPACE_SIGMA_M)
     return Rows(ids.astype(np.int32), np.zeros(len(ids), bool), rays, q, weight, 0.5 * weight)
+
+
+def landmark_depth_rows(
+    observation: Observation, points_m: np.ndarray, num_vertices: int, scale_m: float, sigma_m: float
+) -> Rows:
+    """How far away the landmarks are: r = (z(l) - z_seen - depth_inside) / sigma for those of trunk and limbs.
+
+    A landmark in plain view lies a little behind the surface seen at its pixel.  One that the detector calls hidden lies
+    at least ``HIDDEN_BEHIND_M`` behind the surface seen where the model has it now; a row of zero weight otherwise.
+    The nearest surface within ``REACH`` cells counts: beside a wrist there is the trunk, before it there is nothing.
+    """
+    assert observation.surface_m is not None
+    landmarks = points_m[num_vertices:]
+    confidence = observation.confidence
+    is_limb = np.arange(len(landmarks)) > 10
+    known = is_limb & np.isfinite(observation.landmarks_px[:, 0])
+    visible = np.flatnonzero(known & (confidence > 0.5))
+    hidden = np.flatnonzero(known & (observation.visibility < 0.3))
+    camera = observation.camera
+    l = landmarks[hidden]
+    now_px = l[:, :2] / np.maximum(l[:, 2:], 0.05) * (camera.fx_px, camera.fy_px) + (camera.cx_px, camera.cy_px)
+    z_visible = _nearest_depth(observation.surface_m, observation.landmarks_px[visible])
+    z_hidden = _nearest_depth(observation.surface_m, now_px) + HIDDEN_BEHIND_M
+    with np.errstate(invalid="ignore"):
+        before = z_hidden > l[:, 2]
+    ids = np.concatenate([visible[np.isfinite(z_visible)], hidden[before]])
+    z = np.concatenate([(z_visible + DEPTH_INSIDE_M[visible])[np.isfinite(z_visible)], z_hidden[before]])
+    weight = np.where(confidence[ids] > 0.5, confidence[ids], 0.7) / sigma_m
+    target = np.zeros((len(ids), 3))
+    target[:, 2] = z
+    return Rows(
+        (num_vertices + ids).astype(np.int32),
+        np.zeros(len(ids), bool),
+        np.tile([0.0, 0.0, 1.0], (len(ids), 1)),
+        target,
+        weight,
+        scale_m * weight,
+    )
+
+
+def _nearest_depth(surface_m: np.ndarray, points_px: np.ndarray) -> np.ndarray:
+    """(K,) the least z of the surface within ``REACH`` cells of each point (K, 2); NaN where nothing was seen."""
+    height, width = surface_m.shape[:2]
+    out = np.full(len(points_px), np.nan)
+    for k, (x, y) in enumerate(points_px):
+        if not (0 <= x < width and 0 <= y < height):
+            continue
+        column, row = int(x), int(y)
+        window = surface_m[max(row - REACH, 0) : row + REACH + 1, max(column - REACH, 0) : column + REACH + 1, 2]
+        seen = window[np.isfinite(window)]
+        if len(seen):
+            out[k] = seen.min()
+    return out
 
 
 def _on_grid(
@@ -117,7 +187,12 @@ def _on_grid(
 
 
 def outline_rows(
-    observation: Observation, model: Outline, model_vertex: np.ndarray, points_m: np.ndarray, gate: float
+    observation: Observation,
+    model: Outline,
+    model_vertex: np.ndarray,
+    points_m: np.ndarray,
+    gate: float,
+    looseness_m: np.ndarray,
 ) -> Rows:
     """Outline against outline along the seen normal: r = n . (pi(v) - c) / sigma, matched in both directions.
 
@@ -139,7 +214,7 @@ def outline_rows(
     v = points_m[vertex]
     projected = v[:, :2] / v[:, 2:] * (camera.fx_px, camera.fy_px) + (camera.cx_px, camera.cy_px)
     target = seen.points_px[on_seen] + projected - model.points_px[on_model]
-    weight = np.full(len(vertex), 1.0 / (OUTLINE_SIGMA * observation.height_px))
+    weight = 1.0 / np.hypot(OUTLINE_SIGMA * observation.height_px, looseness_m[vertex] * camera.fx_px / v[:, 2])
     weight *= np.sqrt(OUTLINE_COUNT / max(len(vertex), OUTLINE_COUNT))
     zero = np.zeros((len(vertex), 1))
     return Rows(

@@ -1,0 +1,184 @@
+"""The second pass: all frames of a clip at once, so that past and future decide together.
+
+N frames, D pose degrees of freedom and six of placement per frame, U = D + 6 unknowns each.  Gauss-Newton over
+
+    E = sum_i data_i(x_i) + prior_i(x_i)  +  sum_i |x_{i-1} - 2 x_i + x_{i+1}|^2 / sigma^2
+
+whose matrix is block-pentadiagonal: one banded Cholesky solves a whole clip.  Accelerations are penalised, not
+velocities: a steady turn costs nothing, so it is carried through the views in which its angle cannot be seen (a back
+turned by +10 and by -10 degrees look the same).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import solveh_banded
+from scipy.spatial.transform import Rotation
+
+from fitting.body.model import BodyModel
+from fitting.chain import Chain
+from fitting.clip import REFINE, Clip
+from fitting.solve import Prior, State, advance, build_rows, normal_equations, total_energy
+from fitting.terms import Rows
+
+CHUNK, OVERLAP = 400, 40  # frames solved together, and how many of them are solved again with the next chunk
+USUAL_STEP_S = 1 / 30
+
+
+@dataclass(frozen=True)
+class Smoothness:
+    """Standard deviations of the change between two neighbouring steps, at 30 frames per second."""
+
+    pose_rad: float = 0.03
+    turn_rad: float = 0.008
+    place_m: float = 0.004
+
+
+def refine(
+    body: BodyModel,
+    chain: Chain,
+    clip: Clip,
+    prior: Prior,
+    states: dict[int, State],
+    rounds: int = 4,
+    smoothness: Smoothness | None = None,
+) -> dict[int, State]:
+    """All ``states`` solved jointly; frames without a state split the clip into pieces that do not feel each other."""
+    smoothness = smoothness or Smoothness()
+    refined = dict(states)
+    for piece in _pieces(sorted(states)):
+        for begin in range(0, max(len(piece) - OVERLAP, 1), CHUNK - OVERLAP):
+            frames = piece[begin : begin + CHUNK]
+            held = 2 if begin else 0  # the frames before are settled; two of them carry the velocity over
+            frames = piece[max(begin - held, 0) : begin] + frames
+            for index, state in _solve(body, chain, clip, prior, refined, frames, held, rounds, smoothness).items():
+                refined[index] = state
+    return refined
+
+
+def _pieces(frames: list[int]) -> list[list[int]]:
+    """Runs of consecutive frames."""
+    cuts = [k for k in range(1, len(frames)) if frames[k] != frames[k - 1] + 1]
+    return [frames[a:b] for a, b in zip([0, *cuts], [*cuts, len(frames)], strict=True)] if frames else []
+
+
+def _solve(
+    body: BodyModel,
+    chain: Chain,
+    clip: Clip,
+    prior: Prior,
+    states: dict[int, State],
+    frames: list[int],
+    held: int,
+    rounds: int,
+    smoothness: Smoothness,
+) -> dict[int, State]:
+    """Gauss-Newton with a step that is halved until the energy of the whole piece falls."""
+    alone = replace(prior, neighbour=None)
+    current = [states[i] for i in frames]
+    weight = _weights(chain, smoothness, _step_s(clip, frames))
+    for round_ in range(rounds):
+        progress = round_ / max(rounds - 1, 1)
+        rows, blocks, gradients, energy = [], [], [], 0.0
+        for i, state in zip(frames, current, strict=True):
+            observation = clip[i]
+            assert observation is not None
+            own = build_rows(chain, body.faces, observation, state, REFINE, progress)
+            block, gradient, value = normal_equations(chain, observation, state, alone, own)
+            rows.append(own)
+            blocks.append(block)
+            gradients.append(gradient)
+            energy += value
+        bends = _bends(chain, current)
+        energy += _bend_energy(bends, weight)
+        step = _banded_step(np.array(blocks), np.array(gradients), bends, weight, held)
+        for factor in (1.0, 0.5, 0.25, 0.1):
+            candidate = [advance(state, factor * s, chain) for state, s in zip(current, step, strict=True)]
+            if _energy(chain, clip, frames, candidate, alone, rows, weight) <= energy:
+                current = candidate
+                break
+        else:
+            break
+    return dict(zip(frames[held:], current[held:], strict=True))
+
+
+def _step_s(clip: Clip, frames: list[int]) -> float:
+    times_s = clip.recording.times_s[frames]
+    return float(np.median(np.diff(times_s))) if len(times_s) > 1 else USUAL_STEP_S
+
+
+def _weights(chain: Chain, smoothness: Smoothness, step_s: float) -> np.ndarray:
+    """(U,) one over sigma^2; the same motion bends less between frames that are closer in time."""
+    share = (step_s / USUAL_STEP_S) ** 2
+    sigma = np.concatenate(
+        [
+            np.full(chain.num_free, smoothness.pose_rad),
+            np.full(3, smoothness.turn_rad),
+            np.full(3, smoothness.place_m),
+        ]
+    )
+    return (sigma * share) ** -2.0
+
+
+def _bends(chain: Chain, states: list[State]) -> np.ndarray:
+    """(N - 2, U) change of velocity at every inner frame; turns as rotation vectors in the camera's frame."""
+    dofs = np.array([chain.dofs(state.pose) for state in states])
+    placed = np.array([state.camera_from_body for state in states])
+    rotation = placed[:, :3, :3]
+    root_m = np.einsum("nij,j->ni", rotation, chain.joints_m[0]) + placed[:, :3, 3]
+    turns = Rotation.from_matrix(rotation[1:] @ rotation[:-1].transpose(0, 2, 1)).as_rotvec()
+    return np.concatenate([np.diff(dofs, 2, axis=0), np.diff(turns, axis=0), np.diff(root_m, 2, axis=0)], axis=1)
+
+
+def _bend_energy(bends: np.ndarray, weight: np.ndarray) -> float:
+    return float((bends**2 * weight).sum())
+
+
+def _energy(
+    chain: Chain,
+    clip: Clip,
+    frames: Iterable[int],
+    states: list[State],
+    prior: Prior,
+    rows: list[Rows],
+    weight: np.ndarray,
+) -> float:
+    energy = _bend_energy(_bends(chain, states), weight)
+    for i, state, own in zip(frames, states, rows, strict=True):
+        observation = clip[i]
+        assert observation is not None
+        energy += total_energy(chain, observation, state, prior, own)
+    return energy
+
+
+def _banded_step(
+    blocks: np.ndarray, gradients: np.ndarray, bends: np.ndarray, weight: np.ndarray, held: int
+) -> np.ndarray:
+    """(N, U) minimiser of the quadratic model; the first ``held`` frames stay.
+
+    blocks (N, U, U), gradients (N, U), bends (N - 2, U) of the current states.
+    """
+    count, size = gradients.shape
+    gradient = gradients.copy()
+    stencil = (1.0, -2.0, 1.0)
+    for k, part in enumerate(stencil):
+        gradient[k : k + len(bends)] += part * weight * bends
+    band = np.zeros((3 * size, count * size))  # lower form: band[r - c, c]
+    for offset in range(size):
+        column = np.arange(size - offset)
+        diagonal = blocks[:, column + offset, column]  # (N, size - offset)
+        band[offset].reshape(count, size)[:, : size - offset] = diagonal
+    damping = 1e-3 * band[0] + 1e-6
+    band[0] += damping
+    by_frame = band.reshape(3 * size, count, size)
+    for a in range(3):
+        for b in range(a + 1):
+            # Frames k + a and k + b of every triple k: a column of the later block b, a row of block a.
+            by_frame[(a - b) * size, b : b + len(bends)] += stencil[a] * stencil[b] * weight
+    if held:
+        by_frame[0, :held] += 1e12
+        gradient[:held] = 0
+    return -solveh_banded(band, gradient.ravel(), lower=True).reshape(count, size)
