@@ -15,9 +15,10 @@ from pathlib import Path
 import av
 import numpy as np
 
+from capture.beside import openpose_folder
 from capture.camera import Rig
 from capture.errors import UserError
-from capture.importers import ImportConfig, color_camera
+from capture.importers import ImportConfig, color_camera, openpose
 from capture.progress import progress
 from capture.recording import RecordingWriter
 
@@ -95,6 +96,8 @@ def _import(
     steps_s = np.diff(times_s)
     if len(steps_s) and steps_s.max() > 1.5 * np.median(steps_s) * 1.0001:
         writer.note(f"variable frame rate: {1000 * steps_s.min():.0f} to {1000 * steps_s.max():.0f} ms between frames")
+    num_frames = state.decoded if state.is_complete else stream.frames
+    openpose.carry(writer, openpose_folder(path), [i for i in range(state.decoded) if config.takes(i)], num_frames)
     writer.finish()
 
 
