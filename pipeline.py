@@ -254,13 +254,14 @@ def status_command(subjects: tuple[str, ...], workspace: Path, **given: Any) -> 
 
 @cli.command("doctor")
 @options()
-def doctor_command(workspace: Path) -> None:
-    """Is this machine ready?"""
-    checks = list(doctors.examine(workspace))
+@click.argument("source", required=False, type=click.Path(path_type=Path), metavar="[FILE|FOLDER]")
+def doctor_command(workspace: Path, source: Path | None) -> None:
+    """Is this machine ready?  With a FILE or FOLDER: what is it, and can it be a source?"""
+    checks = list(doctors.examine(workspace) if source is None else doctors.examine_source(source))
     for check in checks:
         click.echo(f"{check.state:8} {check.what:10} {check.words}")
     if any(check.state == "missing" for check in checks):
-        raise UserError("this machine is not ready; see the lines marked missing")
+        raise UserError(f"{source or 'this machine'} is not ready; see the lines marked missing")
 
 
 if __name__ == "__main__":

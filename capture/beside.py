@@ -74,7 +74,10 @@ def outside(source: Path) -> dict[str, Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    except OSError:  # what cannot be looked into is not ours
+        return []
 
 
 def _is_prox(folder: Path) -> bool:

@@ -42,7 +42,7 @@ from fitting.clip import (
     track,
 )
 from fitting.keypoints import Keypoints
-from fitting.landmarkers import AUTO, MEDIAPIPE, in_words, landmarks
+from fitting.landmarkers import AUTO, MEDIAPIPE, check_choice, in_words, landmarks
 from fitting.offsets import solve_offsets
 from fitting.overlay import draw_overlay
 from fitting.shape import body_height_m, chain_of, estimate_focal, solve_shape, spread_frames
@@ -65,6 +65,9 @@ class FitConfig:
     vertex_offsets: bool = True  # clothes and hair as a static displacement; off = the bare body
     offset_rounds: int = 2
     overlay_frames: int = 12  # stills for the report
+
+    def __post_init__(self) -> None:
+        check_choice(self.keypoints)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Who says where the landmarks are: the choice behind ``fit.keypoints``.
 
-    auto          OpenPose's files where the recording brought some along, otherwise mediapipe
-    mediapipe     MediaPipe Pose with the model of its wheel
-    FOLDER        OpenPose's *_keypoints.json, their numbers (from 0) or names those of the recording's frames
-    FILE.task     MediaPipe Tasks with a PoseLandmarker of the user's
+auto          OpenPose's files where the recording brought some along, otherwise mediapipe
+mediapipe     MediaPipe Pose with the model of its wheel
+FOLDER        OpenPose's *_keypoints.json, their numbers (from 0) or names those of the recording's frames
+FILE.task     MediaPipe Tasks with a PoseLandmarker of the user's
 """
 
 from __future__ import annotations
@@ -21,6 +21,20 @@ from fitting.openpose import read_openpose
 from fitting.tasks import detect_with_task
 
 AUTO, MEDIAPIPE = "auto", "mediapipe"
+
+
+def check_choice(choice: str) -> None:
+    """Raises UserError for a word that is none of ours and no path; whether a path fits is seen when it is read."""
+    path = Path(choice)
+    if choice not in (AUTO, MEDIAPIPE) and path.name == choice and not path.suffix and not path.exists():
+        raise _no_such(choice)
+
+
+def _no_such(choice: str) -> UserError:
+    return UserError(
+        f"fit.keypoints = {choice}: no such folder; use 'auto', 'mediapipe', a folder of OpenPose's *_keypoints.json "
+        "or a PoseLandmarker .task file"
+    )
 
 
 def landmarks(choice: str, recording: Recording, mask: Callable[[int], np.ndarray]) -> Keypoints:
@@ -70,8 +84,5 @@ def openpose_paths(choice: str, recording: Recording) -> list[Path | None] | Non
             )
         return paths
     if folder.suffix != ".task":
-        raise UserError(
-            f"fit.keypoints = {choice}: no such folder; use 'auto', 'mediapipe', a folder of OpenPose's "
-            "*_keypoints.json or a PoseLandmarker .task file"
-        )
+        raise _no_such(choice)
     return None

@@ -181,13 +181,13 @@ def _check_size(points_px: np.ndarray, image_wh: tuple[int, int], folder: Path |
         return
     if points.max() <= 2:
         raise UserError(
-            f"{folder}: points between {points.min():.2g} and {points.max():.2g}; run OpenPose with --keypoint_scale 0, "
-            "which writes pixels"
+            f"{folder}: points between {points.min():.2g} and {points.max():.2g}; run OpenPose with "
+            "--keypoint_scale 0, which writes pixels"
         )
     outside = ((points < 0) | (points > image_wh)).any(-1)
     if outside.mean() > MAX_OUTSIDE:
         reach = points.max(0)
         raise UserError(
-            f"{folder}: points reach to ({reach[0]:.0f}, {reach[1]:.0f}), the pictures are {image_wh[0]}x{image_wh[1]}; "
-            "run OpenPose on pictures of this size"
+            f"{folder}: points reach to ({reach[0]:.0f}, {reach[1]:.0f}), the pictures are "
+            f"{image_wh[0]}x{image_wh[1]}; run OpenPose on pictures of this size"
         )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_keypoints import swap, turning_skeleton
+from test_recording import COLOR, picture
 
 from capture.camera import Rig
 from capture.errors import UserError
@@ -17,8 +19,6 @@ from fitting.fit import BodyFit, FitConfig, fit
 from fitting.keypoints import LANDMARK_NAMES, Keypoints, detect, resolve_sides
 from fitting.landmarkers import in_words, landmarks
 from fitting.openpose import _BODY_25, _COCO_18, Person, choose, read_openpose, read_people
-from test_keypoints import swap, turning_skeleton
-from test_recording import COLOR, picture
 
 SHARED = Path(__file__).parents[2] / "shared"
 WH = (640, 480)
@@ -94,7 +94,9 @@ def test_hands_and_face_give_what_the_body_lacks(tmp_path):
     fields = {"pose_keypoints_2d": body(standing()), "hand_left_keypoints_2d": hand, "face_keypoints_2d": face}
     (read,) = read_people(write(tmp_path / "a.json", {**fields, "hand_right_keypoints_2d": [0.0] * 63}))
     # Knuckles: thumb 2, index 5, little finger 17.
-    np.testing.assert_allclose(read.points_px[index("left_thumb", "left_index", "left_pinky"), 0], [402.5, 405.5, 417.5])
+    np.testing.assert_allclose(
+        read.points_px[index("left_thumb", "left_index", "left_pinky"), 0], [402.5, 405.5, 417.5]
+    )
     assert np.isnan(read.points_px[index("right_thumb", "right_index", "right_pinky")]).all()
     np.testing.assert_allclose(read.points_px[index("mouth_right", "mouth_left"), 1], [148.5, 154.5])
     np.testing.assert_allclose(read.points_px[index("nose")], standing()[index("nose")])  # the body's own

@@ -77,8 +77,8 @@ def files_by_frame(folder: Path, num_frames: int, stems: Sequence[str] = ()) -> 
     beyond = sum(number >= num_frames for number in by_number) if num_frames else 0
     if beyond > max(2, MAX_BEYOND * num_frames):
         raise UserError(
-            f"{folder}: OpenPose numbers up to {max(by_number)}, the source has {num_frames} frames; they are of another "
-            "film or another part of it: run OpenPose on this source, or move the folder away"
+            f"{folder}: OpenPose numbers up to {max(by_number)}, the film has {num_frames} frames; run OpenPose on it, "
+            "or move the folder away"
         )
     return by_number
 

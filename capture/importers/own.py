@@ -19,6 +19,14 @@ def recognises(folder: Path) -> bool:
     return _home(folder) is not None
 
 
+def count_openpose(folder: Path) -> int:
+    """How many frames of a recording of ours carry OpenPose's landmarks.  Raises UserError when it is unreadable."""
+    home = _home(folder)
+    assert home is not None
+    recording = Recording.load(home)
+    return sum(recording.openpose_path(i) is not None for i in range(len(recording)))
+
+
 def _home(folder: Path) -> Path | None:
     homes = (folder, folder / "01_recording")
     return next((home for home in homes if (home / "recording.json").is_file()), None)

@@ -62,7 +62,9 @@ def import_prox(config: ImportConfig, out_dir: Path, folder: Path) -> None:
             depth_wh = same_size(frame.depth, (depth_mm.shape[1], depth_mm.shape[0]), depth_wh)
         color_wh = same_size(frame.color, (color.shape[1], color.shape[0]), color_wh)
         if writer is None:
-            rig, is_known, told = _rig(config, home, color_wh, next(f.depth for f in wanted if f.depth) if has_depth else None)
+            rig, is_known, told = _rig(
+                config, home, color_wh, next(f.depth for f in wanted if f.depth) if has_depth else None
+            )
             writer = RecordingWriter(out_dir, rig, home.name, is_known)
             notes += [told] if told else []
         writer.add(frame.time_s, color, depth_mm)
@@ -100,7 +102,8 @@ def list_frames(config: ImportConfig, home: Path) -> tuple[list[SourceFrame], li
         times_s = [i / config.frames_per_second for i in range(len(color))]
     depth = {path.stem: path for path in (home / "Depth").glob("*.png")} if not config.no_depth else {}
     frames = [
-        SourceFrame(time_s - times_s[0], path, depth.get(path.stem)) for time_s, path in zip(times_s, color, strict=True)
+        SourceFrame(time_s - times_s[0], path, depth.get(path.stem))
+        for time_s, path in zip(times_s, color, strict=True)
     ]
     unused = len(set(depth) - {path.stem for path in color})
     if unused:
@@ -167,8 +170,8 @@ def read_camera(path: Path, image_wh: tuple[int, int]) -> tuple[Camera, np.ndarr
     center_px = matrix[0, 2], matrix[1, 2]
     if any(not 0.25 < c / size < 0.75 for c, size in zip(center_px, image_wh, strict=True)):
         raise UserError(
-            f"{path}: its optical centre ({center_px[0]:.0f}, {center_px[1]:.0f}) is not near the middle of pictures of "
-            f"{image_wh[0]}x{image_wh[1]}; were they resized?"
+            f"{path}: its optical centre ({center_px[0]:.0f}, {center_px[1]:.0f}) is far from the middle of "
+            f"{image_wh[0]}x{image_wh[1]} pixels; take the pictures in the size they were calibrated for"
         )
     # OpenCV puts the first pixel's centre at (0, 0), we at (0.5, 0.5).
     center = float(center_px[0]) + 0.5, float(center_px[1]) + 0.5
