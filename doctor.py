@@ -1,4 +1,4 @@
-"""Is this machine ready?  Each check is one row: what, how it is, what to do about it."""
+"""Is this machine ready, or this source?  Each check is one row: what, how it is, what to do about it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from capture.errors import UserError
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 # Shared libraries that wheels expect of the system -> the Debian package that has them, and who needs it.
@@ -44,6 +46,46 @@ def examine(workspace: Path) -> Iterator[Check]:
     yield from machine(workspace)
     yield from accelerator()
     yield from weights()
+
+
+def examine_source(path: Path) -> Iterator[Check]:
+    """What a film, a folder or a landmarker's file is, and what is missing beside it; nothing is imported."""
+    try:
+        if path.suffix == ".task" and path.is_file():
+            from fitting.tasks import check_bundle
+
+            check_bundle(path)
+            yield Check("landmarks", "ok", f"a PoseLandmarker; use it with --set fit.keypoints={path}")
+            return
+        yield from _source(path)
+    except UserError as error:
+        yield Check("source", "missing", str(error))
+
+
+def _source(path: Path) -> Iterator[Check]:
+    from capture.beside import PROX_CALIBRATION, openpose_files, openpose_folder, prox_root
+    from capture.importers import own, prox, recognise
+
+    words = recognise(path).words
+    if path.is_file():
+        from capture.importers.video import describe
+
+        words += f", {describe(path)}"
+    yield Check("source", "ok", words)
+    folder = openpose_folder(path)
+    if prox.recognises(path):
+        home = prox.the_recording(path)
+        yield Check("recording", "ok", str(home))
+        absent = [n for n in PROX_CALIBRATION if not (prox_root(home) / "calibration" / n).is_file()]
+        where = prox_root(home) / "calibration"
+        yield Check(
+            "cameras", "missing" if absent else "ok", f"{where}" + (f": no {', '.join(absent)}" if absent else "")
+        )
+    count = own.count_openpose(path) if own.recognises(path) else len(openpose_files(folder)) if folder else 0
+    if not count:
+        yield Check("landmarks", "note", "no OpenPose files beside it; MediaPipe will look for them")
+    else:
+        yield Check("landmarks", "ok", f"{count} OpenPose files in {folder or path}")
 
 
 def packages() -> Iterator[Check]:

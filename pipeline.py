@@ -81,9 +81,9 @@ OF_A_SUBJECT = ("01_recording", "02_masks", "03_fit", "04_keyframes", "05_raster
 
 STAGES = (
     # folder, command, version (raise it whenever the stage writes something else), function, settings, inputs
-    Stage("01_recording", "record", 1, _record, ("recording", "demo"), (), judges_source=True),
+    Stage("01_recording", "record", 2, _record, ("recording", "demo"), (), judges_source=True),
     Stage("02_masks", "matte", 1, _matte, ("matte",), ("01_recording",), judges_source=True),
-    Stage("03_fit", "fit", 1, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
+    Stage("03_fit", "fit", 2, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
     Stage("04_keyframes", "keyframes", 1, _keyframes, ("keyframes",), ("03_fit",)),
     Stage("05_rasters", "rasterize", 1, _rasterize, ("raster",), ("01_recording", "03_fit")),
     Stage("06_avatar", "train", 1, _train, ("train",), OF_A_SUBJECT, ("log.jsonl", "checkpoints/*"), of_avatar=True),
@@ -254,13 +254,14 @@ def status_command(subjects: tuple[str, ...], workspace: Path, **given: Any) -> 
 
 @cli.command("doctor")
 @options()
-def doctor_command(workspace: Path) -> None:
-    """Is this machine ready?"""
-    checks = list(doctors.examine(workspace))
+@click.argument("source", required=False, type=click.Path(path_type=Path), metavar="[FILE|FOLDER]")
+def doctor_command(workspace: Path, source: Path | None) -> None:
+    """Is this machine ready?  With a FILE or FOLDER: what is it, and can it be a source?"""
+    checks = list(doctors.examine(workspace) if source is None else doctors.examine_source(source))
     for check in checks:
         click.echo(f"{check.state:8} {check.what:10} {check.words}")
     if any(check.state == "missing" for check in checks):
-        raise UserError("this machine is not ready; see the lines marked missing")
+        raise UserError(f"{source or 'this machine'} is not ready; see the lines marked missing")
 
 
 if __name__ == "__main__":

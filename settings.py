@@ -8,7 +8,9 @@ dotted path and imported when a setting of their section is first needed, becaus
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
+import json
 import math
 import tomllib
 import types
@@ -65,12 +67,11 @@ class Settings:
     def that_matter(self, sections: Iterable[str]) -> dict[str, Scalar]:
         """All settings in ``sections`` that can change what a stage writes, as "section.key": value.
 
-        Of a field with ``metadata={"file": True}`` the content of the named file counts, too.
+        Of a field with ``metadata={"file": True}`` the content of the named file or folder counts, too, unless the
+        value is one of the field's ``"words"``.
         """
         return {
-            f"{section}.{field.name}": with_content(
-                getattr(self.config(section), field.name), field.metadata.get("file")
-            )
+            f"{section}.{field.name}": with_content(getattr(self.config(section), field.name), field.metadata)
             for section in sections
             for field in fields(self.config(section))
             if not field.metadata.get("cosmetic")
@@ -94,10 +95,16 @@ class Settings:
             raise UserError(f"{where}: {error}") from None
 
 
-def with_content(value: Scalar, is_file: bool | None) -> Scalar:
-    """The value itself, or, where it names a file, the name and the beginning of the content's digest."""
-    if is_file and isinstance(value, str) and Path(value).is_file():
-        return f"{value} ({digest_file(Path(value))[:12]})"
+def with_content(value: Scalar, metadata: Mapping[str, Any]) -> Scalar:
+    """The value itself, or, where it names a file or a folder, the name and the beginning of the content's digest."""
+    if not metadata.get("file") or not isinstance(value, str) or value in metadata.get("words", ()):
+        return value
+    path = Path(value)
+    if path.is_file():
+        return f"{value} ({digest_file(path)[:12]})"
+    if path.is_dir():
+        digests = {file.name: digest_file(file) for file in sorted(path.iterdir()) if file.is_file()}
+        return f"{value} ({hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:12]})"
     return value
 
 

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from capture.beside import outside
 from capture.errors import UserError
 from capture.manifest import digest_file
 
@@ -37,9 +38,9 @@ def describe(source: str) -> dict[str, Any]:
         return {"kind": DEMO}
     root = Path(source).resolve()
     stats = {}
-    for path in _files(root):
+    for name, path in _files(root).items():
         status = path.stat()
-        stats[path.relative_to(root).as_posix()] = [
+        stats[name] = [
             status.st_size,
             status.st_ino,
             status.st_mtime_ns,
@@ -59,7 +60,7 @@ def describe(source: str) -> dict[str, Any]:
 def digest(source: str) -> str:
     """sha256 over the relative names and contents of all files of a source."""
     root = Path(source).resolve()
-    digests = {path.relative_to(root).as_posix(): digest_file(path) for path in _files(root)}
+    digests = {name: digest_file(path) for name, path in _files(root).items()}
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
@@ -85,13 +86,15 @@ def in_words(recorded: dict[str, Any] | None) -> str:
     return DEMO if recorded.get("kind") == DEMO else str(recorded.get("path"))
 
 
-def _files(root: Path) -> list[Path]:
+def _files(root: Path) -> dict[str, Path]:
+    """Relative name -> file, with those that belong to the source though they lie beside it."""
+    beside = {f"../{name}": path for name, path in outside(root).items()}
     if root.is_file():
-        return [root]
+        return {".": root, **beside}
     found = []
     for folder, subfolders, names in os.walk(root):
         subfolders.sort()
         found += [path for name in sorted(names) if (path := Path(folder, name)).is_file()]
         if len(found) > MAX_FILES:
             break
-    return found
+    return {**{path.relative_to(root).as_posix(): path for path in found}, **beside}

@@ -5,6 +5,7 @@ N frames, H x W colour pixels, h x w depth pixels.
     recording.json    rig, times, where it came from, what was said while importing
     color/000000.jpg  or .png; RGB
     depth/000000.png  uint16 millimetres, 0 = no return; absent for frames and recordings without depth
+    openpose/000000.json   what OpenPose saw in this frame, where the source brought it along
 """
 
 from __future__ import annotations
@@ -89,6 +90,11 @@ class Recording:
             return None
         return read_depth(self.folder / "depth" / f"{index:06d}.png")
 
+    def openpose_path(self, index: int) -> Path | None:
+        """OpenPose's file of one frame, where the source brought one along."""
+        path = self.folder / "openpose" / f"{index:06d}.json"
+        return path if path.is_file() else None
+
     @property
     def frames_per_second(self) -> float:
         """Median rate; 30 for a single frame."""
@@ -124,6 +130,11 @@ class RecordingWriter:
             (self._folder / "depth").mkdir(exist_ok=True)
             (self._folder / "depth" / f"{index:06d}.png").write_bytes(encode_png(depth_mm))
         self._frames.append({"time_s": float(time_s), "color": name, "has_depth": depth_mm is not None})
+
+    def add_openpose(self, index: int, data: bytes) -> None:
+        """Keep OpenPose's JSON file of frame ``index`` as it is.  Raises OSError when the disk refuses."""
+        (self._folder / "openpose").mkdir(exist_ok=True)
+        (self._folder / "openpose" / f"{index:06d}.json").write_bytes(data)
 
     def __len__(self) -> int:
         return len(self._frames)

@@ -43,7 +43,7 @@ def refine(
     clip: Clip,
     prior: Prior,
     states: dict[int, State],
-    rounds: int = 4,
+    rounds: int = 10,
     smoothness: Smoothness | None = None,
 ) -> dict[int, State]:
     """All ``states`` solved jointly; frames without a state split the clip into pieces that do not feel each other."""

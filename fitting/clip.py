@@ -16,6 +16,7 @@ from capture.matting import Masks
 from capture.recording import Recording
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
+from fitting.facing import rotations_from_pixels
 from fitting.keypoints import Keypoints
 from fitting.observe import Observation, observe
 from fitting.solve import Prior, Schedule, State, judge, render_view, solve_pose
@@ -24,6 +25,7 @@ from fitting.terms import landmark_rows, residuals
 FROM_SCRATCH = Schedule(
     14, landmark_scale=(np.inf, 6.0), world_sigma_m=(0.03, 0.08), use_depth=False, use_outline=False
 )
+LOOK = Schedule(3, landmark_scale=(6.0, 6.0))
 FOLLOW = Schedule(4, landmark_scale=(8.0, 4.0), use_depth=False, use_outline=False)
 EVERYTHING = Schedule(8, landmark_scale=(6.0, 3.0))
 REFINE = Schedule(
@@ -90,20 +92,29 @@ def default_prior(body: BodyModel, chain: Chain) -> Prior:
     )
 
 
-def start_state(chain: Chain, observation: Observation, num_joints: int, prior: Prior) -> State:
-    """Placement from the trunk's directions in the detector's skeleton and the landmarks' size; a pose at ease."""
+def start_states(chain: Chain, observation: Observation, num_joints: int, prior: Prior) -> list[State]:
+    """A pose at ease, placed by the landmarks' size and the trunk's directions in the detector's skeleton; one for each
+    direction that is possible where the detector gives no such skeleton."""
+    pose = chain.with_dofs(np.zeros((num_joints, 3)), prior.mean)
     world = observation.world_m
     left = world[11] - world[12] + world[23] - world[24]
     up = world[[11, 12]].mean(0) - world[[23, 24]].mean(0)
-    z = up / np.linalg.norm(up)
-    x = left - z * (left @ z)
-    x /= max(np.linalg.norm(x), 1e-6)
-    placed = np.eye(4)
-    placed[:3, :3] = np.stack([x, np.cross(z, x), z], axis=1)
-    pose = chain.with_dofs(np.zeros((num_joints, 3)), prior.mean)
-    landmarks = chain.posed(pose, placed)[chain.num_vertices :]
-    placed[:3, 3] = _translation(observation, landmarks)
-    return State(pose, placed)
+    if np.isfinite([left, up]).all():
+        z = up / np.linalg.norm(up)
+        x = left - z * (left @ z)
+        x /= max(np.linalg.norm(x), 1e-6)
+        rotations = [np.stack([x, np.cross(z, x), z], axis=1)]
+    else:
+        rest_m = chain.posed(pose, np.eye(4))[chain.num_vertices :]
+        rotations = rotations_from_pixels(observation.landmarks_px, rest_m)
+    states = []
+    for rotation in rotations:
+        placed = np.eye(4)
+        placed[:3, :3] = rotation
+        landmarks = chain.posed(pose, placed)[chain.num_vertices :]
+        placed[:3, 3] = _translation(observation, landmarks)
+        states.append(State(pose, placed))
+    return states
 
 
 def _translation(observation: Observation, landmarks_m: np.ndarray) -> np.ndarray:
@@ -123,9 +134,13 @@ def _translation(observation: Observation, landmarks_m: np.ndarray) -> np.ndarra
 
 
 def fit_from_scratch(body: BodyModel, chain: Chain, observation: Observation, prior: Prior) -> tuple[State, float]:
-    """Pose of a frame without any history, from its landmarks alone."""
-    start = start_state(chain, observation, body.num_joints, prior)
-    return solve_pose(chain, body.faces, observation, start, prior, FROM_SCRATCH)
+    """Pose of a frame without any history, from its landmarks; between two starts depth and outline decide."""
+    starts = start_states(chain, observation, body.num_joints, prior)
+    solved = [solve_pose(chain, body.faces, observation, start, prior, FROM_SCRATCH) for start in starts]
+    if len(solved) == 1:
+        return solved[0]
+    looked = [solve_pose(chain, body.faces, observation, state, prior, LOOK)[1] for state, _ in solved]
+    return solved[int(np.argmin(looked))]
 
 
 def track(body: BodyModel, chain: Chain, clip: Clip, prior: Prior, frames: Iterable[int]) -> dict[int, State]:

@@ -41,7 +41,8 @@ from fitting.clip import (
     silhouette_iou,
     track,
 )
-from fitting.keypoints import Keypoints, detect
+from fitting.keypoints import Keypoints
+from fitting.landmarkers import AUTO, MEDIAPIPE, check_choice, in_words, landmarks
 from fitting.offsets import solve_landmark_offsets, solve_offsets
 from fitting.overlay import draw_overlay
 from fitting.shape import body_height_m, chain_of, estimate_focal, solve_shape, spread_frames
@@ -56,12 +57,17 @@ class FitConfig:
 
     # "default", a BodyModel .npz, or an SMPL / SMPL-X file of your own, whose content then counts for the identity
     body: str = field(default="default", metadata={"file": True})
+    # "auto", "mediapipe", a folder of OpenPose's files, or a PoseLandmarker .task file (see fitting/landmarkers.py)
+    keypoints: str = field(default=AUTO, metadata={"file": True, "words": (AUTO, MEDIAPIPE)})
     shape_frames: int = 14  # shape needs variety, not numbers: beyond a dozen it does not move
     shape_rounds: int = 5
     height_m: float = 0.0  # body height when you know it; 0 = from depth, or the mean adult
     vertex_offsets: bool = True  # clothes and hair as a static displacement; off = the bare body
     offset_rounds: int = 2
     overlay_frames: int = 12  # stills for the report
+
+    def __post_init__(self) -> None:
+        check_choice(self.keypoints)
 
 
 @dataclass(frozen=True)
@@ -147,12 +153,12 @@ def fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path) 
 def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path) -> None:
     recording, masks = Recording.load(recording_dir), Masks.load(masks_dir)
     body = load_body(config.body)
-    keypoints = _keypoints(out_dir, recording)
+    keypoints = _keypoints(config, out_dir, recording, masks)
     if not keypoints.found.any():
         raise UserError(
             f"{recording.source}: nobody was recognised in any of {len(recording)} frames; film a whole person"
         )
-    notes: list[str] = []
+    notes = [in_words(config.keypoints, recording)]
     clip = Clip(recording, masks, keypoints, recording.rig.color)
     clip = _with_focal(body, clip, notes)
     shape = _solve_shape(config, body, clip, notes)
@@ -221,11 +227,11 @@ def write_overlays(
                 write_atomically(out_dir / "overlay" / f"{i:06d}.jpg", encode_jpeg(still, 88))
 
 
-def _keypoints(out_dir: Path, recording: Recording) -> Keypoints:
+def _keypoints(config: FitConfig, out_dir: Path, recording: Recording, masks: Masks) -> Keypoints:
     path = out_dir / "keypoints.npz"
     if path.exists():  # left by an interrupted run of the same identity
         return Keypoints.load(path)
-    keypoints = detect((recording.color(i) for i in range(len(recording))), len(recording))
+    keypoints = landmarks(config.keypoints, recording, masks.__getitem__)
     keypoints.save(path)
     return keypoints
 

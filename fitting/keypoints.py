@@ -1,4 +1,4 @@
-"""2-D and 3-D body landmarks per frame, from MediaPipe Pose.
+"""2-D and 3-D body landmarks per frame, and MediaPipe Pose, which finds them when nobody else did (``landmarkers``).
 
 N frames, 33 landmarks in MediaPipe's order.  The left/right labels that come out are consistent over the clip:
 ``resolve_sides`` runs the Viterbi algorithm over "as detected" and "sides swapped".
@@ -25,7 +25,6 @@ LANDMARK_NAMES = (
     "left_heel", "right_heel", "left_foot_index", "right_foot_index",
 )  # fmt: skip
 NUM_LANDMARKS = len(LANDMARK_NAMES)
-_TRUNK = [LANDMARK_NAMES.index(n) for n in ("left_shoulder", "right_shoulder", "left_hip", "right_hip")]
 
 
 def _mirror_order() -> np.ndarray:
@@ -39,17 +38,17 @@ MIRROR = _mirror_order()  # landmark i of the swapped labelling is landmark MIRR
 
 @dataclass(frozen=True)
 class Keypoints:
-    """Landmarks of a clip; NaN in frames where nobody was found."""
+    """Landmarks of a clip; NaN where one was not found, and in frames where nobody was."""
 
     points_px: np.ndarray  # (N, 33, 2) colour pixels, centres at +0.5
     visibility: np.ndarray  # (N, 33) in [0, 1]
-    world_m: np.ndarray  # (N, 33, 3) metres, origin between the hips, axes of the colour camera
+    world_m: np.ndarray  # (N, 33, 3) metres, origin between the hips, axes of the colour camera; NaN without metres
     swapped: np.ndarray  # (N,) bool: the sides were exchanged against the detector's word
 
     @property
     def found(self) -> np.ndarray:
         """(N,) bool."""
-        return np.isfinite(self.points_px[:, 0, 0])
+        return np.isfinite(self.points_px[..., 0]).any(1)
 
     def save(self, path: Path) -> None:
         buffer = io.BytesIO()
@@ -90,22 +89,28 @@ def detect(images: Iterable[np.ndarray], count: int) -> Keypoints:
 def resolve_sides(keypoints: Keypoints, swap_cost: float = 0.04) -> Keypoints:
     """Exchange left and right where that makes the clip move less.
 
-    Two states per frame, as detected and swapped; a transition costs the mean 3-D landmark displacement (metres,
-    capped) between neighbouring frames, a swapped frame costs ``swap_cost`` metres more: the detector is right until
-    shown wrong.  Solved exactly by the Viterbi algorithm.
+    Two states per frame, as detected and swapped; a transition costs the mean landmark displacement (metres, capped)
+    between neighbouring frames, in 3-D where the detector gives metres, else in the picture (``_limbs_m``).  A swapped
+    frame costs ``swap_cost`` metres more: the detector is right until shown wrong.  Solved exactly by the Viterbi
+    algorithm.
     """
     frames = np.flatnonzero(keypoints.found)
     if len(frames) < 2:
         return keypoints
-    trunk_and_limbs = np.arange(11, NUM_LANDMARKS)
-    states = np.stack([keypoints.world_m[frames], _mirrored(keypoints.world_m[frames])])[:, :, trunk_and_limbs]
+    limbs_m = _limbs_m(keypoints, frames)
+    states = np.stack([limbs_m, _mirrored(limbs_m)])[:, :, 11:]  # (2, F, 22, axes): the face says nothing about limbs
+    in_picture = limbs_m.shape[-1] == 2
     unary = np.array([0.0, swap_cost])
     cost = unary.copy()
     came_from = np.zeros((len(frames), 2), int)
     for i in range(1, len(frames)):
-        step_m = np.linalg.norm(states[:, None, i] - states[None, :, i - 1], axis=-1)  # (to, from, landmark)
+        moved_m = states[:, None, i] - states[None, :, i - 1]  # (to, from, landmark, axes)
+        moved_m = moved_m[:, :, np.isfinite(moved_m).all((0, 1, 3))]  # both sides seen in both frames
+        if in_picture and moved_m.size:
+            moved_m = moved_m - moved_m.mean(2, keepdims=True)  # a step aside is the same for either labelling
+        step_m = np.linalg.norm(moved_m, axis=-1)  # (to, from, landmark)
         # After a gap the pose may be anywhere: the transition says less.
-        transition = np.minimum(step_m, 0.4).mean(-1) / (frames[i] - frames[i - 1])
+        transition = np.minimum(step_m, 0.4).sum(-1) / max(step_m.shape[-1], 1) / (frames[i] - frames[i - 1])
         total = transition + cost[None, :]
         came_from[i] = total.argmin(1)
         cost = total.min(1) + unary
@@ -124,6 +129,18 @@ def resolve_sides(keypoints: Keypoints, swap_cost: float = 0.04) -> Keypoints:
         world_m=np.where(pick[..., None], _mirrored(keypoints.world_m), keypoints.world_m),
         swapped=swapped,
     )
+
+
+def _limbs_m(keypoints: Keypoints, frames: np.ndarray) -> np.ndarray:
+    """(F, 33, 3) the detector's metres; without them (F, 33, 2) the picture's, as if everybody were 1.7 m tall."""
+    if np.isfinite(keypoints.world_m[frames]).any((1, 2)).all():
+        return keypoints.world_m[frames]
+    points_px = keypoints.points_px[frames]
+    extent_px = np.nanmax(np.nanmax(points_px, axis=1) - np.nanmin(points_px, axis=1), axis=1)
+    # Points come and go, people do not shrink: the best of a second's neighbours.
+    near = np.abs(frames[:, None] - frames[None, :]) <= 15
+    height_px = np.where(near, extent_px[None, :], 0.0).max(1)
+    return 1.7 * points_px / np.maximum(height_px, 1.0)[:, None, None]
 
 
 def _mirrored(points: np.ndarray) -> np.ndarray:

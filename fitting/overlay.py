@@ -24,7 +24,8 @@ def draw_overlay(
 ) -> np.ndarray:
     """The body half-transparent, its outline, the landmarks and a caption: (h, w, 3) uint8, at most ``long_side`` long.
 
-    ``color`` (H, W, 3) uint8; ``vertices_color_m`` (V, 3), None for a lost frame; ``landmarks_px`` (33, 2) or None.
+    ``color`` (H, W, 3) uint8; ``vertices_color_m`` (V, 3), None for a lost frame; ``landmarks_px`` (33, 2), NaN where
+    one was not found, or None.
     """
     scale = min(1.0, long_side / max(color.shape[:2]))
     width, height = round(color.shape[1] * scale), round(color.shape[0] * scale)
@@ -43,8 +44,11 @@ def draw_overlay(
         picture[mask] = (0.5 * picture[mask] + 0.5 * tint).astype(np.uint8)
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, contours, -1, (255, 255, 255), 1, cv2.LINE_AA)
-    if landmarks_px is not None and np.isfinite(landmarks_px).all():
-        for k, point in enumerate(landmarks_px[11:] * scale, start=11):
+    if landmarks_px is not None:
+        for k in range(11, len(landmarks_px)):
+            point = landmarks_px[k] * scale
+            if not np.isfinite(point).all():
+                continue
             # Odd landmarks are the person's left: green left, red right.
             tone = (60, 220, 90) if k % 2 else (240, 70, 60)
             cv2.circle(picture, (round(float(point[0])), round(float(point[1]))), 2, tone, -1, cv2.LINE_AA)

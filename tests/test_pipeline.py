@@ -278,3 +278,24 @@ def test_doctor_finds_what_is_missing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (
         check.state == "missing" and "numpy 1.0" in check.words and "no-such-package 2.0 (found nothing)" in check.words
     )
+
+
+def test_doctor_says_what_a_source_is_and_what_it_lacks(tmp_path: Path) -> None:
+    from test_beside import write
+    from test_prox import make_prox
+
+    import doctor
+
+    root = make_prox(tmp_path / "prox", "N0Sofa_00034_01")
+    checks = {check.what: check for check in doctor.examine_source(root)}
+    assert checks["source"].words == "a PROX recording" and checks["cameras"].state == "ok"
+    assert "4 OpenPose files" in checks["landmarks"].words
+    (root / "calibration" / "IR.json").unlink()
+    assert {check.what: check.state for check in doctor.examine_source(root)}["cameras"] == "missing"
+    write(tmp_path / "text_openpose", ["0"])
+    (tmp_path / "text.mp4").write_text("not a film")
+    (check,) = doctor.examine_source(tmp_path / "text.mp4")
+    assert check.state == "missing" and "give a video file" in check.words
+    (tmp_path / "a.task").write_text("not a bundle")
+    (check,) = doctor.examine_source(tmp_path / "a.task")
+    assert check.state == "missing" and "not a .task file" in check.words

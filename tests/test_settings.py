@@ -8,7 +8,7 @@ import fakes
 import pytest
 
 from capture.errors import UserError
-from settings import Layer, Settings, read_assignments, read_toml
+from settings import Layer, Settings, read_assignments, read_toml, with_content
 
 
 def settings(*layers: Layer) -> Settings:
@@ -84,6 +84,18 @@ def test_the_content_of_a_named_file_counts(tmp_path: Path) -> None:
         found.append(chosen(f"matte.plate={path}").that_matter(["matte"])["matte.plate"])
     assert found[0] == found[2] != found[1] and str(path) in str(found[0])
     assert chosen("matte.plate=none.npz").that_matter(["matte"])["matte.plate"] == "none.npz"
+
+
+def test_the_content_of_a_named_folder_counts_unless_the_name_is_a_word(tmp_path: Path) -> None:
+    folder = tmp_path / "openpose"
+    folder.mkdir()
+    found = []
+    for name, content in (("0.json", "one"), ("0.json", "two"), ("1.json", "one")):
+        (folder / name).write_text(content)
+        found.append(with_content(str(folder), {"file": True}))
+    assert len(set(found)) == 3 and all(str(text).startswith(str(folder)) for text in found)
+    assert with_content(str(folder), {"file": True, "words": (str(folder),)}) == str(folder)
+    assert with_content(str(folder), {}) == str(folder)
 
 
 def test_subject_toml(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ its name.  N frames, H x W colour pixels, h x w depth pixels.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ log = logging.getLogger(__name__)
 
 LAYOUTS = (
     "a video file, a TUM RGB-D folder (rgb.txt, depth.txt), a folder of numbered images (0001.jpg, 0001_depth.png, "
-    "0001_camera.xml, or color/ and depth/ with a calibration.json), or a recording of ours (recording.json)"
+    "0001_camera.xml, or color/ and depth/ with a calibration.json), a PROX recording (Color/, Depth/, with "
+    "../../calibration/), or a recording of ours (recording.json)"
 )
 GUESSED_FOCAL_PER_SIDE = 1.2  # of the longer side: phones film at 1.0 to 1.4, and the fit refines it
 
@@ -94,31 +96,45 @@ def color_camera(config: ImportConfig, camera: Camera | None, image_wh: tuple[in
 
 def record(config: ImportConfig, out_dir: Path, source: str | Path) -> None:
     """Import ``source`` into ``out_dir`` (files of ``capture.recording``).  Raises UserError when it cannot."""
-    # Decoders are imported late: the command line must answer at once.
-    from capture.importers import numbered, own, tum
-
     path = Path(source)
+    recognise(path).importer(config, out_dir, path)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a source was recognised as."""
+
+    words: str  # for people
+    importer: Callable[[ImportConfig, Path, Path], None]
+
+
+def recognise(path: Path) -> Layout:
+    """The layout of a source, by what it contains.  Raises UserError when it is none of ours, or cannot be read."""
+    # Decoders are imported late: the command line must answer at once.
+    from capture.importers import numbered, own, prox, tum
+
     try:
         names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else None
         if names is None and not path.is_file():
-            raise UserError(f"{source}: no such file or folder; check the path after --source")
+            raise UserError(f"{path}: no such file or folder; check the path after --source")
     except OSError as error:
-        raise UserError(f"{source}: cannot be read ({error.strerror}); check its permissions") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if names is None:
         from capture.importers import video
 
-        video.import_video(config, out_dir, path)
-    elif not names:
-        raise UserError(f"{source}: the folder is empty; give {LAYOUTS}")
-    elif own.recognises(path):
-        own.import_own(config, out_dir, path)
-    elif tum.recognises(path):
-        tum.import_tum(config, out_dir, path)
-    elif numbered.recognises(path):
-        numbered.import_numbered(config, out_dir, path)
-    else:
-        found = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        raise UserError(f"{source}: no recording recognised in this folder (found {found}); give {LAYOUTS}")
+        return Layout("a video file", video.import_video)
+    if not names:
+        raise UserError(f"{path}: the folder is empty; give {LAYOUTS}")
+    for words, module, importer in (
+        ("a recording of ours", own, own.import_own),
+        ("a TUM RGB-D folder", tum, tum.import_tum),
+        ("a PROX recording", prox, prox.import_prox),
+        ("a folder of numbered pictures", numbered, numbered.import_numbered),
+    ):
+        if module.recognises(path):
+            return Layout(words, importer)
+    found = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    raise UserError(f"{path}: no recording recognised in this folder (found {found}); give {LAYOUTS}")
 
 
 def _by(image_wh: tuple[int, int]) -> str:

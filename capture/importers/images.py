@@ -14,9 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from capture.beside import openpose_folder
 from capture.camera import Camera, Rig
 from capture.errors import UserError
-from capture.importers import ImportConfig, color_camera
+from capture.importers import ImportConfig, color_camera, openpose
 from capture.progress import progress
 from capture.recording import RecordingWriter, encode_png, read_depth
 
@@ -55,7 +56,8 @@ def import_folder(config: ImportConfig, out_dir: Path, source: SourceFolder) -> 
     units_per_m = config.depth_units_per_m or source.depth_units_per_m
     if not frames:
         raise UserError(f"{source.folder}: holds not a single colour picture; is the copy complete?")
-    wanted = [frames[i] for i in config.taken(len(frames))]
+    indices = config.taken(len(frames))
+    wanted = [frames[i] for i in indices]
     has_depth = not config.no_depth and any(frame.depth is not None for frame in wanted)
 
     writer: RecordingWriter | None = None
@@ -65,12 +67,12 @@ def import_folder(config: ImportConfig, out_dir: Path, source: SourceFolder) -> 
         depth_mm = None
         if has_depth and frame.depth is not None:
             depth_mm = to_millimetres(read_depth(frame.depth), units_per_m)
-            depth_wh = _same_size(frame.depth, (depth_mm.shape[1], depth_mm.shape[0]), depth_wh)
+            depth_wh = same_size(frame.depth, (depth_mm.shape[1], depth_mm.shape[0]), depth_wh)
         if writer is None:
             image_wh = color_wh
             first_depth_wh = _first_depth_wh(wanted) if has_depth else None
             writer = _open(config, out_dir, source, color_wh, first_depth_wh)
-        _same_size(frame.color, color_wh, image_wh)
+        same_size(frame.color, color_wh, image_wh)
         writer.add(frame.time_s, color, depth_mm)
     assert writer is not None
     without = sum(frame.depth is None for frame in wanted)
@@ -78,6 +80,8 @@ def import_folder(config: ImportConfig, out_dir: Path, source: SourceFolder) -> 
         writer.note(
             f"{without} of {len(wanted)} frames have no depth picture near their time: fitted from colour alone"
         )
+    stems = [frame.color.stem for frame in frames]
+    openpose.carry(writer, openpose_folder(source.folder), indices, len(frames), stems)
     writer.finish()
 
 
@@ -115,7 +119,8 @@ def _first_depth_wh(frames: Sequence[SourceFrame]) -> tuple[int, int]:
     return depth.shape[1], depth.shape[0]
 
 
-def _same_size(path: Path, size_wh: tuple[int, int], expected_wh: tuple[int, int]) -> tuple[int, int]:
+def same_size(path: Path, size_wh: tuple[int, int], expected_wh: tuple[int, int]) -> tuple[int, int]:
+    """``size_wh``.  Raises UserError when it is not ``expected_wh``, where (0, 0) expects nothing."""
     if expected_wh != (0, 0) and size_wh != expected_wh:
         raise UserError(
             f"{path}: {size_wh[0]}x{size_wh[1]} pixels, the pictures before it {expected_wh[0]}x{expected_wh[1]}; "

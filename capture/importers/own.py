@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from capture.importers import ImportConfig
+from capture.importers.openpose import read_checked
 from capture.progress import progress
 from capture.recording import Recording, RecordingWriter, read_image
 
@@ -16,6 +17,14 @@ from capture.recording import Recording, RecordingWriter, read_image
 def recognises(folder: Path) -> bool:
     """Whether ``folder`` is a recording or a subject that has one."""
     return _home(folder) is not None
+
+
+def count_openpose(folder: Path) -> int:
+    """How many frames of a recording of ours carry OpenPose's landmarks.  Raises UserError when it is unreadable."""
+    home = _home(folder)
+    assert home is not None
+    recording = Recording.load(home)
+    return sum(recording.openpose_path(i) is not None for i in range(len(recording)))
 
 
 def _home(folder: Path) -> Path | None:
@@ -38,9 +47,12 @@ def import_own(config: ImportConfig, out_dir: Path, folder: Path) -> None:
         writer.note(note)
     if config.no_depth:
         writer.note("depth left out (--no-depth)")
-    for index in progress(config.taken(len(recording)), "import"):
+    for new_index, index in enumerate(progress(config.taken(len(recording)), "import")):
         path = home / recording.color_names[index]
         read_image(path)  # refuses a broken picture here, where the user still has the source at hand
         depth_mm = None if config.no_depth else recording.depth_mm(index)
         writer.add(float(recording.times_s[index]), path.read_bytes(), depth_mm)
+        openpose_path = recording.openpose_path(index)
+        if openpose_path is not None:
+            writer.add_openpose(new_index, read_checked(openpose_path))
     writer.finish()

@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 
+from capture.beside import openpose_folder
 from capture.camera import Rig
 from capture.errors import UserError
-from capture.importers import ImportConfig, color_camera
+from capture.importers import ImportConfig, color_camera, openpose
 from capture.progress import progress
 from capture.recording import RecordingWriter
 
@@ -39,6 +41,22 @@ class _Progress:
 
 def import_video(config: ImportConfig, out_dir: Path, path: Path) -> None:
     """Import a video.  Raises UserError for what is no video, has no frames, or breaks off."""
+    with _opened(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        _import(config, out_dir, path, container, stream)
+
+
+def describe(path: Path) -> str:
+    """Size, length and rate of a video, in words, from its header.  Raises UserError for what is no video."""
+    with _opened(path) as (_, stream):
+        frames = f"{stream.frames} frames" if stream.frames else "of unknown length"
+        rate = f", {float(stream.average_rate):.4g} per second" if stream.average_rate else ""
+        return f"{stream.width}x{stream.height}, {frames}{rate}"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """A video's container and its best picture stream.  Raises UserError for what is no video."""
     try:
         container = av.open(str(path), metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -51,8 +69,7 @@ def import_video(config: ImportConfig, out_dir: Path, path: Path) -> None:
         if stream is None or any(word in container.format.name for word in STILLS):
             raise UserError(f"{path}: holds no film (recognised as {container.format.name}); give a video file")
         assert isinstance(stream, av.VideoStream)
-        stream.thread_type = "AUTO"
-        _import(config, out_dir, path, container, stream)
+        yield container, stream
 
 
 def _import(
@@ -95,6 +112,8 @@ def _import(
     steps_s = np.diff(times_s)
     if len(steps_s) and steps_s.max() > 1.5 * np.median(steps_s) * 1.0001:
         writer.note(f"variable frame rate: {1000 * steps_s.min():.0f} to {1000 * steps_s.max():.0f} ms between frames")
+    num_frames = state.decoded if state.is_complete else stream.frames
+    openpose.carry(writer, openpose_folder(path), [i for i in range(state.decoded) if config.takes(i)], num_frames)
     writer.finish()
 
 
