@@ -7,6 +7,7 @@ In: 01_recording, 02_masks.  Out, in 03_fit:
     body.npz        the body model that was fitted
     keypoints.npz   the landmarks that were used
     overlay.mp4, overlay/000000.jpg   the fit over the pictures
+    residuals.svg, worst/000043.jpg   how well it fits over the clip, and the frames to look at first
 
 N frames, J joints, V vertices, S shape coefficients.
 """
@@ -44,6 +45,7 @@ from fitting.keypoints import Keypoints, detect
 from fitting.limbs import limb_figures
 from fitting.offsets import solve_offsets
 from fitting.overlay import draw_overlay
+from fitting.residuals import write_residuals
 from fitting.shape import body_height_m, chain_of, estimate_focal, solve_shape, spread_frames
 from fitting.solve import State
 
@@ -188,6 +190,7 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
     for note in notes:
         log.info("%s", note)
     write_overlays(config, out_dir, recording, keypoints, result)
+    write_residuals(out_dir, recording, keypoints.points_px, result)
     result.save(out_dir)
 
 

@@ -36,6 +36,7 @@ class Limb:
     drawn: float  # area in which the fit shows it
     beyond: float  # of that, the area where the mask shows nobody
     gap_mm: float  # median distance in depth between drawn and seen; NaN without depth, or hardly drawn
+    alone: float  # area that the person fills there and nothing else of the body explains: the outline vouches for it
     seen: float  # the detector's confidence in its outer end; NaN where that lies outside the picture
 
 
@@ -64,8 +65,12 @@ def limb_figures(
             gap_m = np.abs(observation.surface_m[..., 2] - depth_m)[cells]
             gap_m = gap_m[np.isfinite(gap_m)]
             gap_mm = float(np.median(gap_m) * 1e3) if len(gap_m) >= MIN_CELLS else np.nan
-        beyond = float((observation.mask[cells] < 0.5).sum() / unit)
-        found.append(Limb(name, float(cells.sum() / unit), beyond, gap_mm, _seen(observation, ends)))
+        others = body.faces[~np.isin(body.face_part, members)]
+        without, _, _ = rasterize_faces(pixels, z, others, camera.image_wh)
+        is_person = observation.mask >= 0.5
+        areas = (cells, cells & ~is_person, cells & is_person & (without < 0))
+        drawn, beyond, alone = (float(area.sum() / unit) for area in areas)
+        found.append(Limb(name, drawn, beyond, gap_mm, alone, _seen(observation, ends)))
     return tuple(found)
 
 

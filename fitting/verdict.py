@@ -32,6 +32,7 @@ MAX_GAP_MM = 120.0  # a limb this far from what the depth camera saw there is an
 MAX_BEYOND = 0.0030  # of the height squared: half a forearm with its hand drawn where nobody is
 MIN_SEEN = 0.45  # the detector's confidence in a limb's outer end; hidden ones get 0.05 to 0.4
 MIN_DRAWN = 0.0005  # of the height squared: half a hand; less of a hidden limb does no harm
+MIN_ALONE = 0.0008  # of the height squared: a hand in the outline is where it is, whatever the detector thinks of it
 SMALL_LIMB = 0.0015  # so little of a limb is drawn that its depth is that of its edge
 
 _TRUNK = [LANDMARK_NAMES.index(n) for n in ("left_shoulder", "right_shoulder", "left_hip", "right_hip")]
@@ -84,10 +85,11 @@ def judge(figures: Figures) -> tuple[str, str]:
 
 def _limb_doubts(limb: Limb) -> list[tuple[bool, str]]:
     is_drawn = limb.drawn > SMALL_LIMB
+    is_guess = limb.seen < MIN_SEEN and limb.drawn > MIN_DRAWN and limb.alone < MIN_ALONE
     return [
         (is_drawn and limb.gap_mm > MAX_GAP_MM, f"{limb.name} {limb.gap_mm:.0f} mm off in depth"),
         (limb.beyond > MAX_BEYOND, f"{limb.name} is drawn beside the person"),
-        (limb.seen < MIN_SEEN and limb.drawn > MIN_DRAWN, f"{limb.name} is hidden, its place a guess"),
+        (is_guess, f"{limb.name} is hidden, its place a guess"),
     ]
 
 

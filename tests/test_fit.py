@@ -134,9 +134,10 @@ def test_what_is_called_tracked_is_right_and_what_is_not_says_why(fitted) -> Non
 
 def test_fit_writes_what_it_promises(fitted) -> None:  # type: ignore[no-untyped-def]
     with_depth, _, result, folder = fitted
-    for name in ("fit.npz", "fit.json", "body.npz", "keypoints.npz", "overlay.mp4"):
+    for name in ("fit.npz", "fit.json", "body.npz", "keypoints.npz", "overlay.mp4", "residuals.svg"):
         assert (folder / "03_fit" / name).stat().st_size > 0
     assert len(list((folder / "03_fit" / "overlay").glob("*.jpg"))) == 2
+    assert f"{EMPTY_FRAME:06d}.jpg" in {path.name for path in (folder / "03_fit" / "worst").iterdir()}
     assert np.isfinite(result.residual_mm[result.tracked]).all() == with_depth
     assert any("height" in note for note in result.notes)
 

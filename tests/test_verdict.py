@@ -14,7 +14,7 @@ from fitting.observe import Observation, observe
 from fitting.verdict import LOST, TRACKED, UNCERTAIN, Figures, flip_frames, judge, judge_clip, jumps_m, trunk_ahead
 
 RIGHT = Figures(12.0, 600.0, 0.92, 6.0, 8.0, 0, 0.02)
-ARM = Limb("left arm", 0.006, 0.0002, 9.0, 0.99)
+ARM = Limb("left arm", 0.006, 0.0002, 9.0, 0.0, 0.99)
 
 
 def test_a_frame_that_is_right_is_tracked_without_a_word():
@@ -50,6 +50,10 @@ def test_what_was_not_measured_speaks_neither_for_nor_against():
 
 def test_a_hidden_limb_that_is_hidden_in_the_fit_as_well_does_no_harm():
     assert judge(replace(RIGHT, limbs=(replace(ARM, seen=0.05, drawn=0.0),)))[0] == TRACKED
+
+
+def test_a_limb_that_the_outline_shows_needs_no_detector():
+    assert judge(replace(RIGHT, limbs=(replace(ARM, seen=0.05, alone=0.004),)))[0] == TRACKED
 
 
 @pytest.mark.parametrize("step_deg", [0, 5, 24])
