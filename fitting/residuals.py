@@ -6,6 +6,7 @@ frames are shaded) and worst/000043.jpg, the frames to look at first.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 WORST = 6  # pictures
 WIDTH, PANEL, GAP = 920, 112, 30
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 58, 34
+LEFT, RIGHT, TOP, BOTTOM = 54, 14, 58, 44
 MAX_POINTS = 1200  # of a line: more cannot be seen
 STYLE = """
 .residuals{--ink:#1b1d22;--quiet:#666c78;--rule:#e3e5ea;--line:#2b5fd9;--unsure:#e8a33d;--gone:#d23f31;
@@ -78,14 +79,15 @@ def worst_frames(fit: BodyFit, count: int = WORST) -> list[int]:
     for may_repeat in (False, True):
         for i in order:
             is_new = all(abs(i - k) >= apart for k in chosen)
-            is_named = _kind(fit.reason[i]) in {_kind(fit.reason[k]) for k in chosen}
+            is_named = kind(fit.reason[i]) in {kind(fit.reason[k]) for k in chosen}
             if len(chosen) < count and is_new and (may_repeat or not is_named):
                 chosen.append(i)
     return sorted(chosen)
 
 
-def _kind(reason: str) -> str:
-    return " ".join(word for word in reason.split() if not word[0].isdigit())
+def kind(reason: str) -> str:
+    """A reason without its figures: what frames have in common."""
+    return re.sub(r"[0-9.]+", "…", reason)
 
 
 def caption(fit: BodyFit, index: int) -> str:
@@ -165,8 +167,8 @@ def residual_chart(fit: BodyFit, heldout_from: int | None = None) -> str:
         parts += _panel(name, values, from_zero, TOP + number * (PANEL + GAP), at_x, fit, heldout_from)
     bottom = height - BOTTOM
     for frame in _round_frames(len(fit)):
-        parts.append(f'<text x="{at_x(frame):.1f}" y="{bottom + 16}" text-anchor="middle">{frame}</text>')
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="{bottom + 30}" text-anchor="end">frame</text>')
+        parts.append(f'<text x="{at_x(frame):.1f}" y="{bottom + 23}" text-anchor="middle">{frame}</text>')
+    parts.append(f'<text x="{WIDTH - RIGHT}" y="{bottom + 40}" text-anchor="end">frame</text>')
     parts += [
         f'<path class="worst" d="M{at_x(i):.1f} {bottom + 1}l4 7h-8z"><title>{escape(caption(fit, i))}</title></path>'
         for i in worst_frames(fit)
