@@ -26,6 +26,7 @@ MIN_IOU = 0.70  # skirts and wide sleeves cost some; frames that are right keep 
 MAX_DEPTH_MM = 30.0  # clothes stand off 20 mm and the sensor adds 10; frames that are right stay below 12
 MAX_FACING_DEG = 75.0  # the detector errs by 60 degrees in profile, never by a quarter turn
 SUDDEN_TURN_DEG = 60.0  # between two frames; a pirouette turns by 25
+STEADY_TURN_DEG = 20.0  # between two frames, at most, by a person who goes on turning while the fit is wrong
 MAX_FLIP_FRAMES = 15  # half a second: a turn there and back that is longer was danced
 MAX_JUMP_M = 0.15  # away from both neighbours; a fast hand passes between them instead
 MAX_GAP_MM = 120.0  # a limb this far from what the depth camera saw there is another one's, or nobody's
@@ -125,14 +126,15 @@ def flip_frames(ahead: np.ndarray) -> np.ndarray:
     """(N,) int: for frames inside a short excursion of the facing, its length; 0 elsewhere.
 
     ahead (N, 3), NaN where lost.  An excursion begins with a leap of more than SUDDEN_TURN_DEG, ends with another
-    within MAX_FLIP_FRAMES, and the facing after it goes on from the facing before it.
+    within MAX_FLIP_FRAMES, and the facing after it goes on from the facing before it, as that of a turning person may.
     """
     length = np.zeros(len(ahead), int)
     seen = np.flatnonzero(np.isfinite(ahead).all(1))
     leaps = np.flatnonzero(apart_deg(ahead[seen[1:]], ahead[seen[:-1]]) > SUDDEN_TURN_DEG) + 1
     for start in leaps:
         for stop in leaps[leaps > start]:
-            goes_on = apart_deg(ahead[seen[start - 1]], ahead[seen[stop]]) < SUDDEN_TURN_DEG
+            may_turn_deg = min(STEADY_TURN_DEG * (stop - start + 1), 120.0)
+            goes_on = apart_deg(ahead[seen[start - 1]], ahead[seen[stop]]) < may_turn_deg
             if goes_on and stop - start <= MAX_FLIP_FRAMES and not length[seen[start]]:
                 length[seen[start:stop]] = stop - start
     return length

@@ -61,8 +61,9 @@ def test_turning_however_long_is_no_flip(step_deg):
     assert not flip_frames(facing(np.arange(60) * step_deg)).any()
 
 
-def test_a_turn_there_and_back_in_a_moment_is_a_flip():
-    degrees = np.arange(80) * 4.0
+@pytest.mark.parametrize("step_deg", [0.0, 4.0, 12.0])
+def test_a_turn_there_and_back_in_a_moment_is_a_flip(step_deg):
+    degrees = np.arange(80) * step_deg
     degrees[40:45] += 180
     assert np.flatnonzero(flip_frames(facing(degrees))).tolist() == [40, 41, 42, 43, 44]
     assert set(flip_frames(facing(degrees))[40:45]) == {5}
