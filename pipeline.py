@@ -90,7 +90,7 @@ STAGES = (
     Stage(
         "07_report",
         "evaluate",
-        1,
+        2,
         _evaluate,
         ("evaluate",),
         (*OF_A_SUBJECT, "06_avatar"),

@@ -19,7 +19,7 @@ from fitting.chain import Chain
 from fitting.facing import rotations_from_pixels
 from fitting.keypoints import Keypoints
 from fitting.observe import Observation, observe
-from fitting.solve import Prior, Schedule, State, judge, render_view, solve_pose
+from fitting.solve import Prior, Schedule, State, pose_cost, render_view, solve_pose
 from fitting.terms import landmark_rows, residuals
 
 FROM_SCRATCH = Schedule(
@@ -174,7 +174,7 @@ def _continue(
     # An arm may jump when the detector was wrong before; the whole person may not.
     easy = replace(prior, pose_sigma_rad=0.6)
     solved = [solve_pose(chain, body.faces, seen, start, prior, EVERYTHING)[0] for seen, start in candidates]
-    energies = [judge(chain, body.faces, seen, s, easy) for (seen, _), s in zip(candidates, solved, strict=True)]
+    energies = [pose_cost(chain, body.faces, seen, s, easy) for (seen, _), s in zip(candidates, solved, strict=True)]
     best = int(np.argmin(energies))
     seen = candidates[best][0]
     return _with_best_limbs(body, chain, seen, easy, solved, best, energies[best])
@@ -195,13 +195,13 @@ def _with_best_limbs(
             pose[joints] = other.pose[joints]
             if np.abs(pose - state.pose).max() < 0.2:
                 continue
-            energy = judge(chain, body.faces, seen, State(pose, state.camera_from_body), prior)
+            energy = pose_cost(chain, body.faces, seen, State(pose, state.camera_from_body), prior)
             if energy < lowest:
                 state, lowest, mixed = State(pose, state.camera_from_body), energy, True
     if not mixed:
         return state
     again, _ = solve_pose(chain, body.faces, seen, state, prior, REFINE)
-    return again if judge(chain, body.faces, seen, again, prior) < lowest else state
+    return again if pose_cost(chain, body.faces, seen, again, prior) < lowest else state
 
 
 def _turn_rad(a: State, b: State) -> float:

@@ -7,6 +7,7 @@ In: 01_recording, 02_masks.  Out, in 03_fit:
     body.npz        the body model that was fitted
     keypoints.npz   the landmarks that were used
     overlay.mp4, overlay/000000.jpg   the fit over the pictures
+    residuals.svg, worst/000043.jpg   how well it fits over the clip, and the frames to look at first
 
 N frames, J joints, V vertices, S shape coefficients.
 """
@@ -28,12 +29,11 @@ from capture.matting import Masks
 from capture.progress import progress
 from capture.recording import Recording, encode_jpeg, write_atomically
 from capture.video import VideoWriter
+from fitting import verdict
 from fitting.batch import refine
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import (
-    LOST_IOU,
-    LOST_LANDMARK,
     Clip,
     default_prior,
     depth_residual_mm,
@@ -43,8 +43,10 @@ from fitting.clip import (
 )
 from fitting.keypoints import Keypoints
 from fitting.landmarkers import AUTO, MEDIAPIPE, check_choice, in_words, landmarks
+from fitting.limbs import limb_figures
 from fitting.offsets import solve_landmark_offsets, solve_offsets
 from fitting.overlay import draw_overlay
+from fitting.residuals import write_residuals
 from fitting.shape import body_height_m, chain_of, estimate_focal, solve_shape, spread_frames
 from fitting.solve import State
 
@@ -72,7 +74,7 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class BodyFit:
-    """The body in every frame; NaN where lost."""
+    """The body in every frame; NaN where lost, not to be trusted where uncertain."""
 
     shape: np.ndarray  # (S,)
     pose: np.ndarray  # (N, J, 3) axis-angle
@@ -83,14 +85,19 @@ class BodyFit:
     residual_mm: np.ndarray  # (N,) median depth distance, NaN without depth
     keypoint_px: np.ndarray  # (N,) median landmark error, colour pixels
     silhouette_iou: np.ndarray  # (N,)
-    tracked: np.ndarray  # (N,) bool
-    reason: tuple[str, ...]  # (N,) why a frame is lost, "" for tracked ones
+    status: tuple[str, ...]  # (N,) "tracked", "uncertain" (has a pose, but teaches nothing) or "lost"
+    reason: tuple[str, ...]  # (N,) why a frame is uncertain or lost, "" for tracked ones
     body: BodyModel
     camera: Camera
     notes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.pose)
+
+    @property
+    def tracked(self) -> np.ndarray:
+        """(N,) bool: the frames to learn from and to measure on."""
+        return np.array([status == verdict.TRACKED for status in self.status], bool)
 
     def vertices_color_m(self, index: int) -> np.ndarray:
         """(V, 3) posed vertices of one frame in the colour camera's frame; NaN where lost."""
@@ -113,7 +120,8 @@ class BodyFit:
             residual_mm=self.residual_mm,
             keypoint_px=self.keypoint_px,
             silhouette_iou=self.silhouette_iou,
-            tracked=self.tracked,
+            status=np.array(self.status, dtype=np.str_),
+            tracked=self.tracked,  # says nothing that status does not, but is what a short script wants
             reason=np.array(self.reason, dtype=np.str_),
         )
         write_atomically(folder / "fit.npz", buffer.getvalue())
@@ -130,7 +138,9 @@ class BodyFit:
                 arrays = {name: file[name] for name in file.files}
         except (OSError, ValueError) as error:
             raise UserError(f"{folder}: no readable fit ({error}); run the fit stage again") from None
-        for name in ("joint_names", "reason"):
+        tracked = arrays.pop("tracked")
+        arrays.setdefault("status", np.where(tracked, verdict.TRACKED, verdict.LOST))  # before there was doubt
+        for name in ("joint_names", "status", "reason"):
             arrays[name] = tuple(str(text) for text in arrays[name])
         return BodyFit(
             **arrays,
@@ -168,17 +178,19 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
     states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking", len(clip)))
     offsets_m = np.zeros(len(body.template_m))
     landmarks_m = np.zeros((len(body.landmark_weights), 3))
-    if config.vertex_offsets:
-        for k in progress(range(config.offset_rounds), "clothes"):
-            offsets_m, looseness_m = solve_offsets(body, chain, clip, _good(chain, clip, states), offsets_m)
-            landmarks_m = solve_landmark_offsets(chain, clip, _good(chain, clip, states), landmarks_m)
-            chain = chain_of(body, shape, offsets_m, looseness_m, landmarks_m)
-            if k == 0:
-                states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking", len(clip)))
-            states = refine(body, chain, clip, prior, states)
-        notes.append(f"clothes and hair: vertex offsets up to {1e3 * np.abs(offsets_m).max():.0f} mm")
-    else:
+    height_m = body_height_m(body, shape)
+    for k in range(config.offset_rounds):
+        good = _good(body, chain, clip, states, height_m)
+        offsets_m, looseness_m = solve_offsets(body, chain, clip, good, offsets_m)
+        if not config.vertex_offsets:
+            offsets_m = 0 * offsets_m
+        landmarks_m = solve_landmark_offsets(chain, clip, good, landmarks_m)
+        chain = chain_of(body, shape, offsets_m, looseness_m, landmarks_m)
+        if k == 0:  # what is loose and where landmarks lie changes which poses can be found at all
+            states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking again", len(clip)))
         states = refine(body, chain, clip, prior, states)
+    if config.vertex_offsets:
+        notes.append(f"clothes and hair: vertex offsets up to {1e3 * np.abs(offsets_m).max():.0f} mm")
 
     result = _collect(body, chain, clip, states, shape, offsets_m, notes)
     if not result.tracked.any():
@@ -189,6 +201,7 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
     for note in notes:
         log.info("%s", note)
     write_overlays(config, out_dir, recording, keypoints, result)
+    write_residuals(out_dir, recording, keypoints.points_px, result)
     result.save(out_dir)
 
 
@@ -218,8 +231,10 @@ def write_overlays(
     with VideoWriter(out_dir / "overlay.mp4", recording.frames_per_second, crf=23) as video:
         for i in progress(range(len(fitted)), "overlay"):
             color = recording.color(i)
-            vertices_m = fitted.vertices_color_m(i) if fitted.tracked[i] else None
-            caption = f"{i}  " + (f"IoU {fitted.silhouette_iou[i]:.2f}" if fitted.tracked[i] else fitted.reason[i])
+            status = fitted.status[i]
+            vertices_m = fitted.vertices_color_m(i) if status != verdict.LOST else None
+            words = f"IoU {fitted.silhouette_iou[i]:.2f}" if status == verdict.TRACKED else fitted.reason[i]
+            caption = f"{i}  " + (words if status == verdict.TRACKED else f"{status}: {words}")
             landmarks = keypoints.points_px[i]
             video.add(draw_overlay(color, fitted.camera, fitted.body, vertices_m, landmarks, caption))
             if i in stills:
@@ -252,13 +267,12 @@ def _solve_shape(config: FitConfig, body: BodyModel, clip: Clip, notes: list[str
     return shape
 
 
-def _good(chain: Chain, clip: Clip, states: dict[int, State]) -> dict[int, State]:
-    """The states whose landmarks are explained: a wrong pose must not dent the body."""
+def _good(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], height_m: float) -> dict[int, State]:
+    """The states that are to be believed: a wrong pose must not dent the body."""
     good = {}
     for i, state in states.items():
-        observation = clip[i]
-        assert observation is not None
-        if np.median(landmark_errors_px(chain, observation, state)) < 0.05 * observation.height_px:
+        status, _ = verdict.judge(figures_of(body, chain, clip, i, state, height_m))
+        if status == verdict.TRACKED:
             good[i] = state
     return good
 
@@ -276,25 +290,22 @@ def _collect(
     pose = np.full((count, joints, 3), np.nan)
     placed = np.full((count, 4, 4), np.nan)
     joints_m = np.full((count, joints, 3), np.nan)
-    residual, keypoint, iou = (np.full(count, np.nan) for _ in range(3))
-    reason = ["" for _ in range(count)]
-    for i in range(count):
-        state, observation = states.get(i), clip[i]
-        if state is None or observation is None:
-            reason[i] = clip.why_unseen(i)
-            continue
-        # Colour pixels per grid cell: errors are reported in the user's pixels.
-        to_color = clip.camera.fx_px / observation.camera.fx_px
-        keypoint[i] = np.median(landmark_errors_px(chain, observation, state)) * to_color
-        iou[i] = silhouette_iou(chain, body, observation, state)
-        residual[i] = depth_residual_mm(chain, body, observation, state)
-        if keypoint[i] > LOST_LANDMARK * observation.height_px * to_color:
-            reason[i] = f"landmarks {keypoint[i]:.0f} px off"
-        elif iou[i] < LOST_IOU:
-            reason[i] = f"silhouette overlap only {iou[i]:.2f}"
-        else:
-            pose[i], placed[i] = state.pose, state.camera_from_body
-            joints_m[i] = chain.transforms(state.pose, state.camera_from_body)[2]
+    height_m = body_height_m(body, shape)
+    figures: list[verdict.Figures | None] = [None] * count
+    ahead = np.full((count, 3), np.nan)
+    for i, state in states.items():
+        observation = clip[i]
+        assert observation is not None
+        figures[i] = figures_of(body, chain, clip, i, state, height_m)
+        landmarks_m = chain.posed(state.pose, state.camera_from_body)[chain.num_vertices :]
+        ahead[i] = verdict.trunk_ahead(landmarks_m)
+        pose[i], placed[i] = state.pose, state.camera_from_body
+        joints_m[i] = chain.transforms(state.pose, state.camera_from_body)[2]
+    verdicts = verdict.judge_clip(figures, ahead, joints_m)
+    is_lost = np.array([status == verdict.LOST for status, _ in verdicts])
+    for array in (pose, placed, joints_m):
+        array[is_lost] = np.nan
+    measured = [frame or verdict.NOTHING for frame in figures]
     return BodyFit(
         shape=shape,
         pose=pose,
@@ -302,12 +313,33 @@ def _collect(
         joints_color_m=joints_m,
         joint_names=body.joint_names,
         vertex_offsets_m=offsets_m,
-        residual_mm=residual,
-        keypoint_px=keypoint,
-        silhouette_iou=iou,
-        tracked=np.array([not r for r in reason]),
-        reason=tuple(reason),
+        residual_mm=np.array([frame.depth_mm for frame in measured]),
+        keypoint_px=np.array([frame.landmark_px for frame in measured]),
+        silhouette_iou=np.array([frame.silhouette_iou for frame in measured]),
+        status=tuple(status for status, _ in verdicts),
+        reason=tuple(words if figures[i] else clip.why_unseen(i) for i, (_, words) in enumerate(verdicts)),
         body=body,
         camera=clip.camera,
         notes=tuple(notes),
+    )
+
+
+def figures_of(body: BodyModel, chain: Chain, clip: Clip, index: int, state: State, height_m: float) -> verdict.Figures:
+    """What one frame's fit looks like, its neighbours aside."""
+    observation = clip[index]
+    assert observation is not None
+    # Colour pixels per grid cell: errors are reported in the user's pixels.
+    to_color = clip.camera.fx_px / observation.camera.fx_px
+    points_m = chain.posed(state.pose, state.camera_from_body)
+    vertices_m, landmarks_m = points_m[: chain.num_vertices], points_m[chain.num_vertices :]
+    facing = verdict.apart_deg(verdict.trunk_ahead(landmarks_m), verdict.trunk_ahead(observation.world_m))
+    # Of the person standing at that distance: half a person in the picture, or one on the floor, counts no differently.
+    height_px = observation.camera.fx_px * height_m / float(np.median(vertices_m[:, 2]))
+    return verdict.Figures(
+        landmark_px=float(np.median(landmark_errors_px(chain, observation, state)) * to_color),
+        height_px=height_px * to_color,
+        silhouette_iou=silhouette_iou(chain, body, observation, state),
+        depth_mm=depth_residual_mm(chain, body, observation, state),
+        facing_deg=float(facing),
+        limbs=limb_figures(body, observation, vertices_m, height_px),
     )

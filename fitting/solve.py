@@ -28,7 +28,7 @@ from fitting.terms import (
 from fitting.zbuffer import rasterize_faces
 
 LIMIT_SIGMA_RAD = 0.05
-PICTURE_COUNT, PICTURE_SCALE_M = 1500.0, 0.08  # of ``judge``: all of the picture wrong, and how far off is wrong
+PICTURE_COUNT, PICTURE_SCALE_M = 1500.0, 0.08  # of ``pose_cost``: all of the picture wrong, and how far off is wrong
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def total_energy(chain: Chain, observation: Observation, state: State, prior: Pr
     return robust_energy(r, rows.scale)[0] + _regularisers(chain, state, prior)[2]
 
 
-def judge(chain: Chain, faces: np.ndarray, observation: Observation, state: State, prior: Prior) -> float:
+def pose_cost(chain: Chain, faces: np.ndarray, observation: Observation, state: State, prior: Prior) -> float:
     """The energy by which whole poses are compared: every cell of the picture has a say, explained or not.
 
     landmarks + prior + smoothness + PICTURE_COUNT * mean over the cells of body or person of

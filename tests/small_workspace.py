@@ -60,7 +60,7 @@ def fit_of(movie: Film) -> BodyFit:
         residual_mm=np.full(count, np.nan),
         keypoint_px=figure * 3,
         silhouette_iou=figure,
-        tracked=tracked,
+        status=tuple("tracked" if ok else "lost" for ok in tracked),
         reason=tuple("" if ok else "landmarks 80 px off" for ok in tracked),
         body=body,
         camera=CAMERA,

@@ -47,8 +47,10 @@ def test_metrics_have_the_contracts_shape(evaluated):
     assert set(figures) >= {"subjects", "avatar", "timing_s", "peak_rss_mb", "device"}
     doll_figures = figures["subjects"]["doll"]
     assert doll_figures["frames"] == {
-        "recorded": NUM_FRAMES, "tracked": NUM_FRAMES - 1, "train": NUM_TRAIN, "keyframes": 3, "heldout": 6,
+        "recorded": NUM_FRAMES, "tracked": NUM_FRAMES - 1, "uncertain": 0, "lost": 1,
+        "train": NUM_TRAIN, "keyframes": 3, "heldout": 6,
     }  # fmt: skip
+    assert {"torso", "head"} <= set(doll_figures["coverage"]) and 0 < doll_figures["coverage"]["torso"]["seen"] < 1
     assert doll_figures["fit"]["residual_mm"] is None and "fit.residual_mm" in doll_figures["reasons"]
     assert doll_figures["fit"]["silhouette_iou"] == {"median": 0.9, "p5": 0.9}
     for block in (doll_figures["heldout"], *doll_figures["baselines"].values()):

@@ -114,17 +114,30 @@ def test_silhouette_is_explained(fitted) -> None:  # type: ignore[no-untyped-def
 
 def test_frame_with_nobody_is_lost_and_says_why(fitted) -> None:  # type: ignore[no-untyped-def]
     result = fitted[2]
-    assert list(np.flatnonzero(~result.tracked)) == [EMPTY_FRAME]
+    assert [i for i, status in enumerate(result.status) if status == "lost"] == [EMPTY_FRAME]
     assert result.reason[EMPTY_FRAME] == "no landmarks found"
     assert np.isnan(result.pose[EMPTY_FRAME]).all()
     assert np.isnan(result.joints_color_m[EMPTY_FRAME]).all()
 
 
+def test_what_is_called_tracked_is_right_and_what_is_not_says_why(fitted) -> None:  # type: ignore[no-untyped-def]
+    with_depth, truth, result, _ = fitted
+    limbs = [i for i, n in enumerate(result.joint_names) if n.split(".")[0] in ("lowerarm01", "wrist", "foot")]
+    error_m = np.linalg.norm(result.joints_color_m - truth.joints_color_m, axis=-1)[:, limbs].max(1)
+    if with_depth:
+        assert error_m[result.tracked].max() < 0.15
+    assert result.tracked.sum() >= NUM_FRAMES // 2
+    assert [bool(words) for words in result.reason] == [not ok for ok in result.tracked]
+    for i, status in enumerate(result.status):
+        assert np.isfinite(result.pose[i]).all() == (status != "lost")
+
+
 def test_fit_writes_what_it_promises(fitted) -> None:  # type: ignore[no-untyped-def]
     with_depth, _, result, folder = fitted
-    for name in ("fit.npz", "fit.json", "body.npz", "keypoints.npz", "overlay.mp4"):
+    for name in ("fit.npz", "fit.json", "body.npz", "keypoints.npz", "overlay.mp4", "residuals.svg"):
         assert (folder / "03_fit" / name).stat().st_size > 0
     assert len(list((folder / "03_fit" / "overlay").glob("*.jpg"))) == 2
+    assert f"{EMPTY_FRAME:06d}.jpg" in {path.name for path in (folder / "03_fit" / "worst").iterdir()}
     assert np.isfinite(result.residual_mm[result.tracked]).all() == with_depth
     assert any("height" in note for note in result.notes)
 

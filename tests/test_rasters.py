@@ -161,7 +161,7 @@ def test_both_stages_run_on_the_files_of_a_fit(tmp_path):
         residual_mm=np.full(count, np.nan),
         keypoint_px=np.zeros(count),
         silhouette_iou=np.ones(count),
-        tracked=tracked,
+        status=tuple("tracked" if t else "lost" for t in tracked),
         reason=tuple("" if t else "hidden" for t in tracked),
         body=body,
         camera=CAMERA,

@@ -20,6 +20,10 @@ from training.train import TrainConfig, train
 
 GOOD: dict[str, Any] = {
     "fit": {"silhouette_iou": {"median": 0.93, "p5": 0.9}, "residual_mm": {"median": 5.0, "p95": 9.0}},
+    "coverage": {
+        region: {"seen": 0.9, "mm_per_px": 1.5}
+        for region in ("face", "back of the head", "chest and belly", "back", "left hand", "right hand", "left foot")
+    },
     "heldout": {"masked_psnr_db": 22.0},
     "baselines": {
         "nearest_training_frame": {"masked_psnr_db": 16.0},
@@ -56,6 +60,8 @@ def test_the_page_has_every_section_and_no_hole(page):
         "From all sides",
         "compare",
         "The body in",
+        "Frame by frame",
+        "What was filmed",
         "Masks",
         "Keyframes",
         "Training",
@@ -72,17 +78,62 @@ def test_without_measurements_there_is_no_report(tmp_path):
         report(tmp_path, tmp_path, {})
 
 
+def remedies(found) -> str:
+    return " ".join(advice.remedy for advice in found)
+
+
 def titles(found) -> str:
     return " | ".join(advice.title for advice in found)
 
 
-def test_a_person_seen_from_one_side_only_is_told_to_turn():
-    fit = fit_of(film(NUM_TRAIN + 6))
-    counts = sector_counts(fit, np.arange(NUM_TRAIN))
-    assert counts.sum() == NUM_TRAIN and counts[0] > 0 and counts[4] == 0  # the doll sways, facing the camera
-    found = advise("doll", GOOD, fit, np.arange(NUM_TRAIN), _Masks(np.zeros((40, 30), np.float32)))
-    assert "Never seen from behind" in titles(found)
+def filmed(**regions: float) -> dict[str, Any]:
+    """GOOD, but of some regions only this share was seen; underscores for spaces."""
+    changed = {name.replace("_", " "): {"seen": seen, "mm_per_px": 1.5} for name, seen in regions.items()}
+    return GOOD | {"coverage": GOOD["coverage"] | changed}
+
+
+def advice_on(figures: dict[str, Any], fit=None):  # type: ignore[no-untyped-def]
+    return advise("doll", figures, fit or fit_of(film(24)), np.arange(18), _Masks(np.zeros((40, 30), np.float32)))
+
+
+def test_a_person_who_never_turned_is_told_to_turn():
+    found = advice_on(filmed(back=0.05, back_of_the_head=0.2))
+    assert "The back was never seen" in titles(found) and "turn" in remedies(found)
     assert all(advice.remedy.endswith((".", "!")) or "…" in advice.remedy for advice in found)
+
+
+def test_seen_from_most_sides_is_seen():
+    """A direction from which nobody filmed is no complaint as long as the skin was seen from others."""
+    assert "seen" not in titles(advice_on(filmed(back=0.6, back_of_the_head=0.55)))
+
+
+def test_missing_feet_and_hands_are_named_and_what_to_do():
+    found = advice_on(filmed(left_foot=0.0, left_hand=0.3, right_hand=0.4))
+    assert "Hardly seen: left hands" not in titles(found)
+    assert "Hardly seen: hands and left foot" in titles(found)
+    assert "floor below the feet" in remedies(found) and "open hands" in remedies(found)
+
+
+def test_a_face_from_afar_was_never_close_enough():
+    far = GOOD | {"coverage": GOOD["coverage"] | {"face": {"seen": 0.9, "mm_per_px": 5.2}}}
+    assert "Never close enough: face" in titles(advice_on(far))
+    assert "Never close enough" not in titles(advice_on(GOOD))
+
+
+def test_lost_and_doubtful_frames_are_told_apart_with_their_numbers():
+    whole = fit_of(film(24))
+    status, reason = list(whole.status), list(whole.reason)
+    for i in (5, 6, 7, 11):
+        status[i], reason[i] = "uncertain", f"left arm {200 + i} mm off in depth"
+    found = advice_on(GOOD, replace(whole, status=tuple(status), reason=tuple(reason)))
+    details = {advice.title: advice.detail for advice in found}
+    assert "5-7 and 11" in details["Doubtful frames"] and "left arm 205 mm" in details["Doubtful frames"]
+    assert "In 1 of 24 frames" in details["Lost frames"]
+
+
+def test_the_compass_counts_every_training_frame_once():
+    counts = sector_counts(fit_of(film(NUM_TRAIN + 6)), np.arange(NUM_TRAIN))
+    assert counts.sum() == NUM_TRAIN and counts[0] > 0 and counts[4] == 0  # the doll sways, facing the camera
 
 
 @pytest.mark.parametrize(("turn", "sector"), [(0, "front"), (90, "right"), (180, "back"), (-90, "left")])

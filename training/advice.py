@@ -7,14 +7,28 @@ N frames, H x W pixels of the colour picture.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from fitting.residuals import in_words, kind
+from fitting.verdict import LOST, UNCERTAIN
+
 SECTORS = ("front", "front left", "left", "back left", "back", "back right", "right", "front right")
-SEEN_FRAMES = 2  # of a sector; a single frame is likely a glitch of the fit
+SIDES = {"back": ("back", "back of the head"), "front": ("chest and belly", "face")}
+HARDLY_SEEN = 0.35  # of a side; a person who never turns still shows a rim of it
+HALF_SEEN = 0.5  # of a limb: who faces the camera shows just above half of it
+TO_SHOW = {
+    "head": "Turn around once, and bow.",
+    "face": "Look into the camera for a while.",
+    "hand": "Show both sides of the open hands.",
+    "arm": "Raise the arms, and turn them.",
+    "leg": "Turn around once, and stand with the legs apart.",
+    "foot": "Step back or tilt the camera down until there is floor below the feet.",
+}
+COARSEST_MM = {"face": 3.0, "hand": 4.0, "foot": 6.0}  # per pixel: fifty across a face, twenty-five across a hand
 BORDER_FRAMES = 40  # frames in which the matte is looked up, evenly spread
 BORDER_SHARE = 0.01  # of the picture's side covered by the person: touched by more than a stray hair
 LOW_IOU = 0.85
@@ -67,7 +81,7 @@ def advise(name: str, figures: Mapping[str, Any], fit: Any, train_indices: np.nd
     found = [
         *_about_tracking(fit),
         *_about_borders(touched_borders(masks, tracked)),
-        *_about_views(sector_counts(fit, train_indices)),
+        *_about_coverage(figures["coverage"]),
         *_about_fit(figures),
         *_about_length(len(train_indices)),
         *_about_quality(figures),
@@ -103,14 +117,28 @@ def advise_about_avatar(settings: Mapping[str, Any], reasons: Mapping[str, str])
 
 
 def _about_tracking(fit: Any) -> list[Advice]:
-    lost = int((~np.asarray(fit.tracked, bool)).sum())
-    if not lost:
+    return [
+        *_about_frames(fit, LOST, "Lost frames", "the body was not found"),
+        *_about_frames(fit, UNCERTAIN, "Doubtful frames", "the fit is not to be believed"),
+    ]
+
+
+def _about_frames(fit: Any, status: str, title: str, what: str) -> list[Advice]:
+    frames = [i for i, s in enumerate(fit.status) if s == status]
+    if not frames:
         return []
-    common = Counter(reason for reason in fit.reason if reason).most_common(1)
-    why = f" Most often: {common[0][0]}." if common else ""
-    detail = f"In {lost} of {len(fit.tracked)} frames the body was not found; they teach nothing.{why}"
-    remedy = "Look at 03_fit/overlay.mp4. Keep the whole person in view, in even light, with nobody else around."
-    return [Advice("Lost frames", detail, remedy, lost > SHARE_WORTH_SAYING * len(fit.tracked))]
+    common = Counter(kind(fit.reason[i]) for i in frames).most_common(1)[0][0]
+    example = next(i for i in frames if kind(fit.reason[i]) == common)
+    detail = (
+        f"In {len(frames)} of {len(fit.status)} frames {what}, so they teach nothing: {in_words(frames)}. "
+        f"Most often like frame {example}: {fit.reason[example]}."
+    )
+    remedy = (
+        "Look at 03_fit/worst and overlay.mp4. Keep the whole person in view, in even light, with nobody else around."
+    )
+    if status == UNCERTAIN:
+        remedy = "Look at 03_fit/worst. Move slowly, arms away from the body, and film more than you need."
+    return [Advice(title, detail, remedy, len(frames) > SHARE_WORTH_SAYING * len(fit.status))]
 
 
 def _about_borders(touched: Mapping[str, float]) -> list[Advice]:
@@ -127,15 +155,59 @@ def _about_borders(touched: Mapping[str, float]) -> list[Advice]:
     ]
 
 
-def _about_views(counts: np.ndarray) -> list[Advice]:
-    unseen = [sector for sector, count in zip(SECTORS, counts, strict=True) if count < SEEN_FRAMES]
-    if not unseen:
+def _about_coverage(coverage: Mapping[str, Mapping[str, Any]]) -> list[Advice]:
+    """Which skin the training frames never showed, and which never from near enough."""
+    shares = {region: figures["seen"] for region, figures in coverage.items()}
+    return [*_about_unseen(shares), *_about_distance({r: f["mm_per_px"] for r, f in coverage.items()})]
+
+
+def _about_unseen(shares: Mapping[str, float]) -> list[Advice]:
+    found: list[Advice] = []
+    told: set[str] = set()
+    for side, regions in SIDES.items():
+        seen = [shares[region] for region in regions if region in shares]
+        if seen and np.mean(seen) < HARDLY_SEEN:
+            told.update(regions)
+            detail = f"Training saw {_percentages(regions, shares)}; from there the avatar is a guess."
+            remedy = "Film one slow full turn, arms a little away from the body, before anything else."
+            found.append(Advice(f"The {side} was never seen", detail, remedy))
+    missing = [r for r, share in shares.items() if share < HALF_SEEN and r not in told]
+    if missing:
+        remedies = [words for key, words in TO_SHOW.items() if any(key in region for region in missing)]
+        detail = f"Training saw only {_percentages(missing, shares)}; the rest is a guess."
+        remedy = " ".join(remedies) or "Film one slow full turn, then move every limb once."
+        found.append(Advice(f"Hardly seen: {_listed(missing)}", detail, remedy))
+    return found
+
+
+def _about_distance(mm_per_px: Mapping[str, float | None]) -> list[Advice]:
+    far = {
+        region: mm
+        for region, mm in mm_per_px.items()
+        for key, most in COARSEST_MM.items()
+        if mm is not None and key in region and mm > most
+    }
+    if not far:
         return []
-    from_behind = all(sector in unseen for sector in ("back left", "back", "back right"))
-    title = "Never seen from behind" if from_behind else "Sides that were never filmed"
-    detail = f"No training frame shows the {', '.join(unseen)}; from there the avatar is a guess."
-    remedy = "Film one slow full turn, arms a little away from the body, before anything else."
-    return [Advice(title, detail, remedy)]
+    worst = max(far, key=lambda region: far[region] or 0)
+    limit = next(most for key, most in COARSEST_MM.items() if key in worst)
+    detail = (
+        f"One pixel of the picture covers {far[worst]:.1f} mm of the {worst}; it takes {limit:g} mm or less for detail."
+    )
+    remedy = "Come nearer for some seconds and show face and hands, or record at the camera's full resolution."
+    return [Advice(f"Never close enough: {_listed(list(far))}", detail, remedy)]
+
+
+def _percentages(regions: Sequence[str], shares: Mapping[str, float]) -> str:
+    return _listed([f"{shares[r]:.0%} of the {r}" for r in regions if r in shares])
+
+
+def _listed(words: Sequence[str]) -> str:
+    """ "a, b and c"; left and right of the same thing are said once."""
+    sides = {word: word.replace("left ", "right ") for word in words if word.startswith("left ")}
+    both = [w for w in words if w not in sides.values() or w.replace("right ", "left ") not in words]
+    named = [f"{w.removeprefix('left ')}s".replace("foots", "feet") if sides.get(w) in words else w for w in both]
+    return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
 
 
 def _about_fit(figures: Mapping[str, Any]) -> list[Advice]:

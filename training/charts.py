@@ -21,10 +21,8 @@ def lines(
     x_label: str,
     y_range: tuple[float, float] | None = None,
     log_scale: bool = False,
-    bands: Sequence[tuple[float, float, str]] = (),
-    ticks: Sequence[float] = (),
 ) -> str:
-    """Lines of ``series`` over ``x``, with shaded ``bands`` (from, to, name) and marks on the axis at ``ticks``."""
+    """Lines of ``series`` over ``x``."""
     x = np.asarray(x, float)
     shown = {name: np.asarray(values, float) for name, values in series.items()}
     finite = np.concatenate([v[np.isfinite(v)] for v in shown.values()]) if shown else np.zeros(0)
@@ -43,11 +41,7 @@ def lines(
     def at_y(value: float) -> float:
         return HEIGHT - BOTTOM - (min(max(value, low), high) - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    parts = [
-        f'<rect class="band" x="{at_x(a):.1f}" y="{TOP}" width="{max(at_x(b) - at_x(a), 1):.1f}" '
-        f'height="{HEIGHT - TOP - BOTTOM}"><title>{escape(name)}</title></rect>'
-        for a, b, name in bands
-    ]
+    parts = []
     for value in _round_steps(low, high):
         label = f"{10**value:.2g}" if log_scale else f"{value:.4g}"
         parts.append(
@@ -63,9 +57,6 @@ def lines(
         parts.append(
             f'<path class="line s{number}" d="{_path(x, values, at_x, at_y)}"><title>{escape(name)}</title></path>'
         )
-    parts += [
-        f'<line class="lost" x1="{at_x(t):.1f}" x2="{at_x(t):.1f}" y1="{HEIGHT - BOTTOM}" y2="{TOP}"/>' for t in ticks
-    ]
     return _svg(parts, WIDTH, HEIGHT) + _legend(list(shown))
 
 

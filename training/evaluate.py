@@ -5,7 +5,7 @@ In: the avatar and its subjects' stages 01 to 05.  Out, in 07_report:
     metrics.json                      DESIGN section 6, and the two sanity baselines beside the avatar
     heldout/<subject>.csv             every figure of every held-out frame and method
     heldout.mp4, turntable.mp4        truth | avatar | error; the avatar from all sides (``-<subject>`` for a cast)
-    pictures/<subject>/*.jpg          for the report
+    pictures/<subject>/*.jpg, *.png   for the report; coverage.png and coverage_uv.png: which skin was filmed
 
 H x W pixels of the person crop.  Poses of held-out frames come from the fit of those frames; appearance, exposure
 included, is never fitted to them.
@@ -30,10 +30,13 @@ import torch
 
 from capture.manifest import Manifest, read_peak_rss_mb, read_timings_s
 from capture.progress import progress
-from capture.recording import encode_jpeg, write_atomically
+from capture.recording import encode_jpeg, encode_png, write_atomically
 from capture.video import VideoWriter
 from capture.workers import Workers
+from fitting.verdict import LOST, UNCERTAIN
 from rendering.avatar import Avatar
+from rendering.coverage import by_region, cover
+from rendering.coverage_picture import draw_atlas, draw_bodies
 from rendering.render import turntable
 from training import metrics
 from training.lpips import Lpips, load_lpips
@@ -87,7 +90,8 @@ def evaluate(config: EvaluateConfig, out_dir: Path, avatar_dir: Path, subjects: 
         rows = score_frames(config, out_dir, avatar, subject, lpips, suffix)
         write_csv(out_dir / "heldout" / f"{name}.csv", rows)
         write_turntable(config, out_dir, avatar, subject, suffix)
-        results[name] = summarize(subject, rows, why_no_lpips)
+        coverage = write_coverage(out_dir / "pictures" / name, subject)
+        results[name] = summarize(subject, rows, coverage, why_no_lpips)
         log.info("%s: %s", name, in_one_line(results[name]))
     folders = tuple(dict.fromkeys([avatar_dir.parent, *subjects.values()]))
     made_with = Manifest.load(avatar_dir)
@@ -215,7 +219,21 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
-def summarize(subject: Subject, rows: list[dict[str, Any]], why_no_lpips: str | None) -> dict[str, Any]:
+def write_coverage(folder: Path, subject: Subject) -> dict[str, dict[str, Any]]:
+    """Pictures of the skin that the training frames show, coverage.png and coverage_uv.png; figures per region."""
+    fit = subject.captured.fit
+    rest_m, _ = fit.body.shaped(fit.shape, fit.vertex_offsets_m)
+    train = [int(i) for i in subject.keyframes.train_indices if fit.tracked[i]]
+    coverage = cover(fit.body, rest_m, subject.rasters, fit.joints_color_m[:, 0, 2], train)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "coverage.png", encode_png(draw_bodies(coverage, fit.body, rest_m)))
+    write_atomically(folder / "coverage_uv.png", encode_png(draw_atlas(coverage, fit.body)))
+    return by_region(coverage, fit.body.part_names)
+
+
+def summarize(
+    subject: Subject, rows: list[dict[str, Any]], coverage: dict[str, dict[str, Any]], why_no_lpips: str | None
+) -> dict[str, Any]:
     """One subject's part of metrics.json."""
     fit, keyframes = subject.captured.fit, subject.keyframes
     tracked = np.asarray(fit.tracked, bool)
@@ -231,6 +249,8 @@ def summarize(subject: Subject, rows: list[dict[str, Any]], why_no_lpips: str | 
         "frames": {
             "recorded": len(subject.captured.recording),
             "tracked": int(tracked.sum()),
+            "uncertain": fit.status.count(UNCERTAIN),
+            "lost": fit.status.count(LOST),
             "train": len(keyframes.train_indices),
             "keyframes": len(keyframes.keyframe_indices),
             "heldout": len(keyframes.heldout_indices),
@@ -240,6 +260,7 @@ def summarize(subject: Subject, rows: list[dict[str, Any]], why_no_lpips: str | 
             "keypoint_px": percentiles(fit.keypoint_px[tracked], p95=95),
             "silhouette_iou": percentiles(fit.silhouette_iou[tracked], p5=5),
         },
+        "coverage": coverage,
         "heldout": means(rows, AVATAR),
         "baselines": {method: means(rows, method) for method in METHODS if method != AVATAR},
         "reasons": reasons,

@@ -18,13 +18,23 @@ from capture.errors import UserError
 from capture.manifest import Manifest, read_timings_s
 from capture.recording import write_atomically
 from fitting.keyframes import Keyframes
+from fitting.residuals import in_words, kind, residual_chart
 from rendering.avatar import Avatar
 from rendering.rasters import Rasters
 from rendering.render import Captured
 from training import charts
 from training.advice import SECTORS, advise, advise_about_avatar, sector_counts
 from training.score import AVATAR, NEAREST, TEXTURE
-from training.strips import heldout_rows, keyframe_sheet, mask_strip, orbit_strip, overlays, texture_pictures
+from training.strips import (
+    coverage_pictures,
+    heldout_rows,
+    keyframe_sheet,
+    mask_strip,
+    orbit_strip,
+    overlays,
+    texture_pictures,
+    worst_strip,
+)
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 MAX_VIDEO_BYTES = 4_000_000  # inside the page; pages beyond 15 MB are a nuisance to send
@@ -91,7 +101,11 @@ def subject_section(
         "masks": mask_strip(captured, rasters),
         "keyframes": keyframe_sheet(captured, rasters, split.keyframe_indices),
         "compass": charts.compass(counts, [s if i % 2 == 0 else "" for i, s in enumerate(SECTORS)]),
-        "fit_charts": fit_charts(captured, split.heldout_indices),
+        "residuals": residual_chart(captured.fit, min(split.heldout_indices.tolist(), default=None)),
+        "worst": worst_strip(folder / "03_fit" / "worst", captured.fit),
+        "doubts": doubts(captured.fit),
+        "coverage": coverage_pictures(out_dir / "pictures" / name),
+        "coverage_bars": charts.bars({k: 100 * v["seen"] for k, v in figures["coverage"].items()}, "%"),
         "texture": texture_pictures(avatar, name),
         "notes": [*captured.recording.notes, *captured.fit.notes],
         "source": captured.recording.source,
@@ -116,13 +130,21 @@ def headline(figures: Mapping[str, Any]) -> list[dict[str, str]]:
     }
     iou = (figures["fit"]["silhouette_iou"] or {}).get("median")
     heldout_words = f"{frames['train']} to train, {frames['heldout']} held out"
+    doubtful = [f"{frames[status]} {status}" for status in ("uncertain", "lost") if frames[status]]
     return [
         card("Masked PSNR", heldout["masked_psnr_db"], 1, " dB", best["masked_psnr_db"]),
         card("SSIM of the person crop", heldout["crop"]["ssim"], 3, "", best["ssim"]),
         card("FLIP error of the crop", heldout["crop"]["flip"], 3, "", None, "0 = no visible difference"),
         card("Avatar outline, IoU", heldout["mask_iou"], 3, "", None, "held-out frames"),
-        card("Body fit, silhouette IoU", iou, 3, "", None, "median of all frames"),
-        card("Frames tracked", f"{frames['tracked']} / {frames['recorded']}", 0, "", None, heldout_words),
+        card("Body fit, silhouette IoU", iou, 3, "", None, "median of the tracked frames"),
+        card(
+            "Frames tracked",
+            f"{frames['tracked']} / {frames['recorded']}",
+            0,
+            "",
+            None,
+            ", ".join([heldout_words, *doubtful]),
+        ),
     ]
 
 
@@ -136,21 +158,13 @@ def card(name: str, value: Any, digits: int, unit: str, best: float | None, word
     return {"name": name, "value": shown, "words": words, "verdict": verdict}
 
 
-def fit_charts(captured: Captured, heldout_indices: np.ndarray) -> list[tuple[str, str]]:
-    """Per-frame quality of the body fit; held-out frames are shaded, lost ones marked."""
-    fit, frames = captured.fit, np.arange(len(captured.fit.tracked))
-    bands = [(float(heldout_indices[0]), float(heldout_indices[-1]), "held out")] if len(heldout_indices) else []
-    lost = np.flatnonzero(~np.asarray(fit.tracked, bool))[:200].astype(float).tolist()
-    wanted = {
-        "Silhouette overlap, IoU": fit.silhouette_iou,
-        "Landmark error, pixels": fit.keypoint_px,
-        "Distance to the depth points, mm": fit.residual_mm,
-    }
-    return [
-        (name, charts.lines(frames, {name: values}, "frame", bands=bands, ticks=lost))
-        for name, values in wanted.items()
-        if np.isfinite(values).any()
-    ]
+def doubts(fit: Any) -> list[tuple[str, int, str]]:
+    """What was wrong with the frames that teach nothing: kind, number of frames, which; the most frequent first."""
+    frames: dict[str, list[int]] = {}
+    for index, reason in enumerate(fit.reason):
+        if reason:
+            frames.setdefault(kind(reason), []).append(index)
+    return [(why, len(f), in_words(f)) for why, f in sorted(frames.items(), key=lambda item: -len(item[1]))]
 
 
 def training_charts(path: Path) -> list[tuple[str, str]]:

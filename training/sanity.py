@@ -53,7 +53,7 @@ def nearest_frames(fit: Any, train_indices: np.ndarray, wanted_indices: np.ndarr
     joints = _view_aligned(np.asarray(fit.joints_color_m, float))
     rest_m, parents = np.asarray(fit.body.joints_template_m, float), np.maximum(fit.body.parents, 0)
     weight = np.linalg.norm(rest_m - rest_m[parents], axis=1)
-    candidates = np.array([i for i in train_indices if np.isfinite(joints[i]).all()], np.int64)
+    candidates = np.array([i for i in train_indices if fit.tracked[i] and np.isfinite(joints[i]).all()], np.int64)
     if not len(candidates):
         raise UserError("no training frame has a tracked body; look at 03_fit/overlay.mp4")
     apart = np.linalg.norm(joints[wanted_indices][:, None] - joints[candidates][None], axis=-1)  # (M, F, J)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from capture.recording import encode_jpeg
+from fitting.residuals import caption
 from rendering.avatar import Avatar
 from rendering.rasters import Rasters
 from rendering.render import Captured
@@ -71,6 +73,26 @@ def overlays(folder: Path) -> list[Picture]:
     return pictures
 
 
+def worst_strip(folder: Path, fit: Any) -> list[Picture]:
+    """The fit stage's worst frames, with what is wrong in them."""
+    pictures = []
+    for path in sorted(folder.glob("*.jpg")):
+        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
+        if image is not None:
+            pictures.append(Picture(jpeg_uri(at_height(image, 420)), caption(fit, int(path.stem))))
+    return pictures
+
+
+def coverage_pictures(folder: Path) -> list[Picture]:
+    """The body and the charts of its texture, painted with what was filmed."""
+    captions = {
+        "coverage.png": "the body at rest, from front and back",
+        "coverage_uv.png": "the same on the charts of the texture: how near",
+    }
+    paths = [(folder / name, words) for name, words in captions.items()]
+    return [Picture(data_uri(path.read_bytes(), "png"), words) for path, words in paths if path.is_file()]
+
+
 def mask_strip(captured: Captured, rasters: Rasters) -> list[Picture]:
     """The person cut out with the matte, on a flat colour that no clothes have."""
     tracked = np.flatnonzero(captured.fit.tracked)
@@ -122,5 +144,5 @@ def jpeg_uri(image: np.ndarray, quality: int = 84) -> str:
     return data_uri(encode_jpeg(image, quality))
 
 
-def data_uri(jpeg: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+def data_uri(picture: bytes, kind: str = "jpeg") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

@@ -1,0 +1,87 @@
+"""Is each forearm and lower leg drawn where the picture and the depth camera saw one?
+
+A median over the whole body forgives one wrong limb, and one wrong limb is the usual mistake: a hand swings through the
+chest, a hidden arm wanders.  Enters: one frame's evidence and the posed body.  Leaves: figures per limb.
+V vertices, F faces, h x w grid cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fitting.body.model import BodyModel
+from fitting.keypoints import LANDMARK_NAMES
+from fitting.observe import Observation
+from fitting.zbuffer import rasterize_faces
+
+LIMBS = {  # name: the parts that show it, the landmarks at its two ends
+    f"{side} {limb}": (tuple(f"{part}.{side[0].upper()}" for part in parts), (f"{side}_{first}", f"{side}_{last}"))
+    for limb, parts, (first, last) in (
+        ("arm", ("lower_arm", "palm", "hand_back"), ("elbow", "wrist")),
+        ("leg", ("lower_leg", "instep", "sole"), ("knee", "ankle")),
+    )
+    for side in ("left", "right")
+}
+MIN_CELLS = 12  # fewer cells with depth say nothing about a limb
+
+
+@dataclass(frozen=True)
+class Limb:
+    """One limb as drawn by the fit, against what was seen.  Areas in units of the standing person's height,
+    squared; a hanging forearm with its hand covers about 0.006."""
+
+    name: str
+    drawn: float  # area in which the fit shows it
+    beyond: float  # of that, the area where the mask shows nobody
+    gap_mm: float  # median distance in depth between drawn and seen; NaN without depth, or hardly drawn
+    alone: float  # area that the person fills there and nothing else of the body explains: the outline vouches for it
+    seen: float  # the detector's confidence in its outer end; NaN where that lies outside the picture
+
+
+def limb_figures(
+    body: BodyModel, observation: Observation, vertices_m: np.ndarray, height_px: float
+) -> tuple[Limb, ...]:
+    """Figures of every limb that the body's atlas names.
+
+    vertices (V, 3) in the colour camera's frame; height_px: of the whole person standing, in grid cells.
+    """
+    camera = observation.camera
+    z = np.ascontiguousarray(vertices_m[:, 2], float)
+    pixels = vertices_m[:, :2] / np.maximum(z, 0.05)[:, None] * (camera.fx_px, camera.fy_px)
+    pixels += (camera.cx_px, camera.cy_px)
+    face_index, _, depth_m = rasterize_faces(pixels, z, body.faces, camera.image_wh)
+    part = np.where((face_index >= 0) & observation.inside, body.face_part[face_index], 0)
+    unit = height_px**2
+    found = []
+    for name, (part_names, ends) in LIMBS.items():
+        members = [body.part_names.index(p) for p in part_names if p in body.part_names]
+        if not members:
+            continue
+        cells = np.isin(part, members)
+        gap_mm = np.nan
+        if observation.surface_m is not None:
+            gap_m = np.abs(observation.surface_m[..., 2] - depth_m)[cells]
+            gap_m = gap_m[np.isfinite(gap_m)]
+            gap_mm = float(np.median(gap_m) * 1e3) if len(gap_m) >= MIN_CELLS else np.nan
+        others = body.faces[~np.isin(body.face_part, members)]
+        without, _, _ = rasterize_faces(pixels, z, others, camera.image_wh)
+        is_person = observation.mask >= 0.5
+        areas = (cells, cells & ~is_person, cells & is_person & (without < 0))
+        drawn, beyond, alone = (float(area.sum() / unit) for area in areas)
+        found.append(Limb(name, drawn, beyond, gap_mm, alone, _seen(observation, ends)))
+    return tuple(found)
+
+
+def _seen(observation: Observation, ends: tuple[str, str]) -> float:
+    """The better of the detector's confidences in the limb's ends; NaN when one of them is outside the picture."""
+    rows = [LANDMARK_NAMES.index(name) for name in ends]
+    points_px = observation.landmarks_px[rows]
+    if not np.isfinite(points_px).all():
+        return float("nan")
+    width, height = observation.camera.image_wh
+    column, row = np.floor(points_px).astype(int).T
+    if (column < 0).any() or (row < 0).any() or (column >= width).any() or (row >= height).any():
+        return float("nan")
+    return float(observation.confidence[rows].max()) if observation.inside[row, column].all() else float("nan")

@@ -1,0 +1,159 @@
+"""Whether a frame's fit is to be believed: tracked, uncertain or lost, and why, in words a user understands.
+
+Enter: figures of one frame (``Figures``).  Leaves: a status and a reason.  Uncertain frames keep their pose but teach
+nothing: a wrong pose in training smears the whole avatar, a missing frame among hundreds costs next to nothing.
+So the thresholds lean towards doubt.  N frames, J joints, V vertices.
+
+The thresholds were chosen on four clips (two synthetic ones with known joints, a phone video, a turntable with depth):
+below each of them lie the figures of the frames that are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from fitting.clip import LOST_IOU, LOST_LANDMARK
+from fitting.keypoints import LANDMARK_NAMES
+from fitting.limbs import Limb
+
+TRACKED, UNCERTAIN, LOST = "tracked", "uncertain", "lost"
+
+MAX_LANDMARK = 0.05  # of the person's height; frames that are right reach 0.03, with bad light 0.047
+MIN_IOU = 0.70  # skirts and wide sleeves cost some; frames that are right keep 0.76
+MAX_DEPTH_MM = 30.0  # clothes stand off 20 mm and the sensor adds 10; frames that are right stay below 12
+MAX_FACING_DEG = 75.0  # the detector errs by 60 degrees in profile, never by a quarter turn
+SUDDEN_TURN_DEG = 60.0  # between two frames; a pirouette turns by 25
+STEADY_TURN_DEG = 20.0  # between two frames, at most, by a person who goes on turning while the fit is wrong
+MAX_FLIP_FRAMES = 15  # half a second: a turn there and back that is longer was danced
+MAX_JUMP_M = 0.15  # away from both neighbours; a fast hand passes between them instead
+MAX_GAP_MM = 120.0  # a limb this far from what the depth camera saw there is another one's, or nobody's
+MAX_BEYOND = 0.0030  # of the height squared: half a forearm with its hand drawn where nobody is
+MIN_SEEN = 0.45  # the detector's confidence in a limb's outer end; hidden ones get 0.05 to 0.4
+MIN_DRAWN = 0.0005  # of the height squared: half a hand; less of a hidden limb does no harm
+MIN_ALONE = 0.0008  # of the height squared: a hand in the outline is where it is, whatever the detector thinks of it
+SMALL_LIMB = 0.0015  # so little of a limb is drawn that its depth is that of its edge
+
+_TRUNK = [LANDMARK_NAMES.index(n) for n in ("left_shoulder", "right_shoulder", "left_hip", "right_hip")]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one frame's fit looks like from outside; NaN is "not measured" and speaks neither for nor against."""
+
+    landmark_px: float  # median landmark error, colour pixels
+    height_px: float  # of the person, colour pixels
+    silhouette_iou: float
+    depth_mm: float = float("nan")  # median distance to the depth points
+    facing_deg: float = float("nan")  # between the trunk of the fit and that of the detector's skeleton
+    flip_frames: int = 0  # length of the excursion that this frame belongs to: the facing leaps, and leaps back
+    jump_m: float = float("nan")  # how far the furthest joint is from where it was and from where it will be
+    limbs: tuple[Limb, ...] = field(default=())
+
+
+NOTHING = Figures(float("nan"), float("nan"), float("nan"))  # of a frame without evidence
+
+
+def judge(figures: Figures) -> tuple[str, str]:
+    """(status, reason) of one frame; the reason is empty for tracked frames."""
+    landmark = figures.landmark_px / figures.height_px
+    off = f"landmarks {figures.landmark_px:.0f} px off"
+    little = f"silhouette overlap only {figures.silhouette_iou:.2f}"
+    if landmark > LOST_LANDMARK:
+        return LOST, off
+    if figures.silhouette_iou < LOST_IOU:
+        return LOST, little
+    doubts = [
+        (
+            figures.facing_deg > MAX_FACING_DEG,
+            f"faces {figures.facing_deg:.0f} degrees away from what the picture says",
+        ),
+        (
+            figures.flip_frames > 0,
+            f"facing changed for {figures.flip_frames} frame{'s'[: figures.flip_frames > 1]} only",
+        ),
+        (landmark > MAX_LANDMARK, off),
+        (figures.silhouette_iou < MIN_IOU, little),
+        (figures.depth_mm > MAX_DEPTH_MM, f"depth {figures.depth_mm:.0f} mm off"),
+        *(doubt for limb in figures.limbs for doubt in _limb_doubts(limb)),
+        (figures.jump_m > MAX_JUMP_M, f"a joint jumps {100 * figures.jump_m:.0f} cm and back"),
+    ]
+    reason = next((words for is_so, words in doubts if is_so), "")
+    return (UNCERTAIN if reason else TRACKED), reason
+
+
+def _limb_doubts(limb: Limb) -> list[tuple[bool, str]]:
+    is_drawn = limb.drawn > SMALL_LIMB
+    is_guess = limb.seen < MIN_SEEN and limb.drawn > MIN_DRAWN and limb.alone < MIN_ALONE
+    return [
+        (is_drawn and limb.gap_mm > MAX_GAP_MM, f"{limb.name} {limb.gap_mm:.0f} mm off in depth"),
+        (limb.beyond > MAX_BEYOND, f"{limb.name} is drawn beside the person"),
+        (is_guess, f"{limb.name} is hidden, its place a guess"),
+    ]
+
+
+def judge_clip(figures: Sequence[Figures | None], ahead: np.ndarray, joints_m: np.ndarray) -> list[tuple[str, str]]:
+    """(status, reason) of every frame, by its neighbours too; ("lost", "") where nothing was fitted.
+
+    ahead (N, 3): where the trunk of the fit faces; joints_m (N, J, 3).
+    """
+    alone = [(LOST, "") if frame is None else judge(frame) for frame in figures]
+    is_lost = np.array([status == LOST for status, _ in alone], bool)
+    # A pose that is certainly wrong says nothing about its neighbours.
+    flips = flip_frames(np.where(is_lost[:, None], np.nan, ahead))
+    jumps = jumps_m(np.where(is_lost[:, None, None], np.nan, joints_m))
+    return [
+        verdict if frame is None else judge(replace(frame, flip_frames=int(flip), jump_m=float(jump)))
+        for frame, verdict, flip, jump in zip(figures, alone, flips, jumps, strict=True)
+    ]
+
+
+def trunk_ahead(landmarks_m: np.ndarray) -> np.ndarray:
+    """(..., 3) unit directions in which the chest of skeletons (..., 33, 3) faces, in their frame of reference."""
+    shoulder_l, shoulder_r, hip_l, hip_r = (landmarks_m[..., k, :] for k in _TRUNK)
+    ahead = np.cross(shoulder_l - shoulder_r + hip_l - hip_r, shoulder_l + shoulder_r - hip_l - hip_r)  # left x up
+    return ahead / np.maximum(np.linalg.norm(ahead, axis=-1, keepdims=True), 1e-9)
+
+
+def apart_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(...) angle between unit directions (..., 3)."""
+    return np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1)))
+
+
+def flip_frames(ahead: np.ndarray) -> np.ndarray:
+    """(N,) int: for frames inside a short excursion of the facing, its length; 0 elsewhere.
+
+    ahead (N, 3), NaN where lost.  An excursion begins with a leap of more than SUDDEN_TURN_DEG, ends with another
+    within MAX_FLIP_FRAMES, and the facing after it goes on from the facing before it, as that of a turning person may.
+    """
+    length = np.zeros(len(ahead), int)
+    seen = np.flatnonzero(np.isfinite(ahead).all(1))
+    leaps = np.flatnonzero(apart_deg(ahead[seen[1:]], ahead[seen[:-1]]) > SUDDEN_TURN_DEG) + 1
+    for start in leaps:
+        for stop in leaps[leaps > start]:
+            may_turn_deg = min(STEADY_TURN_DEG * (stop - start + 1), 120.0)
+            goes_on = apart_deg(ahead[seen[start - 1]], ahead[seen[stop]]) < may_turn_deg
+            if goes_on and stop - start <= MAX_FLIP_FRAMES and not length[seen[start]]:
+                length[seen[start:stop]] = stop - start
+    return length
+
+
+def jumps_m(joints_m: np.ndarray) -> np.ndarray:
+    """(N,) how far the furthest joint is from both neighbouring frames and from the middle between them, metres.
+
+    joints_m (N, J, 3), NaN where lost.  NaN at the ends and beside lost frames.  Steady motion, however fast, gives 0.
+    """
+    figure = np.full(len(joints_m), np.nan)
+    if len(joints_m) > 2:
+        before, here, after = joints_m[:-2], joints_m[1:-1], joints_m[2:]
+        to_before, to_after, to_middle = (
+            np.linalg.norm(here - there, axis=-1) for there in (before, after, (before + after) / 2)
+        )
+        # The frames beside an outlier leave the middle of their neighbours too, by half as much: not their fault.
+        padded = np.pad(np.nan_to_num(to_middle), ((1, 1), (0, 0)))
+        is_peak = to_middle >= np.maximum(padded[:-2], padded[2:])
+        away_m = np.minimum(np.minimum(to_before, to_after), to_middle)
+        figure[1:-1] = np.where(is_peak | np.isnan(away_m), away_m, 0).max(-1)
+    return figure

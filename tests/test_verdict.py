@@ -1,0 +1,164 @@
+"""Which frames are believed: every kind of wrongness is named, and what is right or merely fast is left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fitting import verdict
+from fitting.body.model import BodyModel
+from fitting.limbs import Limb, limb_figures
+from fitting.observe import Observation, observe
+from fitting.verdict import LOST, TRACKED, UNCERTAIN, Figures, flip_frames, judge, judge_clip, jumps_m, trunk_ahead
+
+RIGHT = Figures(12.0, 600.0, 0.92, 6.0, 8.0, 0, 0.02)
+ARM = Limb("left arm", 0.006, 0.0002, 9.0, 0.0, 0.99)
+
+
+def test_a_frame_that_is_right_is_tracked_without_a_word():
+    assert judge(replace(RIGHT, limbs=(ARM,))) == (TRACKED, "")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "words"),
+    [
+        ({"landmark_px": 84.0}, LOST, "landmarks 84 px off"),
+        ({"landmark_px": 40.0}, UNCERTAIN, "landmarks 40 px off"),
+        ({"silhouette_iou": 0.2}, LOST, "silhouette overlap only 0.20"),
+        ({"silhouette_iou": 0.41}, UNCERTAIN, "silhouette overlap only 0.41"),
+        ({"depth_mm": 60.0}, UNCERTAIN, "depth 60 mm off"),
+        ({"facing_deg": 170.0}, UNCERTAIN, "faces 170 degrees away from what the picture says"),
+        ({"flip_frames": 3}, UNCERTAIN, "facing changed for 3 frames only"),
+        ({"flip_frames": 1}, UNCERTAIN, "facing changed for 1 frame only"),
+        ({"jump_m": 0.5}, UNCERTAIN, "a joint jumps 50 cm and back"),
+        ({"limbs": (replace(ARM, gap_mm=300.0),)}, UNCERTAIN, "left arm 300 mm off in depth"),
+        ({"limbs": (replace(ARM, beyond=0.005),)}, UNCERTAIN, "left arm is drawn beside the person"),
+        ({"limbs": (replace(ARM, seen=0.1),)}, UNCERTAIN, "left arm is hidden, its place a guess"),
+    ],
+)
+def test_each_wrongness_is_named(wrong, status, words):
+    assert judge(replace(RIGHT, **wrong)) == (status, words)
+
+
+def test_what_was_not_measured_speaks_neither_for_nor_against():
+    nan = float("nan")
+    unmeasured = replace(RIGHT, depth_mm=nan, facing_deg=nan, jump_m=nan, limbs=(replace(ARM, gap_mm=nan, seen=nan),))
+    assert judge(unmeasured) == (TRACKED, "")
+
+
+def test_a_hidden_limb_that_is_hidden_in_the_fit_as_well_does_no_harm():
+    assert judge(replace(RIGHT, limbs=(replace(ARM, seen=0.05, drawn=0.0),)))[0] == TRACKED
+
+
+def test_a_limb_that_the_outline_shows_needs_no_detector():
+    assert judge(replace(RIGHT, limbs=(replace(ARM, seen=0.05, alone=0.004),)))[0] == TRACKED
+
+
+@pytest.mark.parametrize("step_deg", [0, 5, 24])
+def test_turning_however_long_is_no_flip(step_deg):
+    assert not flip_frames(facing(np.arange(60) * step_deg)).any()
+
+
+@pytest.mark.parametrize("step_deg", [0.0, 4.0, 12.0])
+def test_a_turn_there_and_back_in_a_moment_is_a_flip(step_deg):
+    degrees = np.arange(80) * step_deg
+    degrees[40:45] += 180
+    assert np.flatnonzero(flip_frames(facing(degrees))).tolist() == [40, 41, 42, 43, 44]
+    assert set(flip_frames(facing(degrees))[40:45]) == {5}
+
+
+def test_a_leap_that_stays_is_no_excursion():
+    """Nobody knows which side of it is wrong; the other figures must say."""
+    degrees = np.where(np.arange(60) < 30, 0.0, 180.0)
+    assert not flip_frames(facing(degrees)).any()
+
+
+def test_steady_motion_never_jumps_and_a_spike_does():
+    joints_m = np.linspace(0, 6, 31)[:, None, None] * np.ones((31, 4, 3)) / np.sqrt(3)  # 0.2 m a frame: a fast hand
+    assert np.nanmax(jumps_m(joints_m)) < 1e-9
+    joints_m[15, 2] += (0, 0.5, 0)
+    assert np.flatnonzero(jumps_m(joints_m) > verdict.MAX_JUMP_M).tolist() == [15]  # the neighbours are innocent
+    assert np.isnan(jumps_m(joints_m)[[0, -1]]).all()
+
+
+def test_a_clip_judges_each_frame_by_its_neighbours_too():
+    count = 40
+    joints_m, degrees = np.zeros((count, 3, 3)), np.zeros(count)
+    joints_m[7], degrees[20:23] = 0.6, 180
+    figures: list[Figures | None] = [RIGHT] * count
+    figures[30], figures[33] = None, replace(RIGHT, landmark_px=200.0)
+    verdicts = judge_clip(figures, facing(degrees), joints_m)
+    assert {i: words for i, (status, words) in enumerate(verdicts) if status == UNCERTAIN} == {
+        7: "a joint jumps 104 cm and back",
+        **dict.fromkeys((20, 21, 22), "facing changed for 3 frames only"),
+    }
+    assert [i for i, (status, _) in enumerate(verdicts) if status == LOST] == [30, 33]
+
+
+def facing(degrees: np.ndarray) -> np.ndarray:
+    """(N, 3) from an angle about the vertical axis."""
+    angle = np.radians(degrees)
+    return np.stack([np.sin(angle), np.zeros(len(angle)), -np.cos(angle)], 1)
+
+
+@pytest.fixture(scope="module")
+def body() -> BodyModel:
+    return BodyModel.default()
+
+
+def posed(body: BodyModel, raise_left: float = 0.0, forward_left: float = 0.0) -> np.ndarray:
+    """(V, 3) in front of a camera, 2.5 m away, facing it."""
+    placed = np.eye(4)
+    placed[:3, :3], placed[:3, 3] = [[1, 0, 0], [0, 0, -1], [0, 1, 0]], (0, 0.9, 2.5)
+    pose = np.zeros((body.num_joints, 3))
+    pose[body.joint_index("upperarm01.L")] = forward_left, -raise_left, 0
+    return body.posed(None, pose, placed)[0].astype(float)
+
+
+def seen(body: BodyModel, vertices_m: np.ndarray) -> Observation:
+    """What an ideal sensor and detector report of posed vertices."""
+    from capture.camera import Camera, Rig, project
+    from fitting.zbuffer import rasterize_faces
+
+    camera = Camera((240, 320), 300.0, 300.0, 120.0, 160.0)
+    face_index, _, z_m = rasterize_faces(project(camera, vertices_m), vertices_m[:, 2], body.faces, camera.image_wh)
+    depth_mm = np.where(face_index >= 0, np.nan_to_num(z_m, posinf=0) * 1000, 0).round().astype(np.uint16)
+    landmarks_m = body.landmarks(vertices_m)
+    observation = observe(
+        camera, Rig(camera, camera, np.eye(4)), (face_index >= 0).astype(np.float32), depth_mm,
+        project(camera, landmarks_m), np.ones(33), landmarks_m,
+    )  # fmt: skip
+    assert observation is not None
+    return observation
+
+
+def status_of_limbs(body: BodyModel, observation: Observation, vertices_m: np.ndarray) -> tuple[str, str]:
+    return judge(replace(RIGHT, limbs=limb_figures(body, observation, vertices_m, observation.height_px)))
+
+
+def test_limbs_where_they_are_raise_no_doubt(body):
+    vertices_m = posed(body, 0.3)
+    assert status_of_limbs(body, seen(body, vertices_m), vertices_m) == (TRACKED, "")
+
+
+def test_an_arm_beside_the_person_is_named(body):
+    status, words = status_of_limbs(body, seen(body, posed(body)), posed(body, raise_left=1.0))
+    assert status == UNCERTAIN and words == "left arm is drawn beside the person"
+
+
+def test_an_arm_off_in_depth_alone_is_named(body):
+    """Towards the camera hardly anything moves in the picture; only depth can tell."""
+    vertices_m = posed(body)
+    wrong_m = vertices_m.copy()
+    parts = [body.part_names.index(f"{part}.L") for part in ("lower_arm", "palm", "hand_back")]
+    arm = np.unique(body.faces[np.isin(body.face_part, parts)])
+    wrong_m[arm] *= 0.88  # along the rays: 300 mm nearer
+    status, words = status_of_limbs(body, seen(body, vertices_m), wrong_m)
+    assert status == UNCERTAIN and "left arm" in words and words.endswith("mm off in depth")
+
+
+def test_the_chest_of_a_body_that_faces_the_camera_points_at_it(body):
+    ahead = trunk_ahead(body.landmarks(posed(body)))
+    assert ahead @ (0, 0, -1) > 0.9
