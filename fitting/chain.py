@@ -51,7 +51,7 @@ class Chain:
         looseness_m: np.ndarray | None = None,
         landmark_offsets_m: np.ndarray | None = None,
     ) -> Chain:
-        """From the shaped rest body: vertices (V, 3), joints (J, 3); looseness (V,), landmark offsets (L, 3) at rest."""
+        """From the shaped rest body: vertices (V, 3), joints (J, 3), looseness (V,), landmark offsets (L, 3)."""
         weights = np.asarray(body.skin_weights, float)  # (V, J)
         landmarks = np.asarray(body.landmark_weights, float)  # (L, V)
         vertices = np.asarray(vertices_m, float)

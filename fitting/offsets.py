@@ -108,7 +108,10 @@ def solve_landmark_offsets(
 def _looseness_m(
     laplacian: sparse.csr_matrix, offsets_m: np.ndarray, squares: np.ndarray, sums: np.ndarray, certainty: np.ndarray
 ) -> np.ndarray:
-    """sqrt(mean (height - offset)^2) per vertex, smoothed over its neighbours; the mean of all where nothing was seen."""
+    """Standard deviation of the seen heights about the offsets (V,), smoothed over neighbours, less what is usual.
+
+    Where nothing was seen it is the mean of all.
+    """
     spread = squares - 2 * offsets_m * sums + offsets_m**2 * certainty
     typical = spread.sum() / max(certainty.sum(), 1e-9)
     prior = 0.05 * certainty.mean()

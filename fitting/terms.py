@@ -124,8 +124,8 @@ def landmark_depth_rows(
 ) -> Rows:
     """How far away the landmarks are: r = (z(l) - z_seen - depth_inside) / sigma for those of trunk and limbs.
 
-    A landmark in plain view lies a little behind the surface seen at its pixel.  One that the detector calls hidden lies
-    at least ``HIDDEN_BEHIND_M`` behind the surface seen where the model has it now; a row of zero weight otherwise.
+    A landmark in plain view lies a little behind the surface seen at its pixel.  One that the detector calls hidden
+    lies at least ``HIDDEN_BEHIND_M`` behind the surface seen where the model has it now, else it gets no row.
     The nearest surface within ``REACH`` cells counts: beside a wrist there is the trunk, before it there is nothing.
     """
     assert observation.surface_m is not None
@@ -136,12 +136,12 @@ def landmark_depth_rows(
     visible = np.flatnonzero(known & (confidence > 0.5))
     hidden = np.flatnonzero(known & (observation.visibility < 0.3))
     camera = observation.camera
-    l = landmarks[hidden]
-    now_px = l[:, :2] / np.maximum(l[:, 2:], 0.05) * (camera.fx_px, camera.fy_px) + (camera.cx_px, camera.cy_px)
+    now_m = landmarks[hidden]
+    now_px = now_m[:, :2] / np.maximum(now_m[:, 2:], 0.05) * (camera.fx_px, camera.fy_px) + (camera.cx_px, camera.cy_px)
     z_visible = _nearest_depth(observation.surface_m, observation.landmarks_px[visible])
     z_hidden = _nearest_depth(observation.surface_m, now_px) + HIDDEN_BEHIND_M
     with np.errstate(invalid="ignore"):
-        before = z_hidden > l[:, 2]
+        before = z_hidden > now_m[:, 2]
     ids = np.concatenate([visible[np.isfinite(z_visible)], hidden[before]])
     z = np.concatenate([(z_visible + DEPTH_INSIDE_M[visible])[np.isfinite(z_visible)], z_hidden[before]])
     weight = np.where(confidence[ids] > 0.5, confidence[ids], 0.7) / sigma_m

@@ -23,7 +23,7 @@ from fitting.solve import (
     solve_pose,
     total_energy,
 )
-from fitting.terms import Rows, landmark_rows, outline_rows, residuals, world_rows
+from fitting.terms import Rows, landmark_depth_rows, landmark_rows, outline_rows, residuals, world_rows
 from fitting.zbuffer import rasterize_faces
 
 GRID = Camera((160, 192), 220.0, 220.0, 80.0, 96.0)
@@ -72,6 +72,7 @@ def observe_body(body: BodyModel, chain: Chain, state: State, with_depth: bool) 
         outline=outline_of(mask, 240),
         landmarks_px=pixels[chain.num_vertices :],
         confidence=np.ones(33),
+        visibility=np.ones(33),
         world_m=landmarks - landmarks[[23, 24]].mean(0),
         height_px=float(height[-1] - height[0] + 1),
     )
@@ -86,7 +87,7 @@ def test_chain_poses_as_the_body_does(body: BodyModel, chain: Chain) -> None:
     np.testing.assert_allclose(chain.transforms(state.pose, state.camera_from_body)[2], joints_m, atol=2e-5)
 
 
-@pytest.mark.parametrize("term", ["landmark", "world", "depth", "outline"])
+@pytest.mark.parametrize("term", ["landmark", "landmark depth", "world", "depth", "outline"])
 def test_jacobian_of_each_term_is_its_numerical_gradient(body: BodyModel, chain: Chain, term: str) -> None:
     state = random_state(chain, 2)
     observation = observe_body(body, chain, random_state(chain, 3), with_depth=True)
@@ -120,8 +121,11 @@ def _rows_of(term: str, body: BodyModel, chain: Chain, observation: Observation,
         ids = rng.choice(count, 60, replace=False).astype(np.int32)
         normals = rng.normal(size=(60, 3))
         return Rows(ids, np.zeros(60, bool), normals, points_m[ids] + 0.01, np.full(60, 80.0), np.full(60, np.inf))
+    if term == "landmark depth":
+        hidden = replace(observation, visibility=np.where(np.arange(33) % 2, 0.1, 1.0))
+        return landmark_depth_rows(hidden, points_m, count, 0.4, 0.05)
     view = render_view(observation, points_m[:count], body.faces)
-    return outline_rows(observation, view.outline, view.outline_vertex, points_m, 0.5)
+    return outline_rows(observation, view.outline, view.outline_vertex, points_m, 0.5, chain.looseness_m)
 
 
 def test_gradient_of_priors_is_numerical(body: BodyModel, chain: Chain) -> None:
