@@ -11,7 +11,7 @@ turned by +10 and by -10 degrees look the same).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,8 +45,12 @@ def refine(
     states: dict[int, State],
     rounds: int = 10,
     smoothness: Smoothness | None = None,
+    more: Callable[[int, State], Rows] | None = None,
 ) -> dict[int, State]:
-    """All ``states`` solved jointly; frames without a state split the clip into pieces that do not feel each other."""
+    """All ``states`` solved jointly; frames without a state split the clip into pieces that do not feel each other.
+
+    ``more(frame, state)`` adds rows to a frame's own.
+    """
     smoothness = smoothness or Smoothness()
     refined = dict(states)
     for piece in _pieces(sorted(states)):
@@ -54,7 +58,9 @@ def refine(
             frames = piece[begin : begin + CHUNK]
             held = 2 if begin else 0  # the frames before are settled; two of them carry the velocity over
             frames = piece[max(begin - held, 0) : begin] + frames
-            for index, state in _solve(body, chain, clip, prior, refined, frames, held, rounds, smoothness).items():
+            for index, state in _solve(
+                body, chain, clip, prior, refined, frames, held, rounds, smoothness, more
+            ).items():
                 refined[index] = state
     return refined
 
@@ -75,6 +81,7 @@ def _solve(
     held: int,
     rounds: int,
     smoothness: Smoothness,
+    more: Callable[[int, State], Rows] | None,
 ) -> dict[int, State]:
     """Gauss-Newton with a step that is halved until the energy of the whole piece falls."""
     alone = replace(prior, neighbour=None)
@@ -87,6 +94,8 @@ def _solve(
             observation = clip[i]
             assert observation is not None
             own = build_rows(chain, body.faces, observation, state, REFINE, progress)
+            if more is not None:
+                own = Rows.concatenate([own, more(i, state)])
             block, gradient, value = normal_equations(chain, observation, state, alone, own)
             rows.append(own)
             blocks.append(block)

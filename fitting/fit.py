@@ -48,7 +48,11 @@ from fitting.offsets import solve_landmark_offsets, solve_offsets
 from fitting.overlay import draw_overlay
 from fitting.residuals import write_residuals
 from fitting.shape import body_height_m, chain_of, estimate_focal, solve_shape, spread_frames
-from fitting.solve import State
+from fitting.photometric import Appearance, Pictures, color_rows, learn
+from fitting.solve import Prior, State
+from fitting.terms import Rows
+
+POLISH_BLURS_PX = (3.0, 1.5)
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +70,7 @@ class FitConfig:
     height_m: float = 0.0  # body height when you know it; 0 = from depth, or the mean adult
     vertex_offsets: bool = True  # clothes and hair as a static displacement; off = the bare body
     offset_rounds: int = 2
+    colors: bool = True  # polish the poses by the colours that stay put on the person
     overlay_frames: int = 12  # stills for the report
 
     def __post_init__(self) -> None:
@@ -189,6 +194,8 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
         if k == 0:  # what is loose and where landmarks lie changes which poses can be found at all
             states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking again", len(clip)))
         states = refine(body, chain, clip, prior, states)
+    if config.colors:
+        states = _polish(body, chain, clip, prior, states)
     if config.vertex_offsets:
         notes.append(f"clothes and hair: vertex offsets up to {1e3 * np.abs(offsets_m).max():.0f} mm")
 
@@ -203,6 +210,19 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
     write_overlays(config, out_dir, recording, keypoints, result)
     write_residuals(out_dir, recording, keypoints.points_px, result)
     result.save(out_dir)
+
+
+def _polish(body: BodyModel, chain: Chain, clip: Clip, prior: Prior, states: dict[int, State]) -> dict[int, State]:
+    """Poses and colours in turn, from blurred pictures to sharp ones."""
+    for blur_px in POLISH_BLURS_PX:
+        pictures = Pictures(clip, blur_px)
+        appearance = learn(body, chain, clip, states, pictures)
+
+        def colors(i: int, state: State, appearance: Appearance = appearance, pictures: Pictures = pictures) -> Rows:
+            return color_rows(body, chain, clip, i, state, pictures[i], appearance)
+
+        states = refine(body, chain, clip, prior, states, rounds=4, more=colors)
+    return states
 
 
 def load_body(name: str) -> BodyModel:

@@ -93,9 +93,9 @@ def solve_landmark_offsets(
         r, by_point = residuals(rows, points_m, observation)
         _, irls = robust_energy(r, rows.scale)
         turns = np.zeros((count, 3, 3))
-        for landmark in range(count):
-            own = slice(chain.start[first + landmark], chain.start[first + landmark + 1])
-            turns[landmark] = (chain.weight[own, None, None] * rotations[chain.joint[own]]).sum(0)
+        for k in range(count):
+            own = slice(chain.start[first + k], chain.start[first + k + 1])
+            turns[k] = (chain.weight[own, None, None] * rotations[chain.joint[own]]).sum(0)
         landmark = rows.point - first
         by_offset = np.einsum("rx,rxy->ry", by_point, turns[landmark])
         wanted = (by_offset * offsets_m[landmark]).sum(1) - r

@@ -1,0 +1,177 @@
+"""Colours that stay put: the person's own pattern tells where the surface lies, within a fraction of a pixel.
+
+V vertices, N frames.  Each vertex has one colour over the clip, up to a gain per frame (exposure drifts, skin does not):
+
+    r = w ((I_i(pi(v)) / g_i - c_v),     w^-2 = sigma_noise^2 + sigma_v^2,
+
+linearised in the picture's gradient, so that a frame's colours are rows like all others (``fitting.terms.Rows``).
+c_v, its spread sigma_v and the gains are means over the frames at the present poses; poses and colours alternate, which
+is groupwise registration.  It polishes a fit that is right to a few pixels; it cannot find one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from capture.camera import Camera, distort, pixel_rays
+from fitting.body.model import BodyModel
+from fitting.chain import Chain
+from fitting.clip import Clip
+from fitting.observe import Observation
+from fitting.solve import State, render_view
+from fitting.terms import Rows
+
+FINER = 2  # picture cells per grid cell
+SIGMA = 0.06  # of full scale: noise, compression, shading
+COUNT = 120.0  # rows of one frame are worth so many independent ones
+MIN_FACING = 0.35  # cosine; slanted skin smears
+MIN_FRAMES = 8  # a vertex seen less often has no colour to believe
+KERNEL = 2.5  # Geman-McClure, in units of sigma: a fold or a shadow is no displacement
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A frame's picture around the person, and its gradient per grid pixel."""
+
+    camera: Camera  # the finer grid
+    color: np.ndarray  # (h, w, 3) float32 in [0, 1]
+    gradient: np.ndarray  # (h, w, 3, 2) float32
+    solid: np.ndarray  # (h, w) float32 the matte, eroded: no background bleeds in
+
+
+@dataclass
+class Pictures:
+    """The sights of a clip at one blur, made when asked for."""
+
+    clip: Clip
+    blur_px: float
+    _kept: dict[int, Sight] = field(default_factory=dict)
+
+    def __getitem__(self, index: int) -> Sight:
+        if index not in self._kept:
+            observation = self.clip[index]
+            assert observation is not None
+            self._kept[index] = look(self.clip, index, observation, self.blur_px)
+        return self._kept[index]
+
+
+def look(clip: Clip, index: int, observation: Observation, blur_px: float) -> Sight:
+    """Sample a frame's picture on the finer grid."""
+    grid, color_camera = observation.camera, clip.camera
+    width, height = grid.image_wh
+    camera = grid.crop((0, 0, width, height), (width * FINER, height * FINER))
+    xy = distort(pixel_rays(camera)[..., :2], color_camera.distortion)
+    map_x = (xy[..., 0] * color_camera.fx_px + color_camera.cx_px - 0.5).astype(np.float32)
+    map_y = (xy[..., 1] * color_camera.fy_px + color_camera.cy_px - 0.5).astype(np.float32)
+    picture = clip.recording.color(index)
+    cell = color_camera.fx_px / camera.fx_px  # colour pixels per cell: mean over the footprint
+    if cell > 1.3:
+        picture = cv2.GaussianBlur(picture, (0, 0), 0.4 * cell)
+    color = cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    color = cv2.GaussianBlur(color.astype(np.float32) / 255, (0, 0), blur_px)
+    gradient = np.stack(
+        [cv2.Scharr(color, -1, 1, 0) / 32 * FINER, cv2.Scharr(color, -1, 0, 1) / 32 * FINER], axis=-1
+    )
+    solid = cv2.resize(observation.mask, (width * FINER, height * FINER), interpolation=cv2.INTER_LINEAR)
+    solid = cv2.erode(solid, np.ones((3, 3), np.uint8), iterations=max(1, round(blur_px)))
+    return Sight(camera, color, gradient, solid)
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """The colours of a person."""
+
+    color: np.ndarray  # (V, 3) in [0, 1], NaN where hardly seen
+    sigma: np.ndarray  # (V,) their spread over the clip
+    gain: dict[int, np.ndarray]  # frame -> (3,)
+
+
+def learn(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], pictures: Pictures) -> Appearance:
+    """Colours, spreads and gains at the poses ``states``."""
+    count = chain.num_vertices
+    samples: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    for index, state in states.items():
+        ids, xy, facing = _visible(body, chain, clip, index, state, pictures[index])
+        samples[index] = ids, _bilinear(pictures[index].color, xy), facing**2
+    gain = {index: np.ones(3) for index in samples}
+    color = np.full((count, 3), np.nan)
+    sigma = np.full(count, np.nan)
+    for _ in range(3):
+        total, squares, weight, seen = np.zeros((count, 3)), np.zeros(count), np.zeros(count), np.zeros(count)
+        for index, (ids, values, share) in samples.items():
+            even = values / gain[index]
+            total[ids] += share[:, None] * even
+            squares[ids] += share * (even**2).mean(1)
+            weight[ids] += share
+            seen[ids] += 1
+        known = seen >= MIN_FRAMES
+        color = np.where(known[:, None], total / np.maximum(weight, 1e-9)[:, None], np.nan)
+        sigma = np.sqrt(np.maximum(squares / np.maximum(weight, 1e-9) - (color**2).mean(1), 0))
+        for index, (ids, values, share) in samples.items():
+            use = known[ids]
+            c, v, w = color[ids[use]], values[use], (share[use] / (SIGMA**2 + sigma[ids[use]] ** 2))[:, None]
+            if len(c) > 30:
+                gain[index] = np.clip((w * c * v).sum(0) / np.maximum((w * c * c).sum(0), 1e-9), 0.5, 2.0)
+    return Appearance(color, sigma, gain)
+
+
+def color_rows(
+    body: BodyModel, chain: Chain, clip: Clip, index: int, state: State, sight: Sight, appearance: Appearance
+) -> Rows:
+    """Rows of one frame: the displacement along the picture's gradient that would explain the colour, per channel."""
+    ids, xy, facing = _visible(body, chain, clip, index, state, sight)
+    known = np.isfinite(appearance.color[ids, 0])
+    ids, xy, facing = ids[known], xy[known], facing[known]
+    gain = appearance.gain.get(index, np.ones(3))
+    difference = _bilinear(sight.color, xy) / gain - appearance.color[ids]  # (K, 3)
+    gradient = _bilinear(sight.gradient.reshape(*sight.color.shape[:2], 6), xy).reshape(-1, 3, 2) / gain[:, None]
+    steep = np.linalg.norm(gradient, axis=2)  # (K, 3) per grid pixel
+    row, channel = np.nonzero(steep > 0.01)
+    slope = gradient[row, channel]  # (R, 2)
+    grid_px = xy[row] / FINER
+    target = grid_px - slope * (difference[row, channel] / steep[row, channel] ** 2)[:, None]
+    sigma = np.hypot(SIGMA, appearance.sigma[ids[row]])
+    scale = np.sqrt(min(1.0, COUNT / max(len(row), 1)))
+    weight = facing[row] * scale / sigma
+    zero = np.zeros((len(row), 1))
+    return Rows(
+        ids[row].astype(np.int32),
+        np.ones(len(row), bool),
+        np.concatenate([slope, zero], 1),
+        np.concatenate([target, zero], 1),
+        weight,
+        np.full(len(row), KERNEL * scale),
+    )
+
+
+def _visible(
+    body: BodyModel, chain: Chain, clip: Clip, index: int, state: State, sight: Sight
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices (K,) in plain view inside the matte, their place (K, 2) on the finer grid, and their facing (K,)."""
+    observation = clip[index]
+    assert observation is not None
+    vertices_m = chain.posed(state.pose, state.camera_from_body)[: chain.num_vertices]
+    view = render_view(observation, vertices_m, body.faces)
+    ids = np.flatnonzero(view.visible)
+    v = vertices_m[ids]
+    facing = -(view.normals[ids] * v).sum(1) / np.linalg.norm(v, axis=1)
+    camera = sight.camera
+    xy = v[:, :2] / v[:, 2:] * (camera.fx_px, camera.fy_px) + (camera.cx_px, camera.cy_px)
+    height, width = sight.solid.shape
+    inside = (xy > 1).all(1) & (xy[:, 0] < width - 2) & (xy[:, 1] < height - 2) & (facing > MIN_FACING)
+    ids, xy, facing = ids[inside], xy[inside], facing[inside]
+    solid = sight.solid[xy[:, 1].astype(int), xy[:, 0].astype(int)] > 0.9
+    return ids[solid], xy[solid], facing[solid]
+
+
+def _bilinear(plane: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """(K, C) of a plane (h, w, C) at positions (K, 2) in its pixels, centres at + 0.5."""
+    x, y = xy[:, 0] - 0.5, xy[:, 1] - 0.5
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    a, b = (x - left)[:, None], (y - top)[:, None]
+    upper = plane[top, left] * (1 - a) + plane[top, left + 1] * a
+    lower = plane[top + 1, left] * (1 - a) + plane[top + 1, left + 1] * a
+    return upper * (1 - b) + lower * b
