@@ -30,29 +30,16 @@ from capture.progress import progress
 from capture.recording import Recording, encode_jpeg, write_atomically
 from capture.video import VideoWriter
 from fitting import verdict
-from fitting.batch import refine
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
-from fitting.clip import (
-    Clip,
-    default_prior,
-    depth_residual_mm,
-    landmark_errors_px,
-    silhouette_iou,
-    track,
-)
+from fitting.clip import Clip
 from fitting.keypoints import Keypoints
 from fitting.landmarkers import AUTO, MEDIAPIPE, check_choice, in_words, landmarks
-from fitting.limbs import limb_figures
-from fitting.offsets import solve_landmark_offsets, solve_offsets
 from fitting.overlay import draw_overlay
+from fitting.passes import figures_of, fit_clip
 from fitting.residuals import write_residuals
-from fitting.shape import body_height_m, chain_of, estimate_focal, solve_shape, spread_frames
-from fitting.photometric import Appearance, Pictures, color_rows, learn
-from fitting.solve import Prior, State
-from fitting.terms import Rows
-
-POLISH_BLURS_PX = (3.0, 1.5)
+from fitting.shape import body_height_m, estimate_focal, solve_shape, spread_frames
+from fitting.solve import State
 
 log = logging.getLogger(__name__)
 
@@ -178,28 +165,11 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
     clip = _with_focal(body, clip, notes)
     shape = _solve_shape(config, body, clip, notes)
 
-    chain = chain_of(body, shape)
-    prior = default_prior(body, chain)
-    states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking", len(clip)))
-    offsets_m = np.zeros(len(body.template_m))
-    landmarks_m = np.zeros((len(body.landmark_weights), 3))
-    height_m = body_height_m(body, shape)
-    for k in range(config.offset_rounds):
-        good = _good(body, chain, clip, states, height_m)
-        offsets_m, looseness_m = solve_offsets(body, chain, clip, good, offsets_m)
-        if not config.vertex_offsets:
-            offsets_m = 0 * offsets_m
-        landmarks_m = solve_landmark_offsets(chain, clip, good, landmarks_m)
-        chain = chain_of(body, shape, offsets_m, looseness_m, landmarks_m)
-        if k == 0:  # what is loose and where landmarks lie changes which poses can be found at all
-            states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking again", len(clip)))
-        states = refine(body, chain, clip, prior, states)
-    if config.colors:
-        states = _polish(body, chain, clip, prior, states)
+    found = fit_clip(body, shape, clip, config.offset_rounds, config.vertex_offsets, config.colors)
     if config.vertex_offsets:
-        notes.append(f"clothes and hair: vertex offsets up to {1e3 * np.abs(offsets_m).max():.0f} mm")
+        notes.append(f"clothes and hair: vertex offsets up to {1e3 * np.abs(found.offsets_m).max():.0f} mm")
 
-    result = _collect(body, chain, clip, states, shape, offsets_m, notes)
+    result = _collect(body, found.chain, clip, found.states, shape, found.offsets_m, notes)
     if not result.tracked.any():
         raise UserError(
             f"{recording.source}: the body could not be tracked in any of {len(recording)} frames "
@@ -210,19 +180,6 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
     write_overlays(config, out_dir, recording, keypoints, result)
     write_residuals(out_dir, recording, keypoints.points_px, result)
     result.save(out_dir)
-
-
-def _polish(body: BodyModel, chain: Chain, clip: Clip, prior: Prior, states: dict[int, State]) -> dict[int, State]:
-    """Poses and colours in turn, from blurred pictures to sharp ones."""
-    for blur_px in POLISH_BLURS_PX:
-        pictures = Pictures(clip, blur_px)
-        appearance = learn(body, chain, clip, states, pictures)
-
-        def colors(i: int, state: State, appearance: Appearance = appearance, pictures: Pictures = pictures) -> Rows:
-            return color_rows(body, chain, clip, i, state, pictures[i], appearance)
-
-        states = refine(body, chain, clip, prior, states, rounds=4, more=colors)
-    return states
 
 
 def load_body(name: str) -> BodyModel:
@@ -287,16 +244,6 @@ def _solve_shape(config: FitConfig, body: BodyModel, clip: Clip, notes: list[str
     return shape
 
 
-def _good(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], height_m: float) -> dict[int, State]:
-    """The states that are to be believed: a wrong pose must not dent the body."""
-    good = {}
-    for i, state in states.items():
-        status, _ = verdict.judge(figures_of(body, chain, clip, i, state, height_m))
-        if status == verdict.TRACKED:
-            good[i] = state
-    return good
-
-
 def _collect(
     body: BodyModel,
     chain: Chain,
@@ -341,25 +288,4 @@ def _collect(
         body=body,
         camera=clip.camera,
         notes=tuple(notes),
-    )
-
-
-def figures_of(body: BodyModel, chain: Chain, clip: Clip, index: int, state: State, height_m: float) -> verdict.Figures:
-    """What one frame's fit looks like, its neighbours aside."""
-    observation = clip[index]
-    assert observation is not None
-    # Colour pixels per grid cell: errors are reported in the user's pixels.
-    to_color = clip.camera.fx_px / observation.camera.fx_px
-    points_m = chain.posed(state.pose, state.camera_from_body)
-    vertices_m, landmarks_m = points_m[: chain.num_vertices], points_m[chain.num_vertices :]
-    facing = verdict.apart_deg(verdict.trunk_ahead(landmarks_m), verdict.trunk_ahead(observation.world_m))
-    # Of the person standing at that distance: half a person in the picture, or one on the floor, counts no differently.
-    height_px = observation.camera.fx_px * height_m / float(np.median(vertices_m[:, 2]))
-    return verdict.Figures(
-        landmark_px=float(np.median(landmark_errors_px(chain, observation, state)) * to_color),
-        height_px=height_px * to_color,
-        silhouette_iou=silhouette_iou(chain, body, observation, state),
-        depth_mm=depth_residual_mm(chain, body, observation, state),
-        facing_deg=float(facing),
-        limbs=limb_figures(body, observation, vertices_m, height_px),
     )

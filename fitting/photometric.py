@@ -1,6 +1,6 @@
 """Colours that stay put: the person's own pattern tells where the surface lies, within a fraction of a pixel.
 
-V vertices, N frames.  Each vertex has one colour over the clip, up to a gain per frame (exposure drifts, skin does not):
+V vertices, N frames.  Each vertex has one colour over the clip, up to a gain per frame (exposure drifts):
 
     r = w ((I_i(pi(v)) / g_i - c_v),     w^-2 = sigma_noise^2 + sigma_v^2,
 
@@ -72,9 +72,7 @@ def look(clip: Clip, index: int, observation: Observation, blur_px: float) -> Si
         picture = cv2.GaussianBlur(picture, (0, 0), 0.4 * cell)
     color = cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     color = cv2.GaussianBlur(color.astype(np.float32) / 255, (0, 0), blur_px)
-    gradient = np.stack(
-        [cv2.Scharr(color, -1, 1, 0) / 32 * FINER, cv2.Scharr(color, -1, 0, 1) / 32 * FINER], axis=-1
-    )
+    gradient = np.stack([cv2.Scharr(color, -1, 1, 0) / 32 * FINER, cv2.Scharr(color, -1, 0, 1) / 32 * FINER], axis=-1)
     solid = cv2.resize(observation.mask, (width * FINER, height * FINER), interpolation=cv2.INTER_LINEAR)
     solid = cv2.erode(solid, np.ones((3, 3), np.uint8), iterations=max(1, round(blur_px)))
     return Sight(camera, color, gradient, solid)

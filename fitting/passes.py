@@ -1,0 +1,169 @@
+"""The passes over a clip, from a shape to a pose in every frame.
+
+    track     frame by frame, each from the one before                             (clip)
+    dress     where cloth, hair and landmarks lie on this person                   (offsets)
+    track     again: what is now known changes which poses can be found at all
+    refine    all frames at once, with what bodies cannot do                       (batch, contact, floor)
+    dress, refine
+    polish    the same with the person's own colours, blurred and then sharp       (photometric)
+
+N frames, V vertices.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from capture.progress import progress
+from fitting import verdict
+from fitting.batch import refine
+from fitting.body.model import BodyModel, vertex_normals
+from fitting.chain import Chain
+from fitting.clip import Clip, default_prior, depth_residual_mm, landmark_errors_px, silhouette_iou, track
+from fitting.contact import Touch, floor_rows, inside_rows, standing_rows, standing_targets
+from fitting.floor import Plane, find_floor
+from fitting.limbs import limb_figures
+from fitting.offsets import solve_landmark_offsets, solve_offsets
+from fitting.photometric import Pictures, color_rows, learn
+from fitting.shape import body_height_m, chain_of
+from fitting.solve import State
+from fitting.terms import Rows
+
+log = logging.getLogger(__name__)
+
+POLISH_BLURS_PX = (3.0, 1.5)
+RowsOf = Callable[[int, State], Rows]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the passes leave."""
+
+    chain: Chain
+    states: dict[int, State]
+    offsets_m: np.ndarray  # (V,)
+    floor: Plane | None
+
+
+def fit_clip(
+    body: BodyModel, shape: np.ndarray, clip: Clip, rounds: int, with_offsets: bool, with_colors: bool
+) -> Found:
+    """Every pass, in the order of the module's docstring."""
+    chain = chain_of(body, shape)
+    prior = default_prior(body, chain)
+    height_m = body_height_m(body, shape)
+    offsets_m = np.zeros(len(body.template_m))
+    landmarks_m = np.zeros((len(body.landmark_weights), 3))
+    states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking", len(clip)))
+    limits = Limits.of(body, chain, clip, states)
+    for k in range(rounds):
+        good = believed(body, chain, clip, states, height_m)
+        offsets_m, looseness_m = solve_offsets(body, chain, clip, good, offsets_m)
+        if not with_offsets:
+            offsets_m = 0 * offsets_m
+        landmarks_m = solve_landmark_offsets(chain, clip, good, landmarks_m)
+        chain = chain_of(body, shape, offsets_m, looseness_m, landmarks_m)
+        if k == 0:
+            states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking again", len(clip)))
+        states = refine(body, chain, clip, prior, states, more=limits.rows(chain, states))
+    for blur_px in POLISH_BLURS_PX if with_colors else ():
+        pictures = Pictures(clip, blur_px)
+        appearance = learn(body, chain, clip, states, pictures)
+        allowed = limits.rows(chain, states)
+
+        def all_rows(i: int, state: State, allowed=allowed, pictures=pictures, appearance=appearance) -> Rows:
+            colors = color_rows(body, chain, clip, i, state, pictures[i], appearance)
+            return Rows.concatenate([allowed(i, state), colors])
+
+        states = refine(body, chain, clip, prior, states, rounds=4, more=all_rows)
+    return Found(chain, states, offsets_m, limits.floor)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bodies cannot do, as rows for any frame."""
+
+    body: BodyModel
+    clip: Clip
+    touch: Touch
+    floor: Plane | None
+
+    @staticmethod
+    def of(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State]) -> Limits:
+        """With the floor, where the first poses say that one was seen."""
+        places = [chain.transforms(s.pose, s.camera_from_body)[2][_ankles(body)] for s in states.values()]
+        floor = find_floor(clip, np.concatenate(places)) if places else None
+        if floor is not None:
+            log.info("floor seen %.2f m below the camera", -floor.offset_m)
+        return Limits(body, clip, Touch.of(body), floor)
+
+    def rows(self, chain: Chain, states: dict[int, State]) -> RowsOf:
+        """A function of frame and state; where soles stand is taken from ``states``."""
+        stances = self._stances(chain, states)
+
+        def rows_of(index: int, state: State) -> Rows:
+            vertices_m = chain.posed(state.pose, state.camera_from_body)[: chain.num_vertices]
+            parts = [inside_rows(self.touch, vertices_m, vertex_normals(vertices_m, self.body.faces).astype(float))]
+            if self.floor is not None:
+                parts.append(floor_rows(self.touch, vertices_m, self.floor))
+            if stances.get(index):
+                parts.append(standing_rows(stances[index]))
+            return Rows.concatenate(parts)
+
+        return rows_of
+
+    def _stances(self, chain: Chain, states: dict[int, State]) -> dict[int, dict[int, np.ndarray]]:
+        """Where soles stand; only where a floor is seen, for only then the camera is known to stand still."""
+        found: dict[int, dict[int, np.ndarray]] = {}
+        if self.floor is None:
+            return found
+        times_s = self.clip.recording.times_s
+        frames = np.array(sorted(states))
+        for run in np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1):
+            if len(run) < 3:
+                continue
+            vertices_m = np.array([chain.posed(states[i].pose, states[i].camera_from_body) for i in run.tolist()])
+            step_s = float(np.median(np.diff(times_s[run])))
+            targets = standing_targets(self.touch, vertices_m[:, : chain.num_vertices], self.floor, step_s)
+            found.update(zip(run.tolist(), targets, strict=True))
+        return found
+
+
+def _ankles(body: BodyModel) -> list[int]:
+    owner = (np.asarray(body.landmark_weights, float) @ np.asarray(body.skin_weights, float)).argmax(1)
+    return [int(owner[27]), int(owner[28])]
+
+
+def believed(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], height_m: float) -> dict[int, State]:
+    """The states of frames that would be called tracked: a wrong pose must not dent the body."""
+    good = {}
+    for i, state in states.items():
+        status, _ = verdict.judge(figures_of(body, chain, clip, i, state, height_m))
+        if status == verdict.TRACKED:
+            good[i] = state
+    return good
+
+
+def figures_of(body: BodyModel, chain: Chain, clip: Clip, index: int, state: State, height_m: float) -> verdict.Figures:
+    """What one frame's fit looks like, its neighbours aside."""
+    observation = clip[index]
+    assert observation is not None
+    # Colour pixels per grid cell: errors are reported in the user's pixels.
+    to_color = clip.camera.fx_px / observation.camera.fx_px
+    points_m = chain.posed(state.pose, state.camera_from_body)
+    vertices_m, landmarks_m = points_m[: chain.num_vertices], points_m[chain.num_vertices :]
+    facing = verdict.apart_deg(verdict.trunk_ahead(landmarks_m), verdict.trunk_ahead(observation.world_m))
+    # Of the person standing at that distance: half a person in the picture, or one on the floor, counts no differently.
+    height_px = observation.camera.fx_px * height_m / float(np.median(vertices_m[:, 2]))
+    return verdict.Figures(
+        landmark_px=float(np.median(landmark_errors_px(chain, observation, state)) * to_color),
+        height_px=height_px * to_color,
+        silhouette_iou=silhouette_iou(chain, body, observation, state),
+        depth_mm=depth_residual_mm(chain, body, observation, state),
+        facing_deg=float(facing),
+        limbs=limb_figures(body, observation, vertices_m, height_px),
+    )
