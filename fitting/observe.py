@@ -15,11 +15,14 @@ from capture.camera import Camera, Rig, invert, kept_rays, undistort
 from fitting.keypoints import MIRROR
 
 MIN_DEPTH_MM = 200  # nothing is nearer; smaller values are noise
+LAYER_M = 0.04  # of the points in one cell, those this close to the front-most are one surface
+STEP, MAX_JUMP_M = 2, 0.06  # of the differences that make a normal
 EDGE = 0.03  # of the longer side: landmarks nearer to the picture's edge lose confidence
 BORDER_PX = 3.0  # an outline this close to the picture's edge is the edge, not the person
 # An outline's normals: the mask smoothed by a Gaussian of 1.5 cells, then Sobel's differences, both in one filter.
 _GAUSS = cv2.getGaussianKernel(13, 1.5)[:, 0]
-_SMOOTH, _SLOPE = np.convolve(_GAUSS, [1.0, 2.0, 1.0]), np.convolve(_GAUSS, [-1.0, 0.0, 1.0])
+_SMOOTH, _SLOPE = np.convolve(_GAUSS, [1.0, 2.0, 1.0, 0.0]), np.convolve(_GAUSS, [-1.0, 0.0, 1.0, 0.0])
+_REACH, _TAPS = 7, 16  # one tap is zero: sixteen are four whole vectors
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def observe(
     if depth_mm is not None and rig.depth is not None:
         color_from_depth = np.eye(4) if rig.depth_from_color is None else invert(rig.depth_from_color)
         camera = grid.fx_px, grid.fy_px, grid.cx_px, grid.cy_px
-        surface_m = _splat(depth_mm, kept_rays(rig.depth), color_from_depth, mask, *camera)
+        surface_m = _splat(depth_mm, kept_rays(rig.depth), color_from_depth, mask, *camera, LAYER_M)
         normals = _surface_normals(surface_m)
     pixels = _ideal_pixels(landmarks_px, rig_color, grid)
     width, height = rig_color.image_wh
@@ -115,7 +118,8 @@ def outline_of(mask: np.ndarray, max_points: int) -> Outline:
         return Outline(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((0, 2), int))
     cells = np.concatenate(long)[:, ::-1]
     cells = cells[:: max(1, len(cells) // max_points)]
-    outward = _downhill(mask, cells, _SMOOTH, _SLOPE)
+    border = _REACH, _TAPS - _REACH, _REACH, _TAPS - _REACH
+    outward = _downhill(cv2.copyMakeBorder(mask.view(np.uint8), *border, cv2.BORDER_REFLECT_101), cells)
     length = np.linalg.norm(outward, axis=1)
     keep = length > 1e-3
     cells, outward = cells[keep], outward[keep] / length[keep, None]
@@ -207,30 +211,28 @@ def _picture_map(image_wh, fx, fy, cx, cy, color_fx, color_fy, color_cx, color_c
 
 
 @njit(cache=True)
-def _downhill(mask, cells, smooth, slope):  # type: ignore[no-untyped-def]
-    """Minus the gradient (M, 2) of a boolean mask at cells (M, 2), by a separable filter; the mask is mirrored outside."""
-    height, width = mask.shape
-    reach = len(smooth) // 2
+def _downhill(mask, cells):  # type: ignore[no-untyped-def]
+    """Minus the gradient (M, 2) in x and y of a mask at its cells (M, 2), row and column, by a separable filter.
+
+    mask (h, w) uint8 with a border of ``_REACH`` cells before and more behind, which the cells do not count.
+    """
     out = np.zeros((len(cells), 2))
+    smoothed, sloped = np.empty(_TAPS), np.empty(_TAPS)
     for i in range(len(cells)):
-        row, column = cells[i]
-        for a in range(-reach, reach + 1):
-            y = row + a
-            y = -y if y < 0 else (2 * height - 2 - y if y >= height else y)
-            sloped = smoothed = 0.0
-            for b in range(-reach, reach + 1):
-                x = column + b
-                x = -x if x < 0 else (2 * width - 2 - x if x >= width else x)
-                if mask[y, x]:
-                    sloped += slope[b + reach]
-                    smoothed += smooth[b + reach]
-            out[i, 0] -= smooth[a + reach] * sloped
-            out[i, 1] -= slope[a + reach] * smoothed
+        smoothed[:], sloped[:] = 0.0, 0.0
+        for a in range(_TAPS - 1):
+            line = mask[cells[i, 0] + a, cells[i, 1] : cells[i, 1] + _TAPS]
+            for b in range(_TAPS):
+                smoothed[b] += _SMOOTH[a] * line[b]
+                sloped[b] += _SLOPE[a] * line[b]
+        for b in range(_TAPS):
+            out[i, 0] -= _SLOPE[b] * smoothed[b]
+            out[i, 1] -= _SMOOTH[b] * sloped[b]
     return out
 
 
 @njit(cache=True)
-def _splat(depth_mm, rays, color_from_depth, mask, fx, fy, cx, cy, layer_m=0.04):  # type: ignore[no-untyped-def]
+def _splat(depth_mm, rays, color_from_depth, mask, fx, fy, cx, cy, layer_m):  # type: ignore[no-untyped-def]
     """A depth picture (h', w') on the grid: the mean of the front-most points per cell where the mask says person.
 
     rays (h', w', 3) through the depth pixels at z = 1; returns (h, w, 3) metres in the colour camera's frame.
@@ -280,19 +282,19 @@ def _splat(depth_mm, rays, color_from_depth, mask, fx, fy, cx, cy, layer_m=0.04)
 
 
 @njit(cache=True)
-def _surface_normals(surface_m, step=2, max_jump_m=0.06):  # type: ignore[no-untyped-def]
-    """Central differences over ``step`` cells; NaN beside holes and at depth edges, where flying pixels gather."""
+def _surface_normals(surface_m):  # type: ignore[no-untyped-def]
+    """Central differences over ``STEP`` cells; NaN beside holes and at depth edges, where flying pixels gather."""
     height, width = surface_m.shape[:2]
     out = np.full((height, width, 3), np.nan)
-    for row in range(step, height - step):
-        for column in range(step, width - step):
+    for row in range(STEP, height - STEP):
+        for column in range(STEP, width - STEP):
             if not np.isfinite(surface_m[row, column, 2]):
                 continue
-            east, west = surface_m[row, column + step], surface_m[row, column - step]
-            south, north = surface_m[row + step, column], surface_m[row - step, column]
+            east, west = surface_m[row, column + STEP], surface_m[row, column - STEP]
+            south, north = surface_m[row + STEP, column], surface_m[row - STEP, column]
             ax, ay, az = east[0] - west[0], east[1] - west[1], east[2] - west[2]
             bx, by, bz = south[0] - north[0], south[1] - north[1], south[2] - north[2]
-            if not (abs(az) <= max_jump_m and abs(bz) <= max_jump_m):  # nor where one of them is NaN
+            if not (abs(az) <= MAX_JUMP_M and abs(bz) <= MAX_JUMP_M):  # nor where one of them is NaN
                 continue
             x, y, z = by * az - bz * ay, bz * ax - bx * az, bx * ay - by * ax  # south x east, towards the camera: z < 0
             length = np.sqrt(x * x + y * y + z * z)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from fitting.association import before_surface, match, nearest_depth, same_surface
 from fitting.observe import Observation, Outline
 
 DEPTH_SIGMA_M = 0.012  # sensor noise and cloth folds
@@ -91,32 +92,23 @@ def depth_rows(
     sigma^2 = sensor^2 + looseness^2: a skirt says little about the leg under it.
     """
     assert observation.surface_m is not None and observation.surface_normals is not None
-    ids, row, column = _on_grid(observation, points_m, visible)
-    v = points_m[ids]
-    q, n = observation.surface_m[row, column], observation.surface_normals[row, column]
-    with np.errstate(invalid="ignore"):
-        near = (np.linalg.norm(q - v, axis=1) < gate_m) & ((n * normals[ids]).sum(1) > 0.4)
-    ids, q, n = ids[near], q[near], n[near]
+    ids, q, n = same_surface(
+        points_m, normals, visible, observation.surface_m, observation.surface_normals, *_intrinsics(observation), gate_m
+    )
     weight = np.sqrt(DEPTH_COUNT / max(len(ids), DEPTH_COUNT)) / np.hypot(DEPTH_SIGMA_M, looseness_m[ids])
     # Far misses are another surface or loose cloth; the kernel narrows with the gate.
     scale = np.maximum(gate_m * 0.35, 0.03) * weight
-    return Rows(ids.astype(np.int32), np.zeros(len(ids), bool), n, q, weight, scale)
+    return Rows(ids, np.zeros(len(ids), bool), n, q, weight, scale)
 
 
 def free_space_rows(observation: Observation, points_m: np.ndarray, visible: np.ndarray, gate_m: float) -> Rows:
     """The sensor saw past this vertex: r = ray . (v - q) / sigma for vertices more than the gate before the surface."""
-    assert observation.surface_m is not None
-    ids, row, column = _on_grid(observation, points_m, visible)
-    assert observation.surface_normals is not None
-    v, q = points_m[ids], observation.surface_m[row, column]
-    with np.errstate(invalid="ignore"):
-        before = q[:, 2] - v[:, 2] > gate_m
-    # Beside an edge the matte and the depth disagree by a pixel, and the wall behind passes for the person.
-    before &= np.isfinite(observation.surface_normals[row, column, 2])
-    ids, v, q = ids[before], v[before], q[before]
-    rays = v / np.linalg.norm(v, axis=1, keepdims=True)
+    assert observation.surface_m is not None and observation.surface_normals is not None
+    ids, q, rays = before_surface(
+        points_m, visible, observation.surface_m, observation.surface_normals, *_intrinsics(observation), gate_m
+    )
     weight = np.full(len(ids), np.sqrt(DEPTH_COUNT / max(len(ids), DEPTH_COUNT)) / FREE_SPACE_SIGMA_M)
-    return Rows(ids.astype(np.int32), np.zeros(len(ids), bool), rays, q, weight, 0.5 * weight)
+    return Rows(ids, np.zeros(len(ids), bool), rays, q, weight, 0.5 * weight)
 
 
 def landmark_depth_rows(
@@ -138,8 +130,8 @@ def landmark_depth_rows(
     camera = observation.camera
     now_m = landmarks[hidden]
     now_px = now_m[:, :2] / np.maximum(now_m[:, 2:], 0.05) * (camera.fx_px, camera.fy_px) + (camera.cx_px, camera.cy_px)
-    z_visible = _nearest_depth(observation.surface_m, observation.landmarks_px[visible])
-    z_hidden = _nearest_depth(observation.surface_m, now_px) + HIDDEN_BEHIND_M
+    z_visible = nearest_depth(observation.surface_m, observation.landmarks_px[visible], REACH)
+    z_hidden = nearest_depth(observation.surface_m, now_px, REACH) + HIDDEN_BEHIND_M
     with np.errstate(invalid="ignore"):
         before = z_hidden > now_m[:, 2]
     ids = np.concatenate([visible[np.isfinite(z_visible)], hidden[before]])
@@ -157,33 +149,9 @@ def landmark_depth_rows(
     )
 
 
-def _nearest_depth(surface_m: np.ndarray, points_px: np.ndarray) -> np.ndarray:
-    """(K,) the least z of the surface within ``REACH`` cells of each point (K, 2); NaN where nothing was seen."""
-    height, width = surface_m.shape[:2]
-    out = np.full(len(points_px), np.nan)
-    for k, (x, y) in enumerate(points_px):
-        if not (0 <= x < width and 0 <= y < height):
-            continue
-        column, row = int(x), int(y)
-        window = surface_m[max(row - REACH, 0) : row + REACH + 1, max(column - REACH, 0) : column + REACH + 1, 2]
-        seen = window[np.isfinite(window)]
-        if len(seen):
-            out[k] = seen.min()
-    return out
-
-
-def _on_grid(
-    observation: Observation, points_m: np.ndarray, visible: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The visible vertices that fall on the grid, and the cells they fall on."""
+def _intrinsics(observation: Observation) -> tuple[float, float, float, float]:
     camera = observation.camera
-    ids = np.flatnonzero(visible)
-    v = points_m[ids]
-    column = np.floor(v[:, 0] / v[:, 2] * camera.fx_px + camera.cx_px).astype(int)
-    row = np.floor(v[:, 1] / v[:, 2] * camera.fy_px + camera.cy_px).astype(int)
-    width, height = camera.image_wh
-    on_grid = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    return ids[on_grid], row[on_grid], column[on_grid]
+    return camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px
 
 
 def outline_rows(
@@ -200,8 +168,8 @@ def outline_rows(
     """
     seen = observation.outline
     gate_px = gate * observation.height_px
-    of_seen = _match(seen.points_px, seen.normals, model.points_px, model.normals, gate_px)
-    of_model = _match(model.points_px, model.normals, seen.points_px, seen.normals, gate_px)
+    of_seen = match(seen.points_px, seen.normals, model.points_px, model.normals, gate_px)
+    of_model = match(model.points_px, model.normals, seen.points_px, seen.normals, gate_px)
     cells = model.cells
     usable = observation.inside[cells[:, 0], cells[:, 1]] if len(cells) else np.zeros(0, bool)
     first, second = np.flatnonzero(of_seen >= 0), np.flatnonzero((of_model >= 0) & usable)
@@ -229,18 +197,14 @@ def outline_rows(
 
 def residuals(rows: Rows, points_m: np.ndarray, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
     """Residuals (R,) and their gradients by the point (R, 3)."""
-    camera = observation.camera
     return _residuals(
-        points_m[rows.point], rows.is_pixel, rows.direction, rows.target, rows.weight,
-        camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px,
-    )  # fmt: skip
+        points_m, rows.point, rows.is_pixel, rows.direction, rows.target, rows.weight, *_intrinsics(observation)
+    )
 
 
 def robust_energy(r: np.ndarray, scale: np.ndarray) -> tuple[float, np.ndarray]:
     """Geman-McClure energy and IRLS weights (R,)."""
-    with np.errstate(invalid="ignore"):
-        factor = np.where(np.isinf(scale), 1.0, 1.0 / (1.0 + (r / scale) ** 2))
-    return float((r * r * factor).sum()), factor**2
+    return _robust_energy(r, scale)
 
 
 def _axis_rows(point: np.ndarray, target: np.ndarray, weight: np.ndarray, scale: float, is_pixel: bool) -> Rows:
@@ -258,13 +222,23 @@ def _axis_rows(point: np.ndarray, target: np.ndarray, weight: np.ndarray, scale:
 
 
 @njit(cache=True)
-def _residuals(p, is_pixel, direction, target, weight, fx, fy, cx, cy):  # type: ignore[no-untyped-def]
-    count = len(p)
+def _robust_energy(r, scale):  # type: ignore[no-untyped-def]
+    energy, irls = 0.0, np.empty(len(r))
+    for i in range(len(r)):
+        factor = 1.0 / (1.0 + (r[i] / scale[i]) ** 2) if scale[i] < np.inf else 1.0
+        energy += r[i] * r[i] * factor
+        irls[i] = factor * factor
+    return energy, irls
+
+
+@njit(cache=True)
+def _residuals(points_m, point, is_pixel, direction, target, weight, fx, fy, cx, cy):  # type: ignore[no-untyped-def]
+    count = len(point)
     r = np.empty(count)
     gradient = np.zeros((count, 3))
     for i in range(count):
         dx, dy, dz = direction[i, 0], direction[i, 1], direction[i, 2]
-        x, y, z = p[i, 0], p[i, 1], max(p[i, 2], 0.05)
+        x, y, z = points_m[point[i], 0], points_m[point[i], 1], max(points_m[point[i], 2], 0.05)
         if is_pixel[i]:
             u, v = fx * x / z + cx, fy * y / z + cy
             r[i] = weight[i] * (dx * (u - target[i, 0]) + dy * (v - target[i, 1]))
@@ -275,18 +249,3 @@ def _residuals(p, is_pixel, direction, target, weight, fx, fy, cx, cy):  # type:
             r[i] = weight[i] * (dx * (x - target[i, 0]) + dy * (y - target[i, 1]) + dz * (z - target[i, 2]))
             gradient[i, 0], gradient[i, 1], gradient[i, 2] = weight[i] * dx, weight[i] * dy, weight[i] * dz
     return r, gradient
-
-
-@njit(cache=True)
-def _match(points, normals, others, other_normals, gate_px):  # type: ignore[no-untyped-def]
-    """Nearest other point with an agreeing normal within the gate; -1 = none."""
-    out = np.full(len(points), -1)
-    for i in range(len(points)):
-        best = gate_px * gate_px
-        for k in range(len(others)):
-            dx, dy = others[k, 0] - points[i, 0], others[k, 1] - points[i, 1]
-            d2 = dx * dx + dy * dy
-            if d2 < best and normals[i, 0] * other_normals[k, 0] + normals[i, 1] * other_normals[k, 1] > 0.6:
-                best = d2
-                out[i] = k
-    return out
