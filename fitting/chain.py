@@ -159,6 +159,35 @@ def _dofs(axes, free_joint, free_axis, pose):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def rotation_vector(rotation):  # type: ignore[no-untyped-def]
+    """(3,) axis times angle in [0, pi] of a rotation matrix, by way of the quaternion, which is exact at both ends."""
+    # Shepperd's method: the largest of the four components is found from the diagonal, the others divided by it.
+    trace = rotation[0, 0] + rotation[1, 1] + rotation[2, 2]
+    vector = np.empty(3)
+    largest = 0
+    for k in range(1, 3):
+        if rotation[k, k] > rotation[largest, largest]:
+            largest = k
+    if trace >= rotation[largest, largest]:
+        real = 1.0 + trace
+        vector[0] = rotation[2, 1] - rotation[1, 2]
+        vector[1] = rotation[0, 2] - rotation[2, 0]
+        vector[2] = rotation[1, 0] - rotation[0, 1]
+    else:
+        i, j, k = largest, (largest + 1) % 3, (largest + 2) % 3
+        real = rotation[k, j] - rotation[j, k]
+        vector[i] = 1.0 + 2.0 * rotation[i, i] - trace
+        vector[j] = rotation[i, j] + rotation[j, i]
+        vector[k] = rotation[i, k] + rotation[k, i]
+        if real < 0:
+            real, vector = -real, -vector
+    length = np.sqrt(vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2)
+    if length < 1e-7 * real:
+        return 2.0 * vector / real
+    return vector * (2.0 * np.arctan2(length, real) / length)
+
+
+@njit(cache=True)
 def left_jacobian(vector: np.ndarray) -> np.ndarray:
     """(3, 3): exp(v + dv) = exp(J dv) exp(v) to first order."""
     x, y, z = vector[0], vector[1], vector[2]

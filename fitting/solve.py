@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from scipy.spatial.transform import Rotation
 
 from fitting.body.model import rotations
-from fitting.chain import Chain
+from fitting.chain import Chain, rotation_vector
 from fitting.gauss_newton import damped_step, normal_matrix
 from fitting.observe import Observation
 from fitting.terms import (
@@ -198,9 +197,9 @@ def _between(ends: tuple[float, float], progress: float) -> float:
 
 
 def prior_terms(prior: Prior, dofs: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Diagonal weights (D + 6,), gradient (D + 6,) and energy of pose prior, joint limits and smoothness.
+    """Diagonal weights (D + 6,), gradient (D + 6,) and energy of pose prior and joint limits.
 
-    E = |w (x - mean)|^2 + |max(0, x - upper, lower - x)|^2 / s_l^2 + |x - x_neighbour|^2 / s_p^2 + placement alike.
+    E = |w (x - mean)|^2 + |max(0, x - upper, lower - x)|^2 / s_l^2.
     """
     return _prior_terms(prior.mean, prior.weight, prior.lower, prior.upper, dofs)
 
@@ -224,25 +223,39 @@ def _prior_terms(mean, weight, lower, upper, dofs):  # type: ignore[no-untyped-d
 def smoothness_terms(
     prior: Prior, state: State, dofs: np.ndarray, neighbour_dofs: np.ndarray | None, root_m: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Diagonal weights, gradient and energy of the distance to the neighbouring pose and placement."""
-    count = len(dofs)
-    diagonal, gradient = np.zeros(count + 6), np.zeros(count + 6)
+    """Diagonal weights, gradient and energy of the distance to the neighbouring pose and placement.
+
+    E = |x - x_neighbour|^2 / s_p^2 + |log(R R_neighbour^T)|^2 / s_t^2 + |root - root_neighbour|^2 / s_m^2.
+    """
     if prior.neighbour is None or neighbour_dofs is None:
-        return diagonal, gradient, 0.0
-    before = prior.neighbour.camera_from_body
-    turn = Rotation.from_matrix(state.camera_from_body[:3, :3] @ before[:3, :3].T).as_rotvec()
-    shift = (state.camera_from_body[:3, :3] @ root_m + state.camera_from_body[:3, 3]) - (
-        before[:3, :3] @ root_m + before[:3, 3]
-    )
-    difference = np.concatenate([dofs - neighbour_dofs, turn, shift])
-    weight = np.concatenate(
-        [
-            np.full(count, prior.pose_sigma_rad**-2.0),
-            np.full(3, prior.turn_sigma_rad**-2.0),
-            np.full(3, prior.place_sigma_m**-2.0),
-        ]
-    )
-    return weight, weight * difference, float((weight * difference**2).sum())
+        return np.zeros(len(dofs) + 6), np.zeros(len(dofs) + 6), 0.0
+    return _smoothness_terms(
+        state.camera_from_body, prior.neighbour.camera_from_body, dofs, neighbour_dofs, root_m,
+        prior.pose_sigma_rad, prior.turn_sigma_rad, prior.place_sigma_m,
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def _smoothness_terms(placed, before, dofs, neighbour_dofs, root_m, pose_sigma_rad, turn_sigma_rad, place_sigma_m):  # type: ignore[no-untyped-def]
+    count = len(dofs)
+    difference, weight = np.empty(count + 6), np.empty(count + 6)
+    turn = np.zeros((3, 3))  # from the neighbour's placement to this one
+    for r in range(3):
+        shift = placed[r, 3] - before[r, 3]
+        for k in range(3):
+            shift += (placed[r, k] - before[r, k]) * root_m[k]
+            for c in range(3):
+                turn[r, c] += placed[r, k] * before[c, k]
+        difference[count + 3 + r] = shift
+    difference[:count] = dofs - neighbour_dofs
+    difference[count : count + 3] = rotation_vector(turn)
+    weight[:count] = pose_sigma_rad**-2.0
+    weight[count : count + 3] = turn_sigma_rad**-2.0
+    weight[count + 3 :] = place_sigma_m**-2.0
+    energy = 0.0
+    for d in range(count + 6):
+        energy += weight[d] * difference[d] ** 2
+    return weight, weight * difference, energy
 
 
 def advance(state: State, step: np.ndarray, chain: Chain) -> State:

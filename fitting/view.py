@@ -12,7 +12,7 @@ from numba import njit
 
 from fitting.body.model import vertex_normals
 from fitting.observe import Observation, Outline, outline_of
-from fitting.zbuffer import draw, face_setups
+from fitting.zbuffer import draw_faces
 
 OUTLINE_POINTS = 240
 FACING = -0.15  # cosine between normal and line of sight; flatter vertices lie on the rim
@@ -61,10 +61,9 @@ def _drawn(vertices_m, faces, image_wh, fx, fy, cx, cy):  # type: ignore[no-unty
         z[v] = vertices_m[v, 2]
         pixels[v, 0] = vertices_m[v, 0] / max(z[v], 0.05) * fx + cx
         pixels[v, 1] = vertices_m[v, 1] / max(z[v], 0.05) * fy + cy
-    setups, rows = face_setups(pixels, z, faces, (0, 0, width, height), False)
     face_index = np.full((height, width), -1, np.int32)
     inverse_z = np.zeros((height, width), np.float32)
-    draw(setups, rows, 0, 0, face_index, inverse_z)
+    draw_faces(pixels, z, faces, face_index, inverse_z)
     depth_m = np.full((height, width), np.inf, np.float32)
     for row in range(height):
         for column in range(width):
