@@ -69,23 +69,19 @@ def before_surface(points_m, visible, surface_m, surface_normals, fx, fy, cx, cy
 
 
 @njit(cache=True)
-def nearest_depth(surface_m, points_px, reach):  # type: ignore[no-untyped-def]
-    """(K,) the least z of the surface within ``reach`` cells of each point (K, 2); NaN where nothing was seen."""
+def nearest_depth(surface_m, point_px, reach):  # type: ignore[no-untyped-def]
+    """The least z of the surface within ``reach`` cells of a point (2,); NaN where nothing was seen."""
     height, width = surface_m.shape[:2]
-    out = np.full(len(points_px), np.nan)
-    for k in range(len(points_px)):
-        x, y = points_px[k]
-        if not (0 <= x < width and 0 <= y < height):
-            continue
-        column, row = int(x), int(y)
-        least = np.inf
-        for i in range(max(row - reach, 0), min(row + reach + 1, height)):
-            for j in range(max(column - reach, 0), min(column + reach + 1, width)):
-                if surface_m[i, j, 2] < least:
-                    least = surface_m[i, j, 2]
-        if np.isfinite(least):
-            out[k] = least
-    return out
+    x, y = point_px
+    if not (0 <= x < width and 0 <= y < height):
+        return np.nan
+    column, row = int(x), int(y)
+    least = np.inf
+    for i in range(max(row - reach, 0), min(row + reach + 1, height)):
+        for j in range(max(column - reach, 0), min(column + reach + 1, width)):
+            if surface_m[i, j, 2] < least:
+                least = surface_m[i, j, 2]
+    return least if least < np.inf else np.nan
 
 
 @njit(cache=True)

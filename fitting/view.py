@@ -63,7 +63,8 @@ def _drawn(vertices_m, faces, image_wh, fx, fy, cx, cy):  # type: ignore[no-unty
         pixels[v, 1] = vertices_m[v, 1] / max(z[v], 0.05) * fy + cy
     face_index = np.full((height, width), -1, np.int32)
     inverse_z = np.zeros((height, width), np.float32)
-    draw_faces(pixels, z, faces, face_index, inverse_z)
+    # A closed skin shows its front: where a back face could win, a front face lies before it.
+    draw_faces(pixels, z, faces, True, face_index, inverse_z)
     depth_m = np.full((height, width), np.inf, np.float32)
     for row in range(height):
         for column in range(width):

@@ -106,12 +106,12 @@ def face_setups(points_px, depth_m, faces, box_px, cull_backfaces):
 
 
 @njit(cache=True, nogil=True)
-def draw_faces(points_px, depth_m, faces, face_index, inverse_z):
+def draw_faces(points_px, depth_m, faces, cull_backfaces, face_index, inverse_z):
     """``face_setups`` and ``draw`` on a whole image in one go, for those who do not need the numbers again."""
     height, width = face_index.shape
     setup = np.empty(_SETUP)
     for f in range(len(faces)):
-        first_row, end_row = face_setup(points_px, depth_m, faces[f], (0, 0, width, height), False, setup)
+        first_row, end_row = face_setup(points_px, depth_m, faces[f], (0, 0, width, height), cull_backfaces, setup)
         if first_row < end_row:
             draw_face(f, setup, first_row, end_row, 0, 0, face_index, inverse_z)
 
