@@ -88,18 +88,28 @@ def nearest_depth(surface_m, point_px, reach):  # type: ignore[no-untyped-def]
 def match(points, normals, others, other_normals, gate_px):  # type: ignore[no-untyped-def]
     """For points (M, 2) the nearest of others (K, 2) with an agreeing normal within the gate; -1 = none."""
     out = np.full(len(points), -1)
-    order = np.argsort(others[:, 1])
-    rows = others[order, 1]
+    if len(points) == 0 or len(others) == 0:
+        return out
+    # The others by row of the picture, so that only those are looked at that the gate can reach.
+    first, last = int(np.floor(others[:, 1].min())), int(np.floor(others[:, 1].max()))
+    begin = np.zeros(last - first + 2, np.int64)
+    for k in range(len(others)):
+        begin[int(np.floor(others[k, 1])) - first + 1] += 1
+    begin = np.cumsum(begin)
+    order, filled = np.empty(len(others), np.int64), begin.copy()
+    for k in range(len(others)):
+        row = int(np.floor(others[k, 1])) - first
+        order[filled[row]] = k
+        filled[row] += 1
     for i in range(len(points)):
+        low = max(int(np.floor(points[i, 1] - gate_px)), first)
+        high = min(int(np.floor(points[i, 1] + gate_px)), last)
+        if low > high:
+            continue
         best = gate_px * gate_px
-        # Only those in the band of rows that the gate reaches.
-        begin = np.searchsorted(rows, points[i, 1] - gate_px)
-        for at in range(begin, len(rows)):
-            dy = rows[at] - points[i, 1]
-            if dy > gate_px:
-                break
+        for at in range(begin[low - first], begin[high - first + 1]):
             k = order[at]
-            dx = others[k, 0] - points[i, 0]
+            dx, dy = others[k, 0] - points[i, 0], others[k, 1] - points[i, 1]
             d2 = dx * dx + dy * dy
             if d2 < best or (d2 == best and k < out[i]):
                 if normals[i, 0] * other_normals[k, 0] + normals[i, 1] * other_normals[k, 1] > SAME_EDGE:

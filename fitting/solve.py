@@ -30,6 +30,7 @@ from fitting.view import drawn, render_view
 
 LIMIT_SIGMA_RAD = 0.05
 PICTURE_COUNT, PICTURE_SCALE_M = 1500.0, 0.08  # of ``pose_cost``: all of the picture wrong, and how far off is wrong
+Transforms = tuple[np.ndarray, np.ndarray, np.ndarray]  # rotations, translations and places, see ``Chain.transforms``
 NO_SURFACE = np.zeros((0, 0, 3))
 
 
@@ -77,26 +78,40 @@ def solve_pose(
     chain: Chain, faces: np.ndarray, observation: Observation, start: State, prior: Prior, schedule: Schedule
 ) -> tuple[State, float]:
     """Fit one frame from ``start``; returns the state and the energy of its last accepted step."""
-    state, damping = start, 1e-3
-    energy = np.inf
+    state, damping, energy = start, 1e-3, np.inf
+    transforms, points_m = _posed(chain, state)
     for iteration in range(schedule.iterations):
-        rows = build_rows(chain, faces, observation, state, schedule, iteration / max(schedule.iterations - 1, 1))
-        normal, gradient, energy = normal_equations(chain, observation, state, prior, rows)
+        progress = iteration / max(schedule.iterations - 1, 1)
+        rows = _rows_at(chain, faces, observation, points_m, schedule, progress)
+        normal, gradient, energy = _normal_equations_at(chain, observation, state, transforms, points_m, prior, rows)
         for _ in range(4):
             candidate = advance(state, damped_step(normal, gradient, damping), chain)
-            after = total_energy(chain, observation, candidate, prior, rows)
+            moved, moved_m = _posed(chain, candidate)
+            after = _energy_at(chain, observation, candidate, moved_m, prior, rows)
             if after <= energy:
-                state, energy, damping = candidate, after, max(damping * 0.3, 1e-5)
+                state, transforms, points_m, energy = candidate, moved, moved_m, after
+                damping = max(damping * 0.3, 1e-5)
                 break
             damping *= 8.0
     return state, energy
+
+
+def _posed(chain: Chain, state: State) -> tuple[Transforms, np.ndarray]:
+    """The chain's transforms and points (P, 3) of a state."""
+    transforms = chain.transforms(state.pose, state.camera_from_body)
+    return transforms, chain.points(*transforms[:2])
 
 
 def build_rows(
     chain: Chain, faces: np.ndarray, observation: Observation, state: State, schedule: Schedule, progress: float
 ) -> Rows:
     """All data rows at the current pose; ``progress`` in [0, 1] anneals gates and kernels."""
-    points_m = chain.posed(state.pose, state.camera_from_body)
+    return _rows_at(chain, faces, observation, _posed(chain, state)[1], schedule, progress)
+
+
+def _rows_at(
+    chain: Chain, faces: np.ndarray, observation: Observation, points_m: np.ndarray, schedule: Schedule, progress: float
+) -> Rows:
     count = chain.num_vertices
     parts = _landmark_terms(observation, points_m, count, schedule, progress)
     needs_depth = schedule.use_depth and observation.surface_m is not None
@@ -134,8 +149,19 @@ def normal_equations(
     chain: Chain, observation: Observation, state: State, prior: Prior, rows: Rows
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Gauss-Newton matrix (D + 6, D + 6), gradient (D + 6,) and energy."""
-    transforms = chain.transforms(state.pose, state.camera_from_body)
-    r, by_point = residuals(rows, chain.points(*transforms[:2]), observation)
+    return _normal_equations_at(chain, observation, state, *_posed(chain, state), prior, rows)
+
+
+def _normal_equations_at(
+    chain: Chain,
+    observation: Observation,
+    state: State,
+    transforms: Transforms,
+    points_m: np.ndarray,
+    prior: Prior,
+    rows: Rows,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    r, by_point = residuals(rows, points_m, observation)
     data_energy, irls = robust_energy(r, rows.scale)
     matrix, gradient = normal_matrix(chain, state.pose, transforms, rows.point, by_point, r, irls)
     diagonal, pull, energy = _regularisers(chain, state, prior)
@@ -145,7 +171,13 @@ def normal_equations(
 
 def total_energy(chain: Chain, observation: Observation, state: State, prior: Prior, rows: Rows) -> float:
     """data + prior + smoothness, on fixed associations."""
-    r, _ = residuals(rows, chain.posed(state.pose, state.camera_from_body), observation)
+    return _energy_at(chain, observation, state, _posed(chain, state)[1], prior, rows)
+
+
+def _energy_at(
+    chain: Chain, observation: Observation, state: State, points_m: np.ndarray, prior: Prior, rows: Rows
+) -> float:
+    r, _ = residuals(rows, points_m, observation)
     return robust_energy(r, rows.scale)[0] + _regularisers(chain, state, prior)[2]
 
 
@@ -162,7 +194,7 @@ def pose_cost(chain: Chain, faces: np.ndarray, observation: Observation, state: 
     _, face_index, depth_m = drawn(observation, points_m[: chain.num_vertices], faces)
     surface_m = observation.surface_m if observation.surface_m is not None else NO_SURFACE
     mean_cost = _picture_cost(observation.mask, observation.inside, face_index, depth_m, surface_m)
-    return total_energy(chain, observation, state, prior, rows) + PICTURE_COUNT * mean_cost
+    return _energy_at(chain, observation, state, points_m, prior, rows) + PICTURE_COUNT * mean_cost
 
 
 @njit(cache=True)

@@ -135,7 +135,13 @@ def depth_rows(
     """
     assert observation.surface_m is not None and observation.surface_normals is not None
     ids, q, n = same_surface(
-        points_m, normals, visible, observation.surface_m, observation.surface_normals, *_intrinsics(observation), gate_m
+        points_m,
+        normals,
+        visible,
+        observation.surface_m,
+        observation.surface_normals,
+        *_intrinsics(observation),
+        gate_m,
     )
     weight = np.sqrt(DEPTH_COUNT / max(len(ids), DEPTH_COUNT)) / np.hypot(DEPTH_SIGMA_M, looseness_m[ids])
     # Far misses are another surface or loose cloth; the kernel narrows with the gate.
