@@ -111,8 +111,9 @@ def match(points, normals, others, other_normals, gate_px):  # type: ignore[no-u
             k = order[at]
             dx, dy = others[k, 0] - points[i, 0], others[k, 1] - points[i, 1]
             d2 = dx * dx + dy * dy
-            if d2 < best or (d2 == best and k < out[i]):
-                if normals[i, 0] * other_normals[k, 0] + normals[i, 1] * other_normals[k, 1] > SAME_EDGE:
-                    best = d2
-                    out[i] = k
+            if d2 > best or (d2 == best and k >= out[i]):
+                continue
+            if normals[i, 0] * other_normals[k, 0] + normals[i, 1] * other_normals[k, 1] > SAME_EDGE:
+                best = d2
+                out[i] = k
     return out

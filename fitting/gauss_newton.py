@@ -112,7 +112,7 @@ def _accumulate(  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def damped_step(matrix, gradient, damping):  # type: ignore[no-untyped-def]
-    """Minus the solution x (U,) of (A + damping diag(A) + 1e-9) x = g by Cholesky's U^T U; NaN if not positive definite."""
+    """-x (U,) of (A + damping diag(A) + 1e-9) x = g by Cholesky's U^T U; NaN where A is not positive definite."""
     size = len(gradient)
     upper, x = matrix.copy(), -gradient
     for k in range(size):
