@@ -94,7 +94,7 @@ class Chain:
 
     def dofs(self, pose: np.ndarray) -> np.ndarray:
         """The free DoFs (D,) of a pose (J, 3)."""
-        return np.einsum("jki,jk->ji", self.axes, pose)[self.free_joint, self.free_axis]
+        return _dofs(self.axes, self.free_joint, self.free_axis, pose)
 
     def with_dofs(self, pose: np.ndarray, dofs: np.ndarray) -> np.ndarray:
         """A pose (J, 3) whose free DoFs are ``dofs`` (D,) and whose locked ones are those of ``pose``."""
@@ -150,6 +150,44 @@ def _limbs(body: BodyModel) -> tuple[np.ndarray, ...]:
 
 
 @njit(cache=True)
+def _dofs(axes, free_joint, free_axis, pose):  # type: ignore[no-untyped-def]
+    out = np.zeros(len(free_joint))
+    for d in range(len(out)):
+        for k in range(3):
+            out[d] += axes[free_joint[d], k, free_axis[d]] * pose[free_joint[d], k]
+    return out
+
+
+@njit(cache=True)
+def rotation_vector(rotation):  # type: ignore[no-untyped-def]
+    """(3,) axis times angle in [0, pi] of a rotation matrix, by way of the quaternion, which is exact at both ends."""
+    # Shepperd's method: the largest of the four components is found from the diagonal, the others divided by it.
+    trace = rotation[0, 0] + rotation[1, 1] + rotation[2, 2]
+    vector = np.empty(3)
+    largest = 0
+    for k in range(1, 3):
+        if rotation[k, k] > rotation[largest, largest]:
+            largest = k
+    if trace >= rotation[largest, largest]:
+        real = 1.0 + trace
+        vector[0] = rotation[2, 1] - rotation[1, 2]
+        vector[1] = rotation[0, 2] - rotation[2, 0]
+        vector[2] = rotation[1, 0] - rotation[0, 1]
+    else:
+        i, j, k = largest, (largest + 1) % 3, (largest + 2) % 3
+        real = rotation[k, j] - rotation[j, k]
+        vector[i] = 1.0 + 2.0 * rotation[i, i] - trace
+        vector[j] = rotation[i, j] + rotation[j, i]
+        vector[k] = rotation[i, k] + rotation[k, i]
+        if real < 0:
+            real, vector = -real, -vector
+    length = np.sqrt(vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2)
+    if length < 1e-7 * real:
+        return 2.0 * vector / real
+    return vector * (2.0 * np.arctan2(length, real) / length)
+
+
+@njit(cache=True)
 def left_jacobian(vector: np.ndarray) -> np.ndarray:
     """(3, 3): exp(v + dv) = exp(J dv) exp(v) to first order."""
     x, y, z = vector[0], vector[1], vector[2]
@@ -187,23 +225,31 @@ def _points(rotations, translations, start, joint, weight, weighted_m):  # type:
 
 
 @njit(cache=True)
+def world_axes(pose, rotations, parents, joint_axes, first_dof, num_dofs, free_axis):  # type: ignore[no-untyped-def]
+    """(D, 3): the axis in the camera's frame about which each free DoF turns what hangs on its joint."""
+    axes = np.zeros((len(free_axis), 3))
+    for j in range(len(parents)):
+        if num_dofs[j] == 0:
+            continue
+        jacobian = left_jacobian(pose[j])
+        parent = parents[j]
+        for d in range(first_dof[j], first_dof[j] + num_dofs[j]):
+            own = joint_axes[j, :, free_axis[d]]
+            for k in range(3):
+                turned = jacobian[k, 0] * own[0] + jacobian[k, 1] * own[1] + jacobian[k, 2] * own[2]
+                for r in range(3):
+                    axes[d, r] += rotations[parent, r, k] * turned
+    return axes
+
+
+@njit(cache=True)
 def _jacobian(  # type: ignore[no-untyped-def]
     pose, rotations, translations, places, parents, start, joint, weight, weighted_m,
     joint_axes, first_dof, num_dofs, free_axis, point, gradient,
 ):  # fmt: skip
     num_joints = len(parents)
     total = len(free_axis)
-    # The world axis about which each free DoF turns.
-    axes = np.zeros((total, 3))
-    for j in range(num_joints):
-        if num_dofs[j] == 0:
-            continue
-        jacobian = left_jacobian(pose[j]) @ joint_axes[j]
-        parent = parents[j]
-        for d in range(first_dof[j], first_dof[j] + num_dofs[j]):
-            for r in range(3):
-                for k in range(3):
-                    axes[d, r] += rotations[parent, r, k] * jacobian[k, free_axis[d]]
+    axes = world_axes(pose, rotations, parents, joint_axes, first_dof, num_dofs, free_axis)
     out = np.zeros((len(point), total + 6))
     moment = np.zeros((num_joints, 3))
     mass = np.zeros(num_joints)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.transform import Rotation
+from numba import njit
 
-from fitting.body.model import rotations, vertex_normals
-from fitting.chain import Chain
-from fitting.observe import Observation, Outline, outline_of
+from fitting.body.model import rotations
+from fitting.chain import Chain, rotation_vector
+from fitting.gauss_newton import damped_step, normal_matrix
+from fitting.observe import Observation
 from fitting.terms import (
     Rows,
     depth_rows,
@@ -25,10 +26,12 @@ from fitting.terms import (
     robust_energy,
     world_rows,
 )
-from fitting.zbuffer import rasterize_faces
+from fitting.view import drawn, render_view
 
 LIMIT_SIGMA_RAD = 0.05
 PICTURE_COUNT, PICTURE_SCALE_M = 1500.0, 0.08  # of ``pose_cost``: all of the picture wrong, and how far off is wrong
+Transforms = tuple[np.ndarray, np.ndarray, np.ndarray]  # rotations, translations and places, see ``Chain.transforms``
+NO_SURFACE = np.zeros((0, 0, 3))
 
 
 @dataclass(frozen=True)
@@ -75,30 +78,42 @@ def solve_pose(
     chain: Chain, faces: np.ndarray, observation: Observation, start: State, prior: Prior, schedule: Schedule
 ) -> tuple[State, float]:
     """Fit one frame from ``start``; returns the state and the energy of its last accepted step."""
-    state, damping = start, 1e-3
-    energy = np.inf
+    state, damping, energy = start, 1e-3, np.inf
+    transforms, points_m = _posed(chain, state)
     for iteration in range(schedule.iterations):
-        rows = build_rows(chain, faces, observation, state, schedule, iteration / max(schedule.iterations - 1, 1))
-        normal, gradient, energy = normal_equations(chain, observation, state, prior, rows)
+        progress = iteration / max(schedule.iterations - 1, 1)
+        rows = _rows_at(chain, faces, observation, points_m, schedule, progress)
+        normal, gradient, energy = _normal_equations_at(chain, observation, state, transforms, points_m, prior, rows)
         for _ in range(4):
-            damped = normal + np.diag(damping * np.diag(normal) + 1e-9)
-            step = -np.linalg.solve(damped, gradient)
-            candidate = advance(state, step, chain)
-            after = total_energy(chain, observation, candidate, prior, rows)
+            candidate = advance(state, damped_step(normal, gradient, damping), chain)
+            moved, moved_m = _posed(chain, candidate)
+            after = _energy_at(chain, observation, candidate, moved_m, prior, rows)
             if after <= energy:
-                state, energy, damping = candidate, after, max(damping * 0.3, 1e-5)
+                state, transforms, points_m, energy = candidate, moved, moved_m, after
+                damping = max(damping * 0.3, 1e-5)
                 break
             damping *= 8.0
     return state, energy
+
+
+def _posed(chain: Chain, state: State) -> tuple[Transforms, np.ndarray]:
+    """The chain's transforms and points (P, 3) of a state."""
+    transforms = chain.transforms(state.pose, state.camera_from_body)
+    return transforms, chain.points(*transforms[:2])
 
 
 def build_rows(
     chain: Chain, faces: np.ndarray, observation: Observation, state: State, schedule: Schedule, progress: float
 ) -> Rows:
     """All data rows at the current pose; ``progress`` in [0, 1] anneals gates and kernels."""
-    points_m = chain.posed(state.pose, state.camera_from_body)
+    return _rows_at(chain, faces, observation, _posed(chain, state)[1], schedule, progress)
+
+
+def _rows_at(
+    chain: Chain, faces: np.ndarray, observation: Observation, points_m: np.ndarray, schedule: Schedule, progress: float
+) -> Rows:
     count = chain.num_vertices
-    parts = [_landmark_terms(observation, points_m, count, schedule, progress)]
+    parts = _landmark_terms(observation, points_m, count, schedule, progress)
     needs_depth = schedule.use_depth and observation.surface_m is not None
     if needs_depth or schedule.use_outline:
         view = render_view(observation, points_m[:count], faces)
@@ -116,7 +131,7 @@ def build_rows(
 
 def _landmark_terms(
     observation: Observation, points_m: np.ndarray, count: int, schedule: Schedule, progress: float
-) -> Rows:
+) -> list[Rows]:
     """The landmarks in the picture, in the detector's own space, and in depth."""
     parts = [
         landmark_rows(observation, count, _between(schedule.landmark_scale, progress)),
@@ -127,58 +142,42 @@ def _landmark_terms(
             _between(ends, progress) for ends in (schedule.landmark_depth_m, schedule.landmark_depth_sigma_m)
         )
         parts.append(landmark_depth_rows(observation, points_m, count, kernel_m, sigma_m))
-    return Rows.concatenate(parts)
-
-
-@dataclass(frozen=True)
-class View:
-    """The body as the grid camera sees it."""
-
-    mask: np.ndarray  # (h, w) bool
-    depth_m: np.ndarray  # (h, w) of the front-most surface, inf beside the body
-    normals: np.ndarray  # (V, 3) unit, camera frame
-    visible: np.ndarray  # (V,) bool
-    outline: Outline
-    outline_vertex: np.ndarray  # (M,)
-
-
-def render_view(observation: Observation, vertices_m: np.ndarray, faces: np.ndarray) -> View:
-    """Rasterise the body (V, 3) on the grid: mask, visible vertices, outline and the vertices that make it."""
-    camera = observation.camera
-    z = vertices_m[:, 2]
-    pixels = vertices_m[:, :2] / np.maximum(z, 0.05)[:, None] * (camera.fx_px, camera.fy_px)
-    pixels += (camera.cx_px, camera.cy_px)
-    face_index, _, depth_m = rasterize_faces(pixels, z, faces, camera.image_wh)
-    normals = vertex_normals(vertices_m, faces).astype(float)
-    facing = (normals * vertices_m).sum(1) < -0.15 * np.linalg.norm(vertices_m, axis=1)
-    width, height = camera.image_wh
-    column = np.clip(np.floor(pixels[:, 0]).astype(int), 0, width - 1)
-    row = np.clip(np.floor(pixels[:, 1]).astype(int), 0, height - 1)
-    with np.errstate(invalid="ignore"):
-        visible = facing & (z < depth_m[row, column] + 0.03) & np.isfinite(depth_m[row, column])
-    mask = face_index >= 0
-    outline = outline_of(mask, 240)
-    corners = faces[face_index[outline.cells[:, 0], outline.cells[:, 1]]]  # (M, 3)
-    distance = np.linalg.norm(pixels[corners] - outline.points_px[:, None], axis=-1)
-    return View(mask, depth_m, normals, visible, outline, corners[np.arange(len(corners)), distance.argmin(1)])
+    return parts
 
 
 def normal_equations(
     chain: Chain, observation: Observation, state: State, prior: Prior, rows: Rows
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Gauss-Newton matrix (D + 6, D + 6), gradient (D + 6,) and energy."""
-    points_m = chain.posed(state.pose, state.camera_from_body)
-    r, gradient_m = residuals(rows, points_m, observation)
+    return _normal_equations_at(chain, observation, state, *_posed(chain, state), prior, rows)
+
+
+def _normal_equations_at(
+    chain: Chain,
+    observation: Observation,
+    state: State,
+    transforms: Transforms,
+    points_m: np.ndarray,
+    prior: Prior,
+    rows: Rows,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    r, by_point = residuals(rows, points_m, observation)
     data_energy, irls = robust_energy(r, rows.scale)
-    jacobian = chain.jacobian(state.pose, state.camera_from_body, rows.point, gradient_m)
-    weighted = jacobian * irls[:, None]
-    diagonal, gradient, energy = _regularisers(chain, state, prior)
-    return jacobian.T @ weighted + np.diag(diagonal), weighted.T @ r + gradient, data_energy + energy
+    matrix, gradient = normal_matrix(chain, state.pose, transforms, rows.point, by_point, r, irls)
+    diagonal, pull, energy = _regularisers(chain, state, prior)
+    matrix[np.diag_indices_from(matrix)] += diagonal
+    return matrix, gradient + pull, data_energy + energy
 
 
 def total_energy(chain: Chain, observation: Observation, state: State, prior: Prior, rows: Rows) -> float:
     """data + prior + smoothness, on fixed associations."""
-    r, _ = residuals(rows, chain.posed(state.pose, state.camera_from_body), observation)
+    return _energy_at(chain, observation, state, _posed(chain, state)[1], prior, rows)
+
+
+def _energy_at(
+    chain: Chain, observation: Observation, state: State, points_m: np.ndarray, prior: Prior, rows: Rows
+) -> float:
+    r, _ = residuals(rows, points_m, observation)
     return robust_energy(r, rows.scale)[0] + _regularisers(chain, state, prior)[2]
 
 
@@ -191,17 +190,27 @@ def pose_cost(chain: Chain, faces: np.ndarray, observation: Observation, state: 
     The rows of a solve leave out what is far from the model; a pose must not win by leaving out an arm.
     """
     points_m = chain.posed(state.pose, state.camera_from_body)
-    view = render_view(observation, points_m[: chain.num_vertices], faces)
-    rows = _landmark_terms(observation, points_m, chain.num_vertices, EVERYWHERE, 0.5)
-    seen = (observation.mask > 0.5) & observation.inside
-    body = view.mask & observation.inside
-    cost = np.where(seen != body, 1.0, 0.0)
-    if observation.surface_m is not None:
-        with np.errstate(invalid="ignore"):
-            apart = np.minimum(((view.depth_m - observation.surface_m[..., 2]) / PICTURE_SCALE_M) ** 2, 1.0)
-        cost += np.where(seen & body, np.nan_to_num(apart), 0.0)
-    mean_cost = cost.sum() / max(np.count_nonzero(seen | body), 1)
-    return total_energy(chain, observation, state, prior, rows) + PICTURE_COUNT * float(mean_cost)
+    rows = Rows.concatenate(_landmark_terms(observation, points_m, chain.num_vertices, EVERYWHERE, 0.5))
+    _, face_index, depth_m = drawn(observation, points_m[: chain.num_vertices], faces)
+    surface_m = observation.surface_m if observation.surface_m is not None else NO_SURFACE
+    mean_cost = _picture_cost(observation.mask, observation.inside, face_index, depth_m, surface_m)
+    return _energy_at(chain, observation, state, points_m, prior, rows) + PICTURE_COUNT * mean_cost
+
+
+@njit(cache=True)
+def _picture_cost(mask, inside, face_index, depth_m, surface_m):  # type: ignore[no-untyped-def]
+    total, count = 0.0, 0
+    for row in range(mask.shape[0]):
+        for column in range(mask.shape[1]):
+            if not inside[row, column]:
+                continue
+            seen, body = mask[row, column] > 0.5, face_index[row, column] >= 0
+            count += seen or body
+            if seen != body:
+                total += 1.0
+            elif seen and len(surface_m) and np.isfinite(surface_m[row, column, 2]):
+                total += min(((depth_m[row, column] - surface_m[row, column, 2]) / PICTURE_SCALE_M) ** 2, 1.0)
+    return total / max(count, 1)
 
 
 def _regularisers(chain: Chain, state: State, prior: Prior) -> tuple[np.ndarray, np.ndarray, float]:
@@ -220,45 +229,65 @@ def _between(ends: tuple[float, float], progress: float) -> float:
 
 
 def prior_terms(prior: Prior, dofs: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Diagonal weights (D + 6,), gradient (D + 6,) and energy of pose prior, joint limits and smoothness.
+    """Diagonal weights (D + 6,), gradient (D + 6,) and energy of pose prior and joint limits.
 
-    E = |w (x - mean)|^2 + |max(0, x - upper, lower - x)|^2 / s_l^2 + |x - x_neighbour|^2 / s_p^2 + placement alike.
+    E = |w (x - mean)|^2 + |max(0, x - upper, lower - x)|^2 / s_l^2.
     """
+    return _prior_terms(prior.mean, prior.weight, prior.lower, prior.upper, dofs)
+
+
+@njit(cache=True)
+def _prior_terms(mean, weight, lower, upper, dofs):  # type: ignore[no-untyped-def]
     count = len(dofs)
-    diagonal, gradient = np.zeros(count + 6), np.zeros(count + 6)
-    pull = dofs - prior.mean
-    diagonal[:count] = prior.weight**2
-    gradient[:count] = prior.weight**2 * pull
-    energy = float((prior.weight**2 * pull**2).sum())
-    beyond = np.maximum(dofs - prior.upper, 0) - np.maximum(prior.lower - dofs, 0)
-    diagonal[:count] += (beyond != 0) / LIMIT_SIGMA_RAD**2
-    gradient[:count] += beyond / LIMIT_SIGMA_RAD**2
-    energy += float((beyond**2).sum()) / LIMIT_SIGMA_RAD**2
+    diagonal, gradient, energy = np.zeros(count + 6), np.zeros(count + 6), 0.0
+    for d in range(count):
+        square, pull = weight[d] ** 2, dofs[d] - mean[d]
+        diagonal[d], gradient[d] = square, square * pull
+        energy += square * pull**2
+        beyond = max(dofs[d] - upper[d], 0.0) - max(lower[d] - dofs[d], 0.0)
+        if beyond != 0.0:
+            diagonal[d] += LIMIT_SIGMA_RAD**-2
+            gradient[d] += beyond * LIMIT_SIGMA_RAD**-2
+            energy += beyond**2 * LIMIT_SIGMA_RAD**-2
     return diagonal, gradient, energy
 
 
 def smoothness_terms(
     prior: Prior, state: State, dofs: np.ndarray, neighbour_dofs: np.ndarray | None, root_m: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Diagonal weights, gradient and energy of the distance to the neighbouring pose and placement."""
-    count = len(dofs)
-    diagonal, gradient = np.zeros(count + 6), np.zeros(count + 6)
+    """Diagonal weights, gradient and energy of the distance to the neighbouring pose and placement.
+
+    E = |x - x_neighbour|^2 / s_p^2 + |log(R R_neighbour^T)|^2 / s_t^2 + |root - root_neighbour|^2 / s_m^2.
+    """
     if prior.neighbour is None or neighbour_dofs is None:
-        return diagonal, gradient, 0.0
-    before = prior.neighbour.camera_from_body
-    turn = Rotation.from_matrix(state.camera_from_body[:3, :3] @ before[:3, :3].T).as_rotvec()
-    shift = (state.camera_from_body[:3, :3] @ root_m + state.camera_from_body[:3, 3]) - (
-        before[:3, :3] @ root_m + before[:3, 3]
-    )
-    difference = np.concatenate([dofs - neighbour_dofs, turn, shift])
-    weight = np.concatenate(
-        [
-            np.full(count, prior.pose_sigma_rad**-2.0),
-            np.full(3, prior.turn_sigma_rad**-2.0),
-            np.full(3, prior.place_sigma_m**-2.0),
-        ]
-    )
-    return weight, weight * difference, float((weight * difference**2).sum())
+        return np.zeros(len(dofs) + 6), np.zeros(len(dofs) + 6), 0.0
+    return _smoothness_terms(
+        state.camera_from_body, prior.neighbour.camera_from_body, dofs, neighbour_dofs, root_m,
+        prior.pose_sigma_rad, prior.turn_sigma_rad, prior.place_sigma_m,
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def _smoothness_terms(placed, before, dofs, neighbour_dofs, root_m, pose_sigma_rad, turn_sigma_rad, place_sigma_m):  # type: ignore[no-untyped-def]
+    count = len(dofs)
+    difference, weight = np.empty(count + 6), np.empty(count + 6)
+    turn = np.zeros((3, 3))  # from the neighbour's placement to this one
+    for r in range(3):
+        shift = placed[r, 3] - before[r, 3]
+        for k in range(3):
+            shift += (placed[r, k] - before[r, k]) * root_m[k]
+            for c in range(3):
+                turn[r, c] += placed[r, k] * before[c, k]
+        difference[count + 3 + r] = shift
+    difference[:count] = dofs - neighbour_dofs
+    difference[count : count + 3] = rotation_vector(turn)
+    weight[:count] = pose_sigma_rad**-2.0
+    weight[count : count + 3] = turn_sigma_rad**-2.0
+    weight[count + 3 :] = place_sigma_m**-2.0
+    energy = 0.0
+    for d in range(count + 6):
+        energy += weight[d] * difference[d] ** 2
+    return weight, weight * difference, energy
 
 
 def advance(state: State, step: np.ndarray, chain: Chain) -> State:

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from fitting.association import before_surface, match, nearest_depth, same_surface
 from fitting.observe import Observation, Outline
 
 DEPTH_SIGMA_M = 0.012  # sensor noise and cloth folds
 FREE_SPACE_SIGMA_M = 0.05
 OUTLINE_SIGMA = 0.006  # of the person's height in pixels
+MIN_CONFIDENCE = 0.2
 LANDMARK_SIGMA = 0.012  # of the person's height in pixels: MediaPipe's scatter on a standing person
 # How deep inside the body a landmark lies: shoulders, elbows, wrists, hands, hips, knees, ankles and feet.
 DEPTH_INSIDE_M = np.array(
@@ -49,12 +51,28 @@ class Rows:
 
 def landmark_rows(observation: Observation, num_vertices: int, scale: float) -> Rows:
     """Reprojection of the 33 landmarks: r = confidence * (pi(l) - l_seen) / sigma, two rows each."""
-    seen = np.flatnonzero((observation.confidence > 0.2) & np.isfinite(observation.landmarks_px[:, 0]))
-    weight = observation.confidence[seen] ** 2 / (LANDMARK_SIGMA * observation.height_px)
-    # Eyes, ears, mouth: eleven points that say one thing; the hands' three points follow the wrist.
-    weight = weight * np.where(seen < 11, 0.45, 1.0) * np.where((seen >= 17) & (seen < 23), 0.5, 1.0)
-    target = np.concatenate([observation.landmarks_px[seen], np.zeros((len(seen), 1))], 1)
-    return _axis_rows(num_vertices + seen, target, weight, scale, is_pixel=True)
+    sigma_px = LANDMARK_SIGMA * observation.height_px
+    confidence = observation.confidence
+    return Rows(*_landmark_rows(confidence, observation.landmarks_px, num_vertices, sigma_px, float(scale)))
+
+
+@njit(cache=True)
+def _landmark_rows(confidence, landmarks_px, num_vertices, sigma_px, scale):  # type: ignore[no-untyped-def]
+    rows = _empty_rows(2 * len(confidence), True, scale)
+    point, _, direction, target, weight, _ = rows
+    count = 0
+    for k in range(len(confidence)):
+        if not (confidence[k] > MIN_CONFIDENCE and np.isfinite(landmarks_px[k, 0])):
+            continue
+        # Eyes, ears, mouth: eleven points that say one thing; the hands' three points follow the wrist.
+        share = 0.45 if k < 11 else 0.5 if 17 <= k < 23 else 1.0
+        for axis in range(2):
+            point[count] = num_vertices + k
+            direction[count, axis] = 1.0
+            target[count, :2] = landmarks_px[k]
+            weight[count] = share * confidence[k] ** 2 / sigma_px
+            count += 1
+    return _first(rows, count)
 
 
 def world_rows(observation: Observation, points_m: np.ndarray, num_vertices: int, sigma_m: float) -> Rows:
@@ -63,19 +81,44 @@ def world_rows(observation: Observation, points_m: np.ndarray, num_vertices: int
     The model's mid-hip is taken from the current points, and s makes both trunks equally long: this term knows which
     limb is in front, nothing about place and size.
     """
+    return Rows(*_world_rows(observation.confidence, observation.world_m, points_m, num_vertices, sigma_m))
+
+
+@njit(cache=True)
+def _world_rows(confidence, world_m, points_m, num_vertices, sigma_m):  # type: ignore[no-untyped-def]
+    rows = _empty_rows(3 * len(confidence), False, 2.0)
+    point, _, direction, target, weight, _ = rows
     landmarks = points_m[num_vertices:]
-    known = (observation.confidence > 0.2) & np.isfinite(observation.world_m[:, 0])
-    seen = np.flatnonzero(known & (np.arange(len(known)) > 10))  # the face says nothing about limbs
-    hips, shoulders = [23, 24], [11, 12]
-    centre = landmarks[hips].mean(0)
-    trunk = float(np.linalg.norm(landmarks[shoulders].mean(0) - centre))
-    seen_centre = observation.world_m[hips].mean(0)
-    seen_trunk = float(np.linalg.norm(observation.world_m[shoulders].mean(0) - seen_centre))
+    centre, seen_centre = (landmarks[23] + landmarks[24]) / 2, (world_m[23] + world_m[24]) / 2
+    trunk = np.sqrt((((landmarks[11] + landmarks[12]) / 2 - centre) ** 2).sum())
+    seen_trunk = np.sqrt((((world_m[11] + world_m[12]) / 2 - seen_centre) ** 2).sum())
+    count = 0
     if not np.isfinite(seen_trunk) or seen_trunk < 0.05:
-        seen = seen[:0]
-        seen_trunk = 1.0
-    target = centre + (observation.world_m[seen] - seen_centre) * (trunk / seen_trunk)
-    return _axis_rows(num_vertices + seen, target, observation.confidence[seen] / sigma_m, 2.0, is_pixel=False)
+        return _first(rows, count)
+    for k in range(11, len(confidence)):  # the face says nothing about limbs
+        if not (confidence[k] > MIN_CONFIDENCE and np.isfinite(world_m[k, 0])):
+            continue
+        for axis in range(3):
+            point[count] = num_vertices + k
+            direction[count, axis] = 1.0
+            target[count] = centre + (world_m[k] - seen_centre) * (trunk / seen_trunk)
+            weight[count] = confidence[k] / sigma_m
+            count += 1
+    return _first(rows, count)
+
+
+@njit(cache=True)
+def _empty_rows(count, is_pixel, scale):  # type: ignore[no-untyped-def]
+    """The fields of ``Rows``, room for ``count`` of them."""
+    return (
+        np.empty(count, np.int32), np.full(count, is_pixel), np.zeros((count, 3)), np.zeros((count, 3)),
+        np.empty(count), np.full(count, scale),
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def _first(rows, count):  # type: ignore[no-untyped-def]
+    return rows[0][:count], rows[1][:count], rows[2][:count], rows[3][:count], rows[4][:count], rows[5][:count]
 
 
 def depth_rows(
@@ -91,32 +134,29 @@ def depth_rows(
     sigma^2 = sensor^2 + looseness^2: a skirt says little about the leg under it.
     """
     assert observation.surface_m is not None and observation.surface_normals is not None
-    ids, row, column = _on_grid(observation, points_m, visible)
-    v = points_m[ids]
-    q, n = observation.surface_m[row, column], observation.surface_normals[row, column]
-    with np.errstate(invalid="ignore"):
-        near = (np.linalg.norm(q - v, axis=1) < gate_m) & ((n * normals[ids]).sum(1) > 0.4)
-    ids, q, n = ids[near], q[near], n[near]
+    ids, q, n = same_surface(
+        points_m,
+        normals,
+        visible,
+        observation.surface_m,
+        observation.surface_normals,
+        *_intrinsics(observation),
+        gate_m,
+    )
     weight = np.sqrt(DEPTH_COUNT / max(len(ids), DEPTH_COUNT)) / np.hypot(DEPTH_SIGMA_M, looseness_m[ids])
     # Far misses are another surface or loose cloth; the kernel narrows with the gate.
     scale = np.maximum(gate_m * 0.35, 0.03) * weight
-    return Rows(ids.astype(np.int32), np.zeros(len(ids), bool), n, q, weight, scale)
+    return Rows(ids, np.zeros(len(ids), bool), n, q, weight, scale)
 
 
 def free_space_rows(observation: Observation, points_m: np.ndarray, visible: np.ndarray, gate_m: float) -> Rows:
     """The sensor saw past this vertex: r = ray . (v - q) / sigma for vertices more than the gate before the surface."""
-    assert observation.surface_m is not None
-    ids, row, column = _on_grid(observation, points_m, visible)
-    assert observation.surface_normals is not None
-    v, q = points_m[ids], observation.surface_m[row, column]
-    with np.errstate(invalid="ignore"):
-        before = q[:, 2] - v[:, 2] > gate_m
-    # Beside an edge the matte and the depth disagree by a pixel, and the wall behind passes for the person.
-    before &= np.isfinite(observation.surface_normals[row, column, 2])
-    ids, v, q = ids[before], v[before], q[before]
-    rays = v / np.linalg.norm(v, axis=1, keepdims=True)
+    assert observation.surface_m is not None and observation.surface_normals is not None
+    ids, q, rays = before_surface(
+        points_m, visible, observation.surface_m, observation.surface_normals, *_intrinsics(observation), gate_m
+    )
     weight = np.full(len(ids), np.sqrt(DEPTH_COUNT / max(len(ids), DEPTH_COUNT)) / FREE_SPACE_SIGMA_M)
-    return Rows(ids.astype(np.int32), np.zeros(len(ids), bool), rays, q, weight, 0.5 * weight)
+    return Rows(ids, np.zeros(len(ids), bool), rays, q, weight, 0.5 * weight)
 
 
 def landmark_depth_rows(
@@ -129,61 +169,44 @@ def landmark_depth_rows(
     The nearest surface within ``REACH`` cells counts: beside a wrist there is the trunk, before it there is nothing.
     """
     assert observation.surface_m is not None
-    landmarks = points_m[num_vertices:]
-    confidence = observation.confidence
-    is_limb = np.arange(len(landmarks)) > 10
-    known = is_limb & np.isfinite(observation.landmarks_px[:, 0])
-    visible = np.flatnonzero(known & (confidence > 0.5))
-    hidden = np.flatnonzero(known & (observation.visibility < 0.3))
-    camera = observation.camera
-    now_m = landmarks[hidden]
-    now_px = now_m[:, :2] / np.maximum(now_m[:, 2:], 0.05) * (camera.fx_px, camera.fy_px) + (camera.cx_px, camera.cy_px)
-    z_visible = _nearest_depth(observation.surface_m, observation.landmarks_px[visible])
-    z_hidden = _nearest_depth(observation.surface_m, now_px) + HIDDEN_BEHIND_M
-    with np.errstate(invalid="ignore"):
-        before = z_hidden > now_m[:, 2]
-    ids = np.concatenate([visible[np.isfinite(z_visible)], hidden[before]])
-    z = np.concatenate([(z_visible + DEPTH_INSIDE_M[visible])[np.isfinite(z_visible)], z_hidden[before]])
-    weight = np.where(confidence[ids] > 0.5, confidence[ids], 0.7) / sigma_m
-    target = np.zeros((len(ids), 3))
-    target[:, 2] = z
     return Rows(
-        (num_vertices + ids).astype(np.int32),
-        np.zeros(len(ids), bool),
-        np.tile([0.0, 0.0, 1.0], (len(ids), 1)),
-        target,
-        weight,
-        scale_m * weight,
-    )
+        *_landmark_depth_rows(
+            observation.confidence, observation.visibility, observation.landmarks_px, points_m, num_vertices,
+            observation.surface_m, *_intrinsics(observation), float(scale_m), float(sigma_m),
+        )
+    )  # fmt: skip
 
 
-def _nearest_depth(surface_m: np.ndarray, points_px: np.ndarray) -> np.ndarray:
-    """(K,) the least z of the surface within ``REACH`` cells of each point (K, 2); NaN where nothing was seen."""
-    height, width = surface_m.shape[:2]
-    out = np.full(len(points_px), np.nan)
-    for k, (x, y) in enumerate(points_px):
-        if not (0 <= x < width and 0 <= y < height):
+@njit(cache=True)
+def _landmark_depth_rows(  # type: ignore[no-untyped-def]
+    confidence, visibility, landmarks_px, points_m, num_vertices, surface_m, fx, fy, cx, cy, scale_m, sigma_m
+):
+    rows = _empty_rows(2 * len(confidence), False, 0.0)
+    point, _, direction, target, weight, scale = rows
+    count = 0
+    for k in range(11, len(confidence)):
+        if not np.isfinite(landmarks_px[k, 0]):
             continue
-        column, row = int(x), int(y)
-        window = surface_m[max(row - REACH, 0) : row + REACH + 1, max(column - REACH, 0) : column + REACH + 1, 2]
-        seen = window[np.isfinite(window)]
-        if len(seen):
-            out[k] = seen.min()
-    return out
+        x, y, z = points_m[num_vertices + k]
+        now_px = np.array([x / max(z, 0.05) * fx + cx, y / max(z, 0.05) * fy + cy])
+        z_seen = nearest_depth(surface_m, landmarks_px[k], REACH) + DEPTH_INSIDE_M[k]
+        z_hidden = nearest_depth(surface_m, now_px, REACH) + HIDDEN_BEHIND_M
+        in_view = confidence[k] > 0.5 and np.isfinite(z_seen)
+        too_near = visibility[k] < 0.3 and z_hidden > z
+        for holds, z_wanted in ((in_view, z_seen), (too_near, z_hidden)):
+            if holds:
+                point[count] = num_vertices + k
+                direction[count, 2] = 1.0
+                target[count, 2] = z_wanted
+                weight[count] = (confidence[k] if confidence[k] > 0.5 else 0.7) / sigma_m
+                scale[count] = scale_m * weight[count]
+                count += 1
+    return _first(rows, count)
 
 
-def _on_grid(
-    observation: Observation, points_m: np.ndarray, visible: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The visible vertices that fall on the grid, and the cells they fall on."""
+def _intrinsics(observation: Observation) -> tuple[float, float, float, float]:
     camera = observation.camera
-    ids = np.flatnonzero(visible)
-    v = points_m[ids]
-    column = np.floor(v[:, 0] / v[:, 2] * camera.fx_px + camera.cx_px).astype(int)
-    row = np.floor(v[:, 1] / v[:, 2] * camera.fy_px + camera.cy_px).astype(int)
-    width, height = camera.image_wh
-    on_grid = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    return ids[on_grid], row[on_grid], column[on_grid]
+    return camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px
 
 
 def outline_rows(
@@ -200,8 +223,8 @@ def outline_rows(
     """
     seen = observation.outline
     gate_px = gate * observation.height_px
-    of_seen = _match(seen.points_px, seen.normals, model.points_px, model.normals, gate_px)
-    of_model = _match(model.points_px, model.normals, seen.points_px, seen.normals, gate_px)
+    of_seen = match(seen.points_px, seen.normals, model.points_px, model.normals, gate_px)
+    of_model = match(model.points_px, model.normals, seen.points_px, seen.normals, gate_px)
     cells = model.cells
     usable = observation.inside[cells[:, 0], cells[:, 1]] if len(cells) else np.zeros(0, bool)
     first, second = np.flatnonzero(of_seen >= 0), np.flatnonzero((of_model >= 0) & usable)
@@ -229,42 +252,34 @@ def outline_rows(
 
 def residuals(rows: Rows, points_m: np.ndarray, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
     """Residuals (R,) and their gradients by the point (R, 3)."""
-    camera = observation.camera
     return _residuals(
-        points_m[rows.point], rows.is_pixel, rows.direction, rows.target, rows.weight,
-        camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px,
-    )  # fmt: skip
+        points_m, rows.point, rows.is_pixel, rows.direction, rows.target, rows.weight, *_intrinsics(observation)
+    )
 
 
 def robust_energy(r: np.ndarray, scale: np.ndarray) -> tuple[float, np.ndarray]:
     """Geman-McClure energy and IRLS weights (R,)."""
-    with np.errstate(invalid="ignore"):
-        factor = np.where(np.isinf(scale), 1.0, 1.0 / (1.0 + (r / scale) ** 2))
-    return float((r * r * factor).sum()), factor**2
-
-
-def _axis_rows(point: np.ndarray, target: np.ndarray, weight: np.ndarray, scale: float, is_pixel: bool) -> Rows:
-    """One row per axis (x, y, and z for metric points) for each target point."""
-    axes = 2 if is_pixel else 3
-    count = len(point)
-    return Rows(
-        np.repeat(point, axes).astype(np.int32),
-        np.full(count * axes, is_pixel),
-        np.tile(np.eye(3)[:axes], (count, 1)),
-        np.repeat(target, axes, axis=0),
-        np.repeat(weight, axes),
-        np.full(count * axes, scale),
-    )
+    return _robust_energy(r, scale)
 
 
 @njit(cache=True)
-def _residuals(p, is_pixel, direction, target, weight, fx, fy, cx, cy):  # type: ignore[no-untyped-def]
-    count = len(p)
+def _robust_energy(r, scale):  # type: ignore[no-untyped-def]
+    energy, irls = 0.0, np.empty(len(r))
+    for i in range(len(r)):
+        factor = 1.0 / (1.0 + (r[i] / scale[i]) ** 2) if scale[i] < np.inf else 1.0
+        energy += r[i] * r[i] * factor
+        irls[i] = factor * factor
+    return energy, irls
+
+
+@njit(cache=True)
+def _residuals(points_m, point, is_pixel, direction, target, weight, fx, fy, cx, cy):  # type: ignore[no-untyped-def]
+    count = len(point)
     r = np.empty(count)
     gradient = np.zeros((count, 3))
     for i in range(count):
         dx, dy, dz = direction[i, 0], direction[i, 1], direction[i, 2]
-        x, y, z = p[i, 0], p[i, 1], max(p[i, 2], 0.05)
+        x, y, z = points_m[point[i], 0], points_m[point[i], 1], max(points_m[point[i], 2], 0.05)
         if is_pixel[i]:
             u, v = fx * x / z + cx, fy * y / z + cy
             r[i] = weight[i] * (dx * (u - target[i, 0]) + dy * (v - target[i, 1]))
@@ -275,18 +290,3 @@ def _residuals(p, is_pixel, direction, target, weight, fx, fy, cx, cy):  # type:
             r[i] = weight[i] * (dx * (x - target[i, 0]) + dy * (y - target[i, 1]) + dz * (z - target[i, 2]))
             gradient[i, 0], gradient[i, 1], gradient[i, 2] = weight[i] * dx, weight[i] * dy, weight[i] * dz
     return r, gradient
-
-
-@njit(cache=True)
-def _match(points, normals, others, other_normals, gate_px):  # type: ignore[no-untyped-def]
-    """Nearest other point with an agreeing normal within the gate; -1 = none."""
-    out = np.full(len(points), -1)
-    for i in range(len(points)):
-        best = gate_px * gate_px
-        for k in range(len(others)):
-            dx, dy = others[k, 0] - points[i, 0], others[k, 1] - points[i, 1]
-            d2 = dx * dx + dy * dy
-            if d2 < best and normals[i, 0] * other_normals[k, 0] + normals[i, 1] * other_normals[k, 1] > 0.6:
-                best = d2
-                out[i] = k
-    return out

@@ -98,37 +98,52 @@ _SETUP = 16
 @njit(cache=True, nogil=True)
 def face_setups(points_px, depth_m, faces, box_px, cull_backfaces):
     """Per face: its numbers (F, 16) and the rows (F, 2) it spans inside the box; no rows for dropped faces."""
-    left, top, right, bottom = box_px
     setups = np.empty((len(faces), _SETUP))
     rows = np.zeros((len(faces), 2), np.int32)
-    x, y, iz = np.empty(3), np.empty(3), np.empty(3)
     for f in range(len(faces)):
-        is_valid = True
-        for c in range(3):
-            v = faces[f, c]
-            x[c], y[c], z = points_px[v, 0], points_px[v, 1], depth_m[v]
-            if not (z > NEAR_M and math.isfinite(z) and math.isfinite(x[c]) and math.isfinite(y[c])):
-                is_valid = False
-                break
-            iz[c] = 1.0 / z
-        if not is_valid:
-            continue
-        if max(x[0], x[1], x[2]) <= left or min(x[0], x[1], x[2]) >= right:
-            continue
-        if max(y[0], y[1], y[2]) <= top or min(y[0], y[1], y[2]) >= bottom:
-            continue
-        first_row = math.ceil(max(min(y[0], y[1], y[2]) - 0.5, float(top)))
-        end_row = math.ceil(min(max(y[0], y[1], y[2]) - 0.5, float(bottom)))
-        if first_row >= end_row:
-            continue
-        area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
-        if not MIN_AREA_PX2 < abs(area) < math.inf or (
-            cull_backfaces and area > 0
-        ):  # y points down: front faces are negative
-            continue
-        _fill_setup(x, y, iz, area, setups[f])
-        rows[f, 0], rows[f, 1] = first_row, end_row
+        rows[f, 0], rows[f, 1] = face_setup(points_px, depth_m, faces[f], box_px, cull_backfaces, setups[f])
     return setups, rows
+
+
+@njit(cache=True, nogil=True)
+def draw_faces(points_px, depth_m, faces, cull_backfaces, face_index, inverse_z):
+    """``face_setups`` and ``draw`` on a whole image in one go, for those who do not need the numbers again."""
+    height, width = face_index.shape
+    setup = np.empty(_SETUP)
+    for f in range(len(faces)):
+        first_row, end_row = face_setup(points_px, depth_m, faces[f], (0, 0, width, height), cull_backfaces, setup)
+        if first_row < end_row:
+            draw_face(f, setup, first_row, end_row, 0, 0, face_index, inverse_z)
+
+
+@njit(cache=True, nogil=True)
+def face_setup(points_px, depth_m, face, box_px, cull_backfaces, setup):
+    """Fill one face's numbers (16,) and return its rows inside the box, first and end; (0, 0) for a dropped face."""
+    left, top, right, bottom = box_px
+    a, b, c = face[0], face[1], face[2]
+    za, zb, zc = depth_m[a], depth_m[b], depth_m[c]
+    if not (za > NEAR_M and zb > NEAR_M and zc > NEAR_M and math.isfinite(za + zb + zc)):
+        return 0, 0
+    x = points_px[a, 0], points_px[b, 0], points_px[c, 0]
+    y = points_px[a, 1], points_px[b, 1], points_px[c, 1]
+    for k in range(3):
+        if not (math.isfinite(x[k]) and math.isfinite(y[k])):
+            return 0, 0
+    if max(x[0], x[1], x[2]) <= left or min(x[0], x[1], x[2]) >= right:
+        return 0, 0
+    low, high = min(y[0], y[1], y[2]), max(y[0], y[1], y[2])
+    if high <= top or low >= bottom:
+        return 0, 0
+    first_row = math.ceil(max(low - 0.5, float(top)))
+    end_row = math.ceil(min(high - 0.5, float(bottom)))
+    if first_row >= end_row:
+        return 0, 0
+    area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
+    # y points down: the area of front faces is negative.
+    if not MIN_AREA_PX2 < abs(area) < math.inf or (cull_backfaces and area > 0):
+        return 0, 0
+    _fill_setup(x, y, (1.0 / za, 1.0 / zb, 1.0 / zc), area, setup)
+    return first_row, end_row
 
 
 @njit(cache=True, nogil=True)
@@ -160,38 +175,42 @@ def _fill_setup(x, y, iz, area, setup):
 @njit(cache=True, nogil=True)
 def draw(setups, rows, left, top, face_index, inverse_z):
     """Depth-test every face into face_index (h, w) int32 and inverse_z (h, w) float32, a box at (left, top)."""
-    right = left + face_index.shape[1]
     for f in range(len(rows)):
-        if rows[f, 0] >= rows[f, 1]:
+        if rows[f, 0] < rows[f, 1]:
+            draw_face(f, setups[f], rows[f, 0], rows[f, 1], left, top, face_index, inverse_z)
+
+
+@njit(cache=True, nogil=True)
+def draw_face(f, s, first_row, end_row, left, top, face_index, inverse_z):
+    """Depth-test face ``f`` with the numbers ``s`` over its rows."""
+    right = left + face_index.shape[1]
+    xa, xb, xc, ya, yb, yc = s[0], s[1], s[2], s[3], s[4], s[5]
+    slope = np.float32(s[_INVERSE_Z + 1])
+    long_slope = (xc - xa) / (yc - ya)
+    upper_slope = (xb - xa) / (yb - ya) if yb > ya else 0.0
+    lower_slope = (xc - xb) / (yc - yb) if yc > yb else 0.0
+    for row in range(first_row, end_row):
+        y = row + 0.5
+        long_x = xa + (y - ya) * long_slope
+        if y < yb:
+            short_x = xa + (y - ya) * upper_slope
+        else:
+            short_x = xb + (y - yb) * lower_slope
+        if s[_MIDDLE_IS_LEFT] > 0:
+            left_x, right_x = short_x, long_x
+        else:
+            left_x, right_x = long_x, short_x
+        begin = math.ceil(min(max(left_x - 0.5, float(left)), float(right)))
+        end = math.ceil(max(min(right_x - 0.5, float(right)), float(left)))
+        if begin >= end:
             continue
-        s = setups[f]
-        xa, xb, xc, ya, yb, yc = s[0], s[1], s[2], s[3], s[4], s[5]
-        slope = np.float32(s[_INVERSE_Z + 1])
-        long_slope = (xc - xa) / (yc - ya)
-        upper_slope = (xb - xa) / (yb - ya) if yb > ya else 0.0
-        lower_slope = (xc - xb) / (yc - yb) if yc > yb else 0.0
-        for row in range(rows[f, 0], rows[f, 1]):
-            y = row + 0.5
-            long_x = xa + (y - ya) * long_slope
-            if y < yb:
-                short_x = xa + (y - ya) * upper_slope
-            else:
-                short_x = xb + (y - yb) * lower_slope
-            if s[_MIDDLE_IS_LEFT] > 0:
-                left_x, right_x = short_x, long_x
-            else:
-                left_x, right_x = long_x, short_x
-            begin = math.ceil(min(max(left_x - 0.5, float(left)), float(right)))
-            end = math.ceil(max(min(right_x - 0.5, float(right)), float(left)))
-            if begin >= end:
-                continue
-            start = np.float32(s[_INVERSE_Z] + (begin + 0.5 - xa) * s[_INVERSE_Z + 1] + (y - ya) * s[_INVERSE_Z + 2])
-            # Spans are a few pixels long: plain indexing beats slicing and vectors.
-            for i in range(end - begin):
-                value = start + np.float32(i) * slope
-                if value > inverse_z[row - top, begin - left + i]:
-                    inverse_z[row - top, begin - left + i] = value
-                    face_index[row - top, begin - left + i] = f
+        start = np.float32(s[_INVERSE_Z] + (begin + 0.5 - xa) * s[_INVERSE_Z + 1] + (y - ya) * s[_INVERSE_Z + 2])
+        # Spans are a few pixels long: plain indexing beats slicing and vectors.
+        for i in range(end - begin):
+            value = start + np.float32(i) * slope
+            if value > inverse_z[row - top, begin - left + i]:
+                inverse_z[row - top, begin - left + i] = value
+                face_index[row - top, begin - left + i] = f
 
 
 @njit(cache=True, nogil=True)

@@ -2,28 +2,34 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from capture.camera import Camera
-from fitting.body.model import BodyModel
-from fitting.chain import Chain
+from fitting.association import match
+from fitting.body.model import BodyModel, rotations
+from fitting.chain import Chain, rotation_vector
 from fitting.clip import EVERYTHING, default_prior, fit_from_scratch
+from fitting.gauss_newton import damped_step, normal_matrix
 from fitting.observe import Observation, _surface_normals, outline_of
 from fitting.solve import (
+    PICTURE_COUNT,
+    PICTURE_SCALE_M,
     Prior,
     Schedule,
     State,
     advance,
     build_rows,
     normal_equations,
+    pose_cost,
     prior_terms,
     render_view,
     smoothness_terms,
     solve_pose,
     total_energy,
 )
-from fitting.terms import Rows, landmark_depth_rows, landmark_rows, outline_rows, residuals, world_rows
+from fitting.terms import Rows, landmark_depth_rows, landmark_rows, outline_rows, residuals, robust_energy, world_rows
 from fitting.zbuffer import rasterize_faces
 
 GRID = Camera((160, 192), 220.0, 220.0, 80.0, 96.0)
@@ -176,6 +182,83 @@ def test_finds_a_pose_from_perfect_evidence(body: BodyModel, chain: Chain, with_
         error = chain.posed(state.pose, state.camera_from_body) - chain.posed(truth.pose, truth.camera_from_body)
         errors_mm.append(np.linalg.norm(error, axis=1).mean() * 1e3)
     assert np.median(errors_mm) < limit_mm
+
+
+def test_the_sparse_system_is_the_dense_one(body: BodyModel, chain: Chain) -> None:
+    state = random_state(chain, 14)
+    observation = observe_body(body, chain, random_state(chain, 15, 0.2), with_depth=True)
+    rows = build_rows(chain, body.faces, observation, state, EVERYTHING, 0.5)
+    assert len(rows.point) > 500 and rows.is_pixel.any() and not rows.is_pixel.all()
+    transforms = chain.transforms(state.pose, state.camera_from_body)
+    r, by_point = residuals(rows, chain.points(*transforms[:2]), observation)
+    _, irls = robust_energy(r, rows.scale)
+    matrix, gradient = normal_matrix(chain, state.pose, transforms, rows.point, by_point, r, irls)
+    jacobian = chain.jacobian(state.pose, state.camera_from_body, rows.point, by_point)
+    dense = jacobian.T @ (jacobian * irls[:, None])
+    np.testing.assert_allclose(matrix, dense, atol=1e-12 * np.abs(dense).max())
+    np.testing.assert_allclose(gradient, jacobian.T @ (irls * r), atol=1e-12 * np.abs(jacobian.T @ (irls * r)).max())
+
+
+def test_a_damped_step_solves_the_damped_system() -> None:
+    rng = np.random.default_rng(16)
+    factor = rng.normal(size=(40, 30))
+    matrix, gradient = factor.T @ factor, rng.normal(size=30)
+    damped = matrix + np.diag(0.1 * np.diag(matrix) + 1e-9)
+    np.testing.assert_allclose(damped_step(matrix, gradient, 0.1), -np.linalg.solve(damped, gradient), rtol=1e-8)
+    assert not np.isfinite(damped_step(-np.eye(3), np.ones(3), 0.0)).any()
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-4, 1.0, 3.0, np.pi - 1e-7, np.pi])
+def test_a_rotation_vector_is_found_again(angle: float) -> None:
+    for axis in np.concatenate([np.eye(3), np.random.default_rng(17).normal(size=(6, 3))]):
+        vector = angle * axis / np.linalg.norm(axis)
+        found = rotation_vector(rotations(vector[None])[0])
+        if angle > 3.1:  # half a turn forwards is half a turn backwards
+            found = found * np.sign(found @ vector)
+        np.testing.assert_allclose(found, vector, atol=1e-7)
+
+
+def test_each_point_is_matched_with_the_nearest_that_faces_the_same_way() -> None:
+    rng = np.random.default_rng(18)
+    points, others = rng.uniform(-3, 40, (80, 2)), rng.uniform(-3, 40, (90, 2))
+    angles, other_angles = rng.uniform(0, 6.3, 80), rng.uniform(0, 6.3, 90)
+    normals = np.stack([np.cos(angles), np.sin(angles)], 1)
+    other_normals = np.stack([np.cos(other_angles), np.sin(other_angles)], 1)
+    distance = np.linalg.norm(points[:, None] - others, axis=-1)
+    distance[(normals @ other_normals.T <= 0.6) | (distance >= 6.0)] = np.inf
+    expected = np.where(np.isfinite(distance.min(1)), distance.argmin(1), -1)
+    np.testing.assert_array_equal(match(points, normals, others, other_normals, 6.0), expected)
+    assert (expected >= 0).any() and (expected < 0).any()
+    assert (match(points, normals, others[:0], other_normals[:0], 6.0) == -1).all()
+
+
+def test_an_outlines_normals_are_those_of_the_smoothed_mask() -> None:
+    rows, columns = np.mgrid[:60, :50]
+    mask = np.hypot(rows - 30, columns - 20) < 17.3
+    outline = outline_of(mask, 240)
+    radial = outline.points_px - (20.5, 30.5)
+    assert len(outline.points_px) > 60
+    assert ((radial / np.linalg.norm(radial, axis=1)[:, None]) * outline.normals).sum(1).min() > 0.99
+    smooth = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.5)
+    slopes = -np.stack([cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)], -1)
+    slopes = slopes[outline.cells[:, 0], outline.cells[:, 1]]
+    np.testing.assert_allclose(outline.normals, slopes / np.linalg.norm(slopes, axis=1)[:, None], atol=1e-5)
+
+
+def test_the_picture_costs_what_its_cells_say(body: BodyModel, chain: Chain) -> None:
+    seen, state = random_state(chain, 19), random_state(chain, 20)
+    observation = observe_body(body, chain, seen, with_depth=True)
+    prior = default_prior(body, chain)
+    flat = replace(observation, confidence=np.zeros(33), visibility=np.ones(33))
+    view = render_view(observation, chain.posed(state.pose, state.camera_from_body)[: chain.num_vertices], body.faces)
+    person = observation.mask > 0.5
+    cost = (person != view.mask).astype(float)
+    both = person & view.mask
+    assert observation.surface_m is not None
+    apart = (view.depth_m[both] - observation.surface_m[both, 2]) / PICTURE_SCALE_M
+    cost[both] = np.minimum(apart**2, 1)
+    expected = PICTURE_COUNT * cost.sum() / (person | view.mask).sum() + prior_terms(prior, chain.dofs(state.pose))[2]
+    assert pose_cost(chain, body.faces, flat, state, prior) == pytest.approx(expected, rel=1e-6)
 
 
 def test_normal_equations_match_the_rows(body: BodyModel, chain: Chain) -> None:
