@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_solve import observe_body, random_state
 
 from fitting.body.model import BodyModel, vertex_normals
 from fitting.chain import Chain
@@ -11,7 +12,6 @@ from fitting.contact import Touch, floor_rows, inside_rows, standing_rows, stand
 from fitting.floor import Plane, plane_under
 from fitting.solve import State, advance
 from fitting.terms import residuals
-from tests.test_solve import observe_body, random_state
 
 
 @pytest.fixture(scope="module")
