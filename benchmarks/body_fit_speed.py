@@ -137,10 +137,8 @@ def measured(work: Work, rounds: int) -> dict[str, list[tuple[float, float]]]:
                     for words, one in (("with depth", seen), ("without depth", flat)):
                         name = f"{iterations} iterations {words}"
                         clock(name, lambda f=frame, o=one, n=iterations: fitted(work, f, o, n))  # type: ignore[misc]
-                start = frame.before
-                clock(
-                    "cost of a pose", lambda o=seen, s=start: pose_cost(work.chain, work.body.faces, o, s, work.prior)
-                )  # type: ignore[misc]
+                cost = (work.chain, work.body.faces, seen, frame.before, work.prior)
+                clock("cost of a pose", lambda c=cost: pose_cost(*c))  # type: ignore[misc]
                 both = np.array(took["evidence"][-1]) + took["5 iterations with depth"][-1]
                 took.setdefault(BOTH, []).append((float(both[0]), float(both[1])))
     return took
@@ -175,7 +173,10 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=30, help="frames of each clip")
     parser.add_argument("--rounds", type=int, default=3, help="times that each is fitted")
     arguments = parser.parse_args()
-    print(f"{processor()}, {os.cpu_count()} cores, {platform.system()}, one thread a process")
+    print(
+        f"{processor()}, {os.cpu_count()} cores, {platform.system()}, one thread a process, load "
+        f"{os.getloadavg()[0]:.1f} at the start"
+    )
     with tempfile.TemporaryDirectory() as folder:
         sources: dict[str, Callable[[Path], None]] = {
             "demo": lambda out: film(DemoConfig(num_frames=arguments.frames), out)
