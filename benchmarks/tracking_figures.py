@@ -49,19 +49,29 @@ def trunk_frames(joints_m: np.ndarray) -> np.ndarray:
     return np.stack([across, ahead, np.cross(across, ahead)], axis=2)
 
 
-def offset_removed_m(estimate_m: np.ndarray, truth_m: np.ndarray) -> np.ndarray:
+def joint_offsets_m(estimate_m: np.ndarray, truth_m: np.ndarray) -> np.ndarray:
+    """(12, 3) where the estimate's joints sit, from the true ones and in the trunk's frame: the median over time."""
+    return np.median(_local(estimate_m, truth_m)[np.isfinite(estimate_m).all((1, 2))], axis=0)
+
+
+def offset_removed_m(estimate_m: np.ndarray, truth_m: np.ndarray, offsets_m: np.ndarray | None = None) -> np.ndarray:
     """(N, 12) distances after one constant offset per joint, turning with the true trunk, is taken away.
 
-    A joint centre of one skeleton sits at a fixed place on the other.  The offset is the median over the frames that
-    have an estimate; the others are NaN.
+    A joint centre of one skeleton sits at a fixed place on the other.  ``offsets_m`` (12, 3) are those of a longer
+    clip, or else of this one.  NaN where a frame has no estimate.
     """
-    seen = np.isfinite(estimate_m).all((1, 2))
-    out = np.full(estimate_m.shape[:2], np.nan)
-    if seen.any():
-        apart = estimate_m[seen] - truth_m[seen]
-        local = np.einsum("nji,nkj->nki", trunk_frames(truth_m[seen]), apart)
-        out[seen] = np.linalg.norm(local - np.median(local, axis=0), axis=2)
-    return out
+    if not np.isfinite(estimate_m).all((1, 2)).any():
+        return np.full(estimate_m.shape[:2], np.nan)
+    if offsets_m is None:
+        offsets_m = joint_offsets_m(estimate_m, truth_m)
+    errors_m = np.linalg.norm(_local(estimate_m, truth_m) - offsets_m, axis=2)
+    errors_m[~np.isfinite(errors_m).all(1)] = np.nan
+    return errors_m
+
+
+def _local(estimate_m: np.ndarray, truth_m: np.ndarray) -> np.ndarray:
+    """(N, 12, 3) estimate less truth, in the true trunk's frame."""
+    return np.einsum("nji,nkj->nki", trunk_frames(truth_m), estimate_m - truth_m)
 
 
 def procrustes_m(estimate_m: np.ndarray, truth_m: np.ndarray) -> np.ndarray:
