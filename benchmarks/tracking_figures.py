@@ -92,11 +92,11 @@ def flipped(estimate_m: np.ndarray, truth_m: np.ndarray, members: Sequence[int] 
 
     Both are centred on their 12 joints first, so that a whole body too near or too far is no flip.
     """
-    members = np.asarray(list(members))
+    picked = np.array(list(members))
     x = estimate_m - estimate_m.mean(1, keepdims=True)
     y = truth_m - truth_m.mean(1, keepdims=True)
-    as_said = np.linalg.norm(x[:, members] - y[:, members], axis=2).sum(1)
-    exchanged = np.linalg.norm(x[:, OTHER_SIDE[members]] - y[:, members], axis=2).sum(1)
+    as_said = np.linalg.norm(x[:, picked] - y[:, picked], axis=2).sum(1)
+    exchanged = np.linalg.norm(x[:, OTHER_SIDE[picked]] - y[:, picked], axis=2).sum(1)
     return exchanged < as_said  # False where lost: NaN compares so
 
 
