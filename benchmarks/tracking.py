@@ -8,11 +8,13 @@ performer is always there; the other clips come from --data and are skipped wher
 
 Definitions.  12 joints: hips, knees, ankles, shoulders, elbows, wrists.  Offset removed: one constant offset per joint,
 turning with the true trunk, is taken away (joint centres of two skeletons differ).  Procrustes: best similarity per
-frame.  Flipped: the frame's 12 joints (or its legs, or its arms) would be nearer to the truth with left and right
-exchanged, both centred.  Wrong: a joint more than 250 mm off, offset removed.  Right: the 12 joints are less than
-100 mm off in the mean, offset removed.  Still: passages of at least five frames in which a true joint is never faster
-than 0.15 m/s; without truth the smoothed landmark, with the person taken as 1.7 m tall.  Pixels are scaled to a shorter
-side of 720.
+frame.  Scale: pictures alone do not tell size from distance, so clips without depth are also judged with one factor
+about the camera's centre for the whole clip, "scale removed"; all that follows uses it, body height does not.
+Flipped: the frame's 12 joints (or its legs, or its arms) would be nearer to the truth with left and right exchanged,
+both centred.  Wrong: a joint more than 250 mm off, offset and scale removed.  Right: the 12 joints are less than 100 mm
+off in the mean, offset removed.  Still: passages of at least five frames in which a true joint is never faster than
+0.15 m/s; without truth the smoothed landmark, with the person taken as 1.7 m tall.  Pixels are scaled to a shorter side
+of 720.
 Faster: every n-th frame, with the times divided by n, so that a movement n times as fast is seen at the same rate.
 """
 
@@ -122,9 +124,18 @@ class Tracked:
         return joints_m[:: self.clip.every][: len(self.fit)]
 
     @cached_property
+    def scale(self) -> float:
+        """The factor that a clip without depth leaves open; 1 with depth."""
+        if self.true_joints_m is None or not self.clip.no_depth:
+            return 1.0
+        return figures.camera_scale(self.joints_m, self.true_joints_m)
+
+    @cached_property
     def errors_m(self) -> np.ndarray | None:
-        """(N, 12) offset removed."""
-        return None if self.true_joints_m is None else figures.offset_removed_m(self.joints_m, self.true_joints_m)
+        """(N, 12) offset and scale removed."""
+        if self.true_joints_m is None:
+            return None
+        return figures.offset_removed_m(self.scale * self.joints_m, self.true_joints_m)
 
     @property
     def to_720(self) -> float:
@@ -210,7 +221,7 @@ def silhouette(tracked: Tracked) -> tuple[np.ndarray, np.ndarray]:
 def joint_row(tracked: Tracked) -> list[str]:
     truth_m, errors_m = tracked.true_joints_m, tracked.errors_m
     if truth_m is None or errors_m is None:
-        return ["-"] * 7
+        return ["-"] * 9
     is_tracked = tracked.fit.tracked
     flips = [
         np.count_nonzero(figures.flipped(tracked.joints_m, truth_m, members))
@@ -218,6 +229,8 @@ def joint_row(tracked: Tracked) -> list[str]:
     ]
     is_wrong = figures.wrong(errors_m)
     return [
+        spread(1e3 * figures.offset_removed_m(tracked.joints_m, truth_m)),
+        f"{tracked.scale:.3f}" if tracked.clip.no_depth else "-",
         spread(1e3 * errors_m),
         spread(1e3 * errors_m[is_tracked]),
         spread(1e3 * figures.procrustes_m(tracked.joints_m, truth_m)),
@@ -246,6 +259,7 @@ def surface_row(tracked: Tracked, every: int = 4) -> list[str]:
     of_skin, of_body = [], []
     for i in np.flatnonzero(fitted.tracked)[::every]:
         vertices_m, _ = fitted.body.posed(fitted.shape, fitted.pose[i], fitted.camera_from_body[i])
+        vertices_m = tracked.scale * vertices_m
         of_skin.append(figures.to_surface_m(truth_m[i, sampled], vertices_m, fitted.body.faces))
         # What lies nearest to an edge of the known skin belongs to the hips, the feet, or the inside of the mouth.
         nearest = figures.cKDTree(truth_m[i]).query(vertices_m)[1]
@@ -277,13 +291,16 @@ def jitter_row(tracked: Tracked) -> list[str]:
     with np.errstate(invalid="ignore"):
         is_still &= np.isfinite(tracked.joints_m).all(2) & ((landmarks_px > 0) & (landmarks_px < wh)).all(2)
     joints_px = project(fitted.camera, tracked.joints_m) * tracked.to_720
-    of_truth = "-" if truth_m is None else f"{figures.jitter(truth_m, is_still) * rate_hz**2:.2f}"
+
+    def cell(points: np.ndarray, factor: float = 1.0) -> str:
+        return " / ".join(f"{factor * value:.2f}" for value in figures.jitter(points, is_still))
+
     return [
         f"{100 * is_still.mean():.0f} % ({'landmarks' if truth_m is None else 'truth'})",
-        f"{figures.jitter(tracked.joints_m, is_still) * rate_hz**2:.2f}",
-        of_truth,
-        f"{figures.jitter(joints_px, is_still):.2f}",
-        f"{figures.jitter(landmarks_px, is_still):.2f}",
+        cell(tracked.joints_m, rate_hz**2),
+        "-" if truth_m is None else cell(truth_m, rate_hz**2),
+        cell(joints_px),
+        cell(landmarks_px),
     ]
 
 
@@ -317,9 +334,12 @@ def check_definition(tracked: Tracked, script: Path) -> str:
         names = [str(name).split(":")[-1] for name in file["names"]]
         truth_m = file["joints_cam_m"][:: tracked.clip.every]
     theirs = module.joint_error(tracked.fit.joints_color_m, tracked.fit.joint_names, truth_m, names)
-    errors_m, truth12_m = tracked.errors_m, tracked.true_joints_m
-    assert errors_m is not None and truth12_m is not None
-    sets = {"offset_removed": errors_m, "procrustes": figures.procrustes_m(tracked.joints_m, truth12_m)}
+    truth12_m = tracked.true_joints_m
+    assert truth12_m is not None
+    sets = {
+        "offset_removed": figures.offset_removed_m(tracked.joints_m, truth12_m),
+        "procrustes": figures.procrustes_m(tracked.joints_m, truth12_m),
+    }
     ours = {
         f"{k}_{q}_mm": 1e3 * np.nanpercentile(e, p) for k, e in sets.items() for q, p in (("median", 50), ("p95", 95))
     }
@@ -348,7 +368,8 @@ def print_tables(done: list[Tracked], spent_s: dict[str, float]) -> None:
     )
     table(
         "12 joints against truth, median / 95th percentile, mm",
-        ["clip", "offset removed", "of tracked frames", "Procrustes", "frames flipped: whole / legs / arms",
+        ["clip", "offset removed", "scale", "offset and scale removed", "the same, tracked frames", "Procrustes",
+         "frames flipped: whole / legs / arms",
          "tracked but wrong", "doubted and wrong", "doubted though right"],
         [[t.clip.name, *joint_row(t)] for t in with_truth],
     )  # fmt: skip
@@ -365,7 +386,7 @@ def print_tables(done: list[Tracked], spent_s: dict[str, float]) -> None:
         [[t.clip.name, *surface_row(t)] for t in usual if t.clip.is_demo],
     )  # fmt: skip
     table(
-        "Jitter in still passages, root mean square",
+        "Jitter in still passages, root mean square / median",
         ["clip", "still share of joints and frames (judged by)", "joints, m/s²", "true joints, m/s²",
          "joints in the picture, px/frame² at 720p", "raw landmarks, px/frame²"],
         [[t.clip.name, *jitter_row(t)] for t in usual],

@@ -74,6 +74,15 @@ def _local(estimate_m: np.ndarray, truth_m: np.ndarray) -> np.ndarray:
     return np.einsum("nji,nkj->nki", trunk_frames(truth_m), estimate_m - truth_m)
 
 
+def camera_scale(estimate_m: np.ndarray, truth_m: np.ndarray) -> float:
+    """The factor about the camera's centre that brings the estimate to the truth's distance: the clip's median.
+
+    A picture is the same of a small person nearby and a tall one far away; no fit to colour alone knows better.
+    """
+    hips_m, true_hips_m = estimate_m[:, :2, 2].mean(1), truth_m[:, :2, 2].mean(1)
+    return float(np.nanmedian(true_hips_m / hips_m))
+
+
 def procrustes_m(estimate_m: np.ndarray, truth_m: np.ndarray) -> np.ndarray:
     """(N, 12) distances after the best similarity of each frame (Umeyama 1991); NaN where lost."""
     out = np.full(estimate_m.shape[:2], np.nan)
@@ -130,14 +139,17 @@ def smoothed(points: np.ndarray, sigma_frames: float = 3.0) -> np.ndarray:
     return gaussian_filter1d(points, sigma_frames, axis=0, mode="nearest")
 
 
-def jitter(points: np.ndarray, is_still: np.ndarray) -> float:
-    """Root mean square second difference of points (N, K, D) over triples of still (N, K) frames; NaN without any.
+def jitter(points: np.ndarray, is_still: np.ndarray) -> tuple[float, float]:
+    """Root mean square and median second difference of points (N, K, D), over triples of still (N, K) frames.
 
-    Per frame^2: multiply by the square of the frame rate for an acceleration.
+    Per frame^2: multiply by the square of the frame rate for an acceleration.  NaN without any such triple.
     """
     bend = points[2:] - 2 * points[1:-1] + points[:-2]
     inner = is_still[2:] & is_still[1:-1] & is_still[:-2] & np.isfinite(bend).all(2)
-    return float(np.sqrt((bend[inner] ** 2).sum(-1).mean())) if inner.any() else float("nan")
+    if not inner.any():
+        return float("nan"), float("nan")
+    size = np.linalg.norm(bend[inner], axis=-1)
+    return float(np.sqrt((size**2).mean())), float(np.median(size))
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:

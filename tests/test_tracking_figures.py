@@ -55,6 +55,13 @@ def test_a_lost_frame_has_no_error_and_spoils_no_other(truth_m):
     assert not figures.wrong(errors_m).any()
 
 
+def test_what_colour_cannot_know_is_one_factor_about_the_camera(truth_m):
+    estimate_m = truth_m / 1.07
+    estimate_m[5] = np.nan
+    assert figures.camera_scale(estimate_m, truth_m) == pytest.approx(1.07)
+    assert np.nanmax(figures.offset_removed_m(1.07 * estimate_m, truth_m)) < 1e-9
+
+
 def test_procrustes_forgives_place_size_and_turn_but_no_mirror_image(truth_m):
     assert figures.procrustes_m(1.3 * truth_m[:, :, [2, 0, 1]] + 0.4, truth_m).max() < 1e-9
     mirrored = truth_m * (1, 1, -1)
@@ -104,10 +111,14 @@ def test_jitter_is_that_of_still_points_alone():
     is_still = np.ones((4000, 2), bool)
     is_still[:, 1] = False
     # White noise of standard deviation s has second differences of variance 6 s^2 an axis.
-    assert figures.jitter(points, is_still) == pytest.approx(0.01 * np.sqrt(18), rel=0.03)
+    mean, median = figures.jitter(points, is_still)
+    assert mean == pytest.approx(0.01 * np.sqrt(18), rel=0.03)
+    points[100, 0] += 5  # one jump is all of the mean and nothing of the median
+    assert figures.jitter(points, is_still)[0] > 3 * mean
+    assert figures.jitter(points, is_still)[1] == pytest.approx(median, rel=0.01)
     steady = np.arange(50)[:, None, None] * np.ones((1, 2, 3))
-    assert figures.jitter(steady, np.ones((50, 2), bool)) == 0
-    assert np.isnan(figures.jitter(steady, np.zeros((50, 2), bool)))
+    assert figures.jitter(steady, np.ones((50, 2), bool)) == (0, 0)
+    assert np.isnan(figures.jitter(steady, np.zeros((50, 2), bool))).all()
 
 
 def test_distances_to_a_triangle_reach_its_face_its_edges_and_its_corners():
