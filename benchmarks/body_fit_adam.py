@@ -51,7 +51,7 @@ from fitting.solve import LIMIT_SIGMA_RAD, Prior, State, build_rows, solve_pose,
 from fitting.terms import Rows
 
 STARTS = {"the frame before": (0.0, 0.0), "the frame before, disturbed": (0.10, 0.03)}
-LM_ITERATIONS = (3, 5, 8)
+LM_ITERATIONS = (3, 5, 8, 16)
 ADAM_ITERATIONS = (50, 100, 200)
 BATCH, ASSOCIATE_EVERY = 16, 5
 RATES = (0.005, 0.01, 0.02, 0.04)  # at 0.08 it diverges

@@ -312,6 +312,7 @@ def speed_row(tracked: Tracked) -> list[str]:
     return [
         f"{len(status)}",
         f"{100 * is_right.mean():.1f} %",
+        f"{100 * (seen & ~figures.wrong(errors_m)).mean():.1f} %",
         f"{100 * (status == TRACKED).mean():.1f} %",
         f"{100 * is_right[status == TRACKED].mean():.1f} %",
         spread(1e3 * errors_m[seen]),
@@ -394,7 +395,7 @@ def print_tables(done: list[Tracked], spent_s: dict[str, float]) -> None:
     quick = {t.clip.source for t in done if t.clip.every > 1}
     table(
         "Faster movement",
-        ["clip", "frames", "right, of all", "tracked, of all", "right, of tracked",
+        ["clip", "frames", "right, of all", "no joint wrong, of all", "tracked, of all", "right, of tracked",
          "12 joints, offset removed, median / 95th percentile mm"],
         [[t.clip.name, *speed_row(t)] for t in done if t.clip.source in quick and not t.clip.no_depth and t.truth],
     )  # fmt: skip
