@@ -88,18 +88,24 @@ def film(config: DemoConfig, out_dir: Path) -> None:
 
 def act(config: DemoConfig, character: Character, scratch: Path) -> np.ndarray:
     """Play the whole motion, cloth included, and leave it in ``scratch``; returns joints (N, J, 3) in the world."""
-    sub_steps = max(int(np.ceil(STEPS_PER_S / config.frames_per_second)), 1)
-    rate_hz = sub_steps * config.frames_per_second
-    script = score(config.num_frames / config.frames_per_second, config.seed, rate_hz)
-    actor = Actor(character, script)
-    samples = (config.num_frames - 1) * sub_steps + 1
-    worlds = np.stack([character.bone_transforms(*actor.pose(sample)) for sample in range(samples)])
+    worlds, sub_steps, rate_hz = play(config, character)
     worlds = swing_tail(character, worlds, 1 / rate_hz)
     hanging = Cloth(character).hang(worlds, 1 / rate_hz)[::sub_steps]
     worlds = worlds[::sub_steps]
     np.save(scratch / "worlds.npy", worlds)
     np.save(scratch / "cloth.npy", hanging)
     return worlds[:, :, :3, 3]
+
+
+def play(config: DemoConfig, character: Character) -> tuple[np.ndarray, int, float]:
+    """The skeleton's motion, pony tail and cloth aside: bone transforms (T, J, 4, 4), samples per frame and second."""
+    sub_steps = max(int(np.ceil(STEPS_PER_S / config.frames_per_second)), 1)
+    rate_hz = sub_steps * config.frames_per_second
+    script = score(config.num_frames / config.frames_per_second, config.seed, rate_hz)
+    actor = Actor(character, script)
+    samples = (config.num_frames - 1) * sub_steps + 1
+    worlds = np.stack([character.bone_transforms(*actor.pose(sample)) for sample in range(samples)])
+    return worlds, sub_steps, rate_hz
 
 
 def build_set(config: DemoConfig, scratch: Path) -> None:
