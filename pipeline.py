@@ -264,8 +264,7 @@ def track_command(
         if not folder.exists():
             raise UserError(f"{folder}: not made yet; run pipeline.py fit --subject {subject}, or leave --subject out")
         fitted = BodyFit.load(folder)
-    has_window = not no_window
-    for line in play(settings.config("fit"), Show(out, has_window, realtime or has_window, seconds), produce, fitted):
+    for line in play(settings.config("fit"), Show(out, not no_window, realtime, seconds), produce, fitted):
         click.echo(line)
     if out is not None and out.exists():
         click.echo(out)

@@ -22,13 +22,15 @@ from fitting.chain import Chain
 from fitting.clip import EVERYTHING, FOLLOW, LOST_LANDMARK, Clip, default_prior, follow, landmark_error
 from fitting.fit import FitConfig, figures_of
 from fitting.observe import Observation, observe
-from fitting.settle import FirstSeconds
+from fitting.settle import Beside, FirstSeconds, Here
 from fitting.shape import body_height_m, chain_of
 from fitting.solve import Prior, State, solve_pose
 from fitting.stream import Look, SideStream, quick_alpha
 
 QUICK = replace(EVERYTHING, iterations=4)
-MAX_GAP = 4  # frames; after more of them nothing is known of the pose but that it is human
+MAX_ROUNDS = 3  # for the shape; more of them move it by millimetres
+MAX_GAP = 15  # frames; after more of them nothing is known of the pose but that it is human
+QUICK_GAP = 4  # frames; after more of them a short step leads nowhere
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class LiveTracker:
     """Follows one person, frame by frame.
 
     ``look`` finds landmarks and mask in a picture.  ``is_quick`` takes a short step where that explains the frame,
-    and the full one of stage 03 only in doubt; without it every step is the full one.
+    and the full one of stage 03 only in doubt; without it every step is the full one.  ``measurer`` says where the
+    body is measured: here by default.
     """
 
     def __init__(
@@ -82,7 +85,9 @@ class LiveTracker:
         look: Callable[[np.ndarray], Look | None],
         known: Known | None = None,
         is_quick: bool = False,
+        measurer: Here | Beside | None = None,
     ) -> None:
+        self._measurer = measurer or Here()
         self.body = body
         self._config, self._rig, self._look, self._is_quick = config, rig, look, is_quick
         self._camera = known.camera if known is not None and known.camera is not None else rig.color
@@ -129,7 +134,8 @@ class LiveTracker:
             return self._lost(frame, "empty mask", laps, look.points_px)
         state, status, reason = self._follow(frame.index, observation, laps)
         if self._first is not None and status != verdict.LOST:
-            self._first.add(frame, alpha, look)
+            if not self._first.is_enough(frame.time_s):
+                self._first.add(frame, alpha, look)
             self._try_to_settle(frame.time_s)
             laps.end("shape")
         if status == verdict.LOST:
@@ -138,7 +144,7 @@ class LiveTracker:
         return self._result(frame, state, status, reason, vertices_m, look.points_px, laps)
 
     def _follow(self, index: int, observation: Observation, laps: Laps) -> tuple[State, str, str]:
-        before, prior = None, self._prior
+        before, prior, gap = None, self._prior, 0
         if self._before is not None and index - self._before[0] <= MAX_GAP:
             before = self._before[1]
             gap = index - self._before[0]  # who misses frames finds the person further on
@@ -149,7 +155,7 @@ class LiveTracker:
                 turn_sigma_rad=gap * prior.turn_sigma_rad,
             )
         state, status, reason = None, verdict.LOST, ""
-        if self._is_quick and before is not None:
+        if self._is_quick and before is not None and gap <= QUICK_GAP:
             state = self._quickly(observation, replace(prior, neighbour=before), before)
             laps.end("pose")
             status, reason = self._judge(index, observation, state)
@@ -184,8 +190,12 @@ class LiveTracker:
         assert self._first is not None
         if not self._first.is_enough(time_s):
             return
-        settled = self._first.solve(self.body, self._config.height_m, min(self._config.shape_rounds, 3))
+        rounds = min(self._config.shape_rounds, MAX_ROUNDS)
+        is_there, settled = self._measurer.solve(self._first, self.body, self._config.height_m, rounds)
+        if not is_there:
+            return
         if settled is None:
+            self._first.start_again()
             return
         if settled.camera != self._camera:
             self._before = None  # other lens, other distance

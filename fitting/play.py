@@ -28,13 +28,14 @@ from fitting.fit import BodyFit, FitConfig, load_body
 from fitting.landmarkers import AUTO, MEDIAPIPE
 from fitting.live import Known, LiveFit, LiveTracker
 from fitting.overlay import draw_overlay
+from fitting.settle import Beside, Here
 from fitting.stream import Look, PoseStream
 from fitting.window import Window, why_not
 
 log = logging.getLogger(__name__)
 
 LONG_SIDE_PX = 720
-USUAL_RATE = 30.0
+RATE = 120.0  # a fine clock for sources of any rate; only real pictures are written
 TONES = {verdict.TRACKED: (60, 200, 90), verdict.UNCERTAIN: (240, 180, 40), verdict.LOST: (235, 70, 60)}
 
 
@@ -44,7 +45,7 @@ class Show:
 
     out: Path | None  # mp4 to write
     in_window: bool
-    is_realtime: bool  # the source does not wait: frames that come too early are missed
+    is_realtime: bool  # miss frames when late even without a window; with one the source never waits
     seconds: float | None = None  # of the source, from its beginning
 
     def check(self) -> None:
@@ -121,6 +122,7 @@ def play(
     if in_window and (reason := why_not()):
         log.warning("no window can be opened here (%s): only %s is written", reason, show.out)
         in_window = False
+    is_realtime = show.is_realtime or in_window
     body = fitted_before.body if fitted_before is not None else load_body(config.body)
     tally = Tally()
     with ExitStack() as stack:
@@ -131,13 +133,14 @@ def play(
             stack.callback(look.close)
         film = stack.enter_context(Film(show.out)) if show.out is not None else None
         window = stack.enter_context(Window()) if in_window else None
+        measurer = stack.enter_context(Beside()) if is_realtime and fitted_before is None else Here()
         tracker: LiveTracker | None = None
         before: Frame | None = None
-        for frame in _frames(replay, show, is_stopped):
+        for frame in _frames(replay, is_realtime, show.seconds, is_stopped):
             if tracker is None:
                 known = _known(fitted_before, replay)
                 tracker = LiveTracker(
-                    config, body, replay.rig, replay.focal_is_known, look, known, is_quick=show.is_realtime
+                    config, body, replay.rig, replay.focal_is_known, look, known, is_realtime, measurer
                 )
                 log.info("%s", tracker.words)
                 tally.words = tracker.words
@@ -159,7 +162,7 @@ def play(
         if before is None and not is_stopped():
             raise UserError("the source has not a single frame; is it the right file?")
     if tracker is not None and not tracker.is_settled:
-        tally.words = "the body was never measured: nobody was seen for long enough; the mean adult is shown"
+        tally.words = "the source ended before the body was measured; the mean adult was shown"
     return tally.summary()
 
 
@@ -171,14 +174,16 @@ def _known(fitted: BodyFit | None, replay: Replay) -> Known | None:
     return Known(fitted.shape, fitted.vertex_offsets_m, fitted.camera if is_ours else None)
 
 
-def _frames(replay: Replay, show: Show, is_stopped: Callable[[], bool]) -> Iterator[Frame]:
+def _frames(
+    replay: Replay, is_realtime: bool, seconds: float | None, is_stopped: Callable[[], bool]
+) -> Iterator[Frame]:
     """The frames to track.  What breaks the source off after its first frame is said, not raised."""
     source = replay.frames(is_stopped)
     first_s: float | None = None
     try:
-        for frame in newest(source) if show.is_realtime else source:
+        for frame in newest(source) if is_realtime else source:
             first_s = frame.time_s if first_s is None else first_s
-            if show.seconds is not None and frame.time_s - first_s >= show.seconds:
+            if seconds is not None and frame.time_s - first_s >= seconds:
                 return
             yield frame
     except UserError as error:
@@ -211,33 +216,15 @@ class Film:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._writer: VideoWriter | None = None
-        self._first: tuple[float, np.ndarray] | None = None
-        self._rate, self._count = USUAL_RATE, 0
-        self._last: np.ndarray | None = None
+        self._first_s, self._last_index = 0.0, -1
 
     def add(self, time_s: float, picture: np.ndarray) -> None:
         """Append a picture (h, w, 3) that was taken at ``time_s``."""
-        if self._first is None:
-            self._first = time_s, picture
-            return
         if self._writer is None:
-            step_s = time_s - self._first[0]
-            self._rate = min(max(1 / step_s, USUAL_RATE), 120.0) if step_s > 0 else USUAL_RATE
-            self._open(self._first[1])
-        assert self._last is not None
-        while self._count < round((time_s - self._first[0]) * self._rate):
-            self._append(self._last)
-        self._append(picture)
-
-    def _open(self, picture: np.ndarray) -> None:
-        self._writer = VideoWriter(self._path, self._rate, crf=23).__enter__()
-        self._append(picture)
-
-    def _append(self, picture: np.ndarray) -> None:
-        assert self._writer is not None
-        self._writer.add(picture)
-        self._last = picture
-        self._count += 1
+            self._writer = VideoWriter(self._path, RATE, crf=23).__enter__()
+            self._first_s = time_s
+        self._last_index = max(round((time_s - self._first_s) * RATE), self._last_index + 1)
+        self._writer.add(picture, self._last_index)
 
     def __enter__(self) -> Film:
         return self
@@ -245,8 +232,6 @@ class Film:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is None and self._first is not None and kind is None:
-            self._open(self._first[1])
         if self._writer is not None:
             self._writer.__exit__(kind, error, trace)
 

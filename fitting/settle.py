@@ -5,14 +5,20 @@ The same solvers as in stage 03, on a handful of frames that are kept in memory.
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 from dataclasses import dataclass, replace
+from multiprocessing.pool import AsyncResult
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from capture.camera import Camera, Rig
 from capture.matting import Masks
 from capture.recording import Frame, Recording
+from capture.workers import start_worker
 from fitting.body.model import BodyModel
 from fitting.clip import Clip
 from fitting.keypoints import Keypoints
@@ -87,11 +93,14 @@ class FirstSeconds:
             focal = f", focal length estimated as {camera.fx_px:.0f} px"
         shape, energy = solve_shape(body, clip, list(range(len(clip))), height_m or None, rounds)
         if not np.isfinite(energy):
-            self._kept, self._since_s = {}, None
             return None
         source = "as given" if height_m else "from depth" if any(clip.recording.has_depth) else "assumed adult"
         words = f"body settled: height {body_height_m(body, shape):.2f} m ({source}){focal}"
         return Settled(shape, clip.camera, words)
+
+    def start_again(self) -> None:
+        """Forget the frames: none of them was clear."""
+        self._kept, self._since_s = {}, None
 
     def _clip(self) -> Clip:
         kept = [self._kept[span] for span in sorted(self._kept)]
@@ -118,3 +127,48 @@ class FirstSeconds:
             np.zeros(count, bool),
         )
         return Clip(recording, masks, keypoints, self._rig.color)
+
+
+class Here:
+    """Measures the body while everybody waits: the same frames always give the same body."""
+
+    def solve(self, first: FirstSeconds, body: BodyModel, height_m: float, rounds: int) -> tuple[bool, Settled | None]:
+        """(whether an answer is there, the answer)."""
+        return True, first.solve(body, height_m, rounds)
+
+
+class Beside:
+    """Measures the body in a process of its own while tracking goes on.  Use as a context manager."""
+
+    def __init__(self) -> None:
+        # Its imports take seconds: it starts at once and is ready when it is needed.
+        self._pool = multiprocessing.get_context("spawn").Pool(1, _start)
+        self._answer: AsyncResult[Settled | None] | None = None
+
+    def solve(self, first: FirstSeconds, body: BodyModel, height_m: float, rounds: int) -> tuple[bool, Settled | None]:
+        """(whether an answer is there, the answer); the first call asks, later ones look."""
+        if self._answer is None:
+            self._answer = self._pool.apply_async(_solve, (first, body, height_m, rounds))
+        if not self._answer.ready():
+            return False, None
+        answer, self._answer = self._answer.get(), None
+        return True, answer
+
+    def __enter__(self) -> Beside:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.terminate()
+        self._pool.join()
+
+
+def _start() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    start_worker()
+
+
+def _solve(first: FirstSeconds, body: BodyModel, height_m: float, rounds: int) -> Settled | None:
+    with threadpool_limits(1, "blas"):
+        return first.solve(body, height_m, rounds)
