@@ -195,17 +195,18 @@ def _frames(
 def draw(tracker: LiveTracker, fitted: LiveFit, tally: Tally) -> np.ndarray:
     """The overlay of one frame with its status: (h, w, 3) uint8."""
     frame = fitted.frame
-    caption = f"{fitted.status}: {fitted.reason}" if fitted.reason else fitted.status
-    if not fitted.is_settled:
-        caption += " (measuring the body)"
     picture = draw_overlay(
-        frame.color, fitted.camera, tracker.body, fitted.vertices_m, fitted.landmarks_px, caption, LONG_SIDE_PX
+        frame.color, fitted.camera, tracker.body, fitted.vertices_m, fitted.landmarks_px, "", LONG_SIDE_PX
     ).copy()
-    rate = f"{tally.frames_per_second:.1f} frames/s, " if tally.frames_per_second else ""
-    words = f"{frame.time_s:.1f} s  {rate}{tally.dropped} dropped"
-    for tone, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(picture, words, (28, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.42, tone, thickness, cv2.LINE_AA)
-    cv2.circle(picture, (15, 15), 7, TONES[fitted.status], -1, cv2.LINE_AA)
+    rate = f"{tally.frames_per_second:.0f} frames/s  " if tally.frames_per_second else ""
+    dropped = f"{tally.dropped} dropped  " if tally.dropped else ""
+    measuring = "" if fitted.is_settled else "measuring the body"
+    lines = [f"{frame.time_s:.1f} s  {rate}{dropped}{measuring}", f"{fitted.status}  {fitted.reason}"]
+    picture[:46] //= 3  # light words on dark ground, whatever the picture
+    cv2.circle(picture, (14, 35), 6, TONES[fitted.status], -1, cv2.LINE_AA)
+    for k, line in enumerate(lines):
+        place = (28, 18 + 20 * k)
+        cv2.putText(picture, line.strip(), place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
     return picture
 
 
