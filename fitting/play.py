@@ -28,7 +28,7 @@ from fitting.fit import BodyFit, FitConfig, load_body
 from fitting.landmarkers import AUTO, MEDIAPIPE
 from fitting.live import Known, LiveFit, LiveTracker
 from fitting.overlay import draw_overlay
-from fitting.settle import Beside, Here
+from fitting.settle import SETTLE_S, Beside, Here
 from fitting.stream import Look, PoseStream
 from fitting.window import Window, why_not
 
@@ -162,7 +162,7 @@ def play(
         if before is None and not is_stopped():
             raise UserError("the source has not a single frame; is it the right file?")
     if tracker is not None and not tracker.is_settled:
-        tally.words = "the source ended before the body was measured; the mean adult was shown"
+        tally.words = f"body not measured (that takes {SETTLE_S:g} s in view): the mean adult was shown"
     return tally.summary()
 
 
@@ -198,7 +198,7 @@ def draw(tracker: LiveTracker, fitted: LiveFit, tally: Tally) -> np.ndarray:
     picture = draw_overlay(
         frame.color, fitted.camera, tracker.body, fitted.vertices_m, fitted.landmarks_px, "", LONG_SIDE_PX
     ).copy()
-    rate = f"{tally.frames_per_second:.0f} frames/s  " if tally.frames_per_second else ""
+    rate = f"{tally.frames_per_second:.1f} frames/s  " if tally.frames_per_second else ""
     dropped = f"{tally.dropped} dropped  " if tally.dropped else ""
     measuring = "" if fitted.is_settled else "measuring the body"
     lines = [f"{frame.time_s:.1f} s  {rate}{dropped}{measuring}", f"{fitted.status}  {fitted.reason}"]

@@ -67,7 +67,7 @@ def test_a_clip_becomes_a_film_and_a_summary(shots: list[Shot], tmp_path: Path) 
     lines = play(FitConfig(), Show(out, False, False), producer(shots), look=Told(shots))
     assert lines[0].startswith("frames: 12 seen, ") and lines[0].endswith("0 lost, 0 dropped")
     assert all(part in lines[1] for part in ("landmarks", "mask", "evidence", "pose", "verdict", "picture"))
-    assert lines[2].startswith("the source ended before the body was measured")
+    assert lines[2].startswith("body not measured")
     assert times_of(out) == [round(i / RATE, 2) for i in range(12)]
 
 
