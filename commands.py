@@ -105,6 +105,29 @@ def _settings(atlas: Atlas, home: Path, preset: str | None, chosen: Mapping[str,
     return Settings(atlas.configs, layers, preset)
 
 
+def live_settings(atlas: Atlas, workspace: Path, subject: str | None, assignments: Iterable[str]) -> Settings:
+    """The settings of a live session: those of a subject, or of nobody in particular, and --set."""
+    chosen = read_assignments(assignments)
+    if subject is not None:
+        return _settings(atlas, workspace / check_name(subject, "--subject"), None, chosen)
+    return Settings(atlas.configs, (Layer("--set", chosen, is_text=True),))
+
+
+def live_source(atlas: Atlas, workspace: Path, source: str, settings: Settings) -> Callable[[Path], None]:
+    """What writes the frames of a source as a recording.  Raises UserError for a source that cannot be read."""
+    sources.check(source)
+    filmed = workspace / sources.DEMO / atlas.stages[0].name
+    if source == sources.DEMO and not filmed.exists():
+        from demo.performer import film
+
+        return lambda folder: film(settings.config("demo"), folder)
+    from capture.importers import recognise
+
+    path = filmed if source == sources.DEMO else Path(source)
+    layout = recognise(path)
+    return lambda folder: layout.importer(settings.config("recording"), folder, path)
+
+
 def _last_preset(home: Path, atlas: Atlas) -> str | None:
     found = [made for stage in atlas.stages if (made := Manifest.load(home / stage.name)) is not None]
     last = max(found, key=lambda made: made.finished, default=None)

@@ -19,7 +19,7 @@ import click
 
 import doctor as doctors
 from capture.errors import UserError
-from commands import Atlas, main, open_project, options, show
+from commands import Atlas, live_settings, live_source, main, open_project, options, show
 from project import Job, Stage
 from stages import plan, run
 from workspace import claim, known_names
@@ -238,6 +238,36 @@ def render_command(motion: str, camera: str | None, out: Path, **given: Any) -> 
     for note in render(avatar_dir, project.workspace / subject, subject, motion, camera, out):
         log.warning("%s", note)
     click.echo(out)
+
+
+@cli.command("track")
+@click.option("--source", required=True, metavar="demo|PATH", help="What to play: a video, an RGB-D folder, ...")
+@click.option("--subject", metavar="NAME", help="Whose body to track: from a fit that was made before.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.mp4", help="Keep what is shown.")
+@click.option("--no-window", is_flag=True, help="Only write --out; every frame is tracked.")
+@click.option("--realtime", is_flag=True, help="With --no-window: miss frames as a live source would make you.")
+@click.option("--seconds", type=float, metavar="N", help="Stop after so much of the source.")
+@options("set")
+def track_command(
+    source: str, subject: str | None, out: Path | None, no_window: bool, realtime: bool, seconds: float | None,
+    assignments: tuple[str, ...], workspace: Path,
+) -> None:  # fmt: skip
+    """The body over the picture while a source plays, as if it were live."""
+    settings = live_settings(ATLAS, workspace, subject, assignments)
+    produce = live_source(ATLAS, workspace, source, settings)
+    from fitting.fit import BodyFit
+    from fitting.play import Show, play
+
+    fitted = None
+    if subject is not None:
+        folder = workspace / subject / ATLAS.stage("fit").name
+        if not folder.exists():
+            raise UserError(f"{folder}: not made yet; run pipeline.py fit --subject {subject}, or leave --subject out")
+        fitted = BodyFit.load(folder)
+    for line in play(settings.config("fit"), Show(out, not no_window, realtime, seconds), produce, fitted):
+        click.echo(line)
+    if out is not None and out.exists():
+        click.echo(out)
 
 
 @cli.command("status")

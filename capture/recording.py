@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,14 +103,26 @@ class Recording:
         return float(1 / np.median(steps_s)) if len(steps_s) and np.median(steps_s) > 0 else 30.0
 
 
+# Who takes the frames of a RecordingWriter instead of its folder: whatever imports or films can be watched live, and
+# reads its source exactly as it always does.
+taker: ContextVar[Callable[[Rig, bool, float, np.ndarray | bytes, np.ndarray | None], None] | None] = ContextVar(
+    "taker", default=None
+)
+
+
 class RecordingWriter:
-    """Appends frames to a folder; ``finish`` writes recording.json last, so that an unfinished folder is never read."""
+    """Appends frames to a folder; ``finish`` writes recording.json last, so that an unfinished folder is never read.
+
+    Where ``taker`` is set, frames go to it as (rig, focal_is_known, time_s, color, depth_mm) and nothing is written.
+    """
 
     def __init__(self, folder: Path, rig: Rig, source: str, focal_is_known: bool = True) -> None:
         self._folder, self._rig, self._source, self._focal_is_known = folder, rig, source, focal_is_known
         self._frames: list[dict] = []
         self._notes: list[str] = []
-        (folder / "color").mkdir(parents=True, exist_ok=True)
+        self._taker = taker.get()
+        if self._taker is None:
+            (folder / "color").mkdir(parents=True, exist_ok=True)
 
     def note(self, text: str) -> None:
         """Keep something the user should know about this recording; the report shows it."""
@@ -119,6 +132,10 @@ class RecordingWriter:
         """Append a frame: colour (H, W, 3) uint8 RGB, or the bytes of a JPEG or PNG file that are kept as they are;
         depth (h, w) uint16 millimetres or None.  Raises OSError when the disk refuses."""
         index = len(self._frames)
+        if self._taker is not None:
+            self._taker(self._rig, self._focal_is_known, float(time_s), color, depth_mm)
+            self._frames.append({"time_s": float(time_s)})
+            return
         if isinstance(color, bytes):
             suffix = "png" if color.startswith(b"\x89PNG") else "jpg"
             data = color
@@ -133,6 +150,8 @@ class RecordingWriter:
 
     def add_openpose(self, index: int, data: bytes) -> None:
         """Keep OpenPose's JSON file of frame ``index`` as it is.  Raises OSError when the disk refuses."""
+        if self._taker is not None:
+            return
         (self._folder / "openpose").mkdir(exist_ok=True)
         (self._folder / "openpose" / f"{index:06d}.json").write_bytes(data)
 
@@ -143,6 +162,8 @@ class RecordingWriter:
         """Write recording.json.  Raises UserError for a recording without frames."""
         if not self._frames:
             raise UserError(f"{self._source}: not a single frame could be read; is it the right file?")
+        if self._taker is not None:
+            return
         fields = {
             "rig": self._rig.to_json(),
             "focal_is_known": self._focal_is_known,
@@ -167,6 +188,12 @@ def encode_png(image: np.ndarray) -> bytes:
     ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     assert ok
     return data.tobytes()
+
+
+def decode_color(data: bytes) -> np.ndarray | None:
+    """(H, W, 3) uint8 RGB of the bytes of a JPEG or PNG file; None when they are none."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -27,8 +27,12 @@ class VideoWriter:
         self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
         self._stream: av.VideoStream | None = None
 
-    def add(self, image: np.ndarray) -> None:
-        """Append an (H, W, 3) uint8 RGB picture; all pictures of a video have one size."""
+    def add(self, image: np.ndarray, index: int | None = None) -> None:
+        """Append an (H, W, 3) uint8 RGB picture; all pictures of a video have one size.
+
+        ``index`` says when it is shown, in pictures at the video's rate; it rises, and where it leaves out some,
+        the picture before stays.  Either all pictures have one or none.
+        """
         height, width = image.shape[:2]
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._stream is None:
@@ -39,7 +43,10 @@ class VideoWriter:
             stream.options = {"crf": str(self._crf), "preset": "veryfast", "x264-params": "colormatrix=bt470bg"}
             self._stream = stream
         planes = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2YUV_I420).astype(np.uint8, copy=False)
-        for packet in self._stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")):
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        if index is not None:
+            frame.pts, frame.time_base = index, 1 / self._rate
+        for packet in self._stream.encode(frame):
             self._container.mux(packet)
 
     def __enter__(self) -> VideoWriter:

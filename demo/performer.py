@@ -78,9 +78,13 @@ def film(config: DemoConfig, out_dir: Path) -> None:
         room_is_built.result()
         shots = crew.map(_film, [(config, scratch, index) for index in range(config.num_frames)])
         frames = progress(shots, "film", total=config.num_frames)
-        for index, (color, depth_mm, mask) in enumerate(frames):
-            writer.add(index / config.frames_per_second, color, depth_mm)
-            (masks / f"{index:06d}.png").write_bytes(mask)
+        try:
+            for index, (color, depth_mm, mask) in enumerate(frames):
+                writer.add(index / config.frames_per_second, color, depth_mm)
+                (masks / f"{index:06d}.png").write_bytes(mask)
+        except BaseException:
+            crew.shutdown(wait=False, cancel_futures=True)  # nobody waits for the frames that were not filmed yet
+            raise
     _write_joints(out_dir / "ground_truth" / "joints.npz", character, joints_m)
     shutil.rmtree(scratch)
     writer.finish()

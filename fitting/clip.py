@@ -154,14 +154,18 @@ def track(body: BodyModel, chain: Chain, clip: Clip, prior: Prior, frames: Itera
         if observation is None:
             before = None
             continue
-        fresh, _ = fit_from_scratch(body, chain, observation, prior)
-        if before is None:
-            state, _ = solve_pose(chain, body.faces, observation, fresh, prior, EVERYTHING)
-        else:
-            state = _continue(body, chain, observation, replace(prior, neighbour=before), fresh, before)
+        state = follow(body, chain, observation, prior, before)
         states[index] = state
         before = state if landmark_error(chain, observation, state) < LOST_LANDMARK else None
     return states
+
+
+def follow(body: BodyModel, chain: Chain, observation: Observation, prior: Prior, before: State | None) -> State:
+    """The pose of one frame after ``before``, the pose of the frame before it; without one, from nothing."""
+    fresh, _ = fit_from_scratch(body, chain, observation, prior)
+    if before is None:
+        return solve_pose(chain, body.faces, observation, fresh, prior, EVERYTHING)[0]
+    return _continue(body, chain, observation, replace(prior, neighbour=before), fresh, before)
 
 
 def _continue(

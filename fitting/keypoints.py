@@ -86,7 +86,10 @@ def detect(images: Iterable[np.ndarray], count: int) -> Keypoints:
     return resolve_sides(Keypoints(points_px, visibility, world_m, np.zeros(count, bool)))
 
 
-def resolve_sides(keypoints: Keypoints, swap_cost: float = 0.04) -> Keypoints:
+SWAP_COST_M = 0.04
+
+
+def resolve_sides(keypoints: Keypoints, swap_cost: float = SWAP_COST_M) -> Keypoints:
     """Exchange left and right where that makes the clip move less.
 
     Two states per frame, as detected and swapped; a transition costs the mean landmark displacement (metres, capped)
@@ -99,18 +102,12 @@ def resolve_sides(keypoints: Keypoints, swap_cost: float = 0.04) -> Keypoints:
         return keypoints
     limbs_m = _limbs_m(keypoints, frames)
     states = np.stack([limbs_m, _mirrored(limbs_m)])[:, :, 11:]  # (2, F, 22, axes): the face says nothing about limbs
-    in_picture = limbs_m.shape[-1] == 2
     unary = np.array([0.0, swap_cost])
     cost = unary.copy()
     came_from = np.zeros((len(frames), 2), int)
     for i in range(1, len(frames)):
-        moved_m = states[:, None, i] - states[None, :, i - 1]  # (to, from, landmark, axes)
-        moved_m = moved_m[:, :, np.isfinite(moved_m).all((0, 1, 3))]  # both sides seen in both frames
-        if in_picture and moved_m.size:
-            moved_m = moved_m - moved_m.mean(2, keepdims=True)  # a step aside is the same for either labelling
-        step_m = np.linalg.norm(moved_m, axis=-1)  # (to, from, landmark)
         # After a gap the pose may be anywhere: the transition says less.
-        transition = np.minimum(step_m, 0.4).sum(-1) / max(step_m.shape[-1], 1) / (frames[i] - frames[i - 1])
+        transition = side_costs(states[:, i], states[:, i - 1]) / (frames[i] - frames[i - 1])
         total = transition + cost[None, :]
         came_from[i] = total.argmin(1)
         cost = total.min(1) + unary
@@ -129,6 +126,16 @@ def resolve_sides(keypoints: Keypoints, swap_cost: float = 0.04) -> Keypoints:
         world_m=np.where(pick[..., None], _mirrored(keypoints.world_m), keypoints.world_m),
         swapped=swapped,
     )
+
+
+def side_costs(now_m: np.ndarray, before_m: np.ndarray) -> np.ndarray:
+    """(to, from) mean displacement, metres, between the labellings (2, L, axes) of a frame and of the one before."""
+    moved_m = now_m[:, None] - before_m[None, :]  # (to, from, landmark, axes)
+    moved_m = moved_m[:, :, np.isfinite(moved_m).all((0, 1, 3))]  # both sides seen in both frames
+    if moved_m.shape[-1] == 2 and moved_m.size:
+        moved_m = moved_m - moved_m.mean(2, keepdims=True)  # a step aside is the same for either labelling
+    step_m = np.linalg.norm(moved_m, axis=-1)  # (to, from, landmark)
+    return np.asarray(np.minimum(step_m, 0.4).sum(-1) / max(step_m.shape[-1], 1))
 
 
 def _limbs_m(keypoints: Keypoints, frames: np.ndarray) -> np.ndarray:
