@@ -34,7 +34,7 @@ REFINE = Schedule(
     gate_m=(0.12, 0.08),
     gate_outline=(0.07, 0.04),
     landmark_depth_sigma_m=(0.1, 0.1),
-    world_sigma_m=(0.4, 0.4),  # its limbs are off by a hand; by now it has said which is in front
+    world_sigma_m=(0.8, 0.8),  # its limbs are off by a hand; by now it has said which is in front
 )
 
 MAX_TURN_RAD = 0.9  # a fresh start that faces this far elsewhere contradicts the frame before
