@@ -34,6 +34,7 @@ MAX_BEYOND = 0.0030  # of the height squared: half a forearm with its hand drawn
 MIN_SEEN = 0.45  # the detector's confidence in a limb's outer end; hidden ones get 0.05 to 0.4
 MIN_DRAWN = 0.0005  # of the height squared: half a hand; less of a hidden limb does no harm
 MIN_ALONE = 0.0008  # of the height squared: a hand in the outline is where it is, whatever the detector thinks of it
+RUN_FRAMES, BESIDE_FRAMES = 3, 2
 SMALL_LIMB = 0.0015  # so little of a limb is drawn that its depth is that of its edge
 
 _TRUNK = [LANDMARK_NAMES.index(n) for n in ("left_shoulder", "right_shoulder", "left_hip", "right_hip")]
@@ -104,9 +105,27 @@ def judge_clip(figures: Sequence[Figures | None], ahead: np.ndarray, joints_m: n
     # A pose that is certainly wrong says nothing about its neighbours.
     flips = flip_frames(np.where(is_lost[:, None], np.nan, ahead))
     jumps = jumps_m(np.where(is_lost[:, None, None], np.nan, joints_m))
-    return [
+    verdicts = [
         verdict if frame is None else judge(replace(frame, flip_frames=int(flip), jump_m=float(jump)))
         for frame, verdict, flip, jump in zip(figures, alone, flips, jumps, strict=True)
+    ]
+    return beside_doubt(verdicts)
+
+
+def beside_doubt(verdicts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The verdicts, and doubt in tracked frames at most BESIDE_FRAMES from a run of RUN_FRAMES doubtful ones.
+
+    A fit that is wrong for a while went wrong a little before a threshold said so, and a figure that dips under its
+    threshold in the middle of such a run has not mended it.
+    """
+    doubted = np.array([status != TRACKED for status, _ in verdicts], bool)
+    in_run = np.zeros(len(doubted), bool)
+    for run in np.split(np.arange(len(doubted)), np.flatnonzero(np.diff(doubted)) + 1):
+        if len(run) >= RUN_FRAMES and doubted[run[0]]:
+            in_run[max(run[0] - BESIDE_FRAMES, 0) : run[-1] + BESIDE_FRAMES + 1] = True
+    return [
+        (UNCERTAIN, "beside frames that are in doubt") if near and status == TRACKED else (status, reason)
+        for near, (status, reason) in zip(in_run, verdicts, strict=True)
     ]
 
 

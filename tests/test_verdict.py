@@ -162,3 +162,12 @@ def test_an_arm_off_in_depth_alone_is_named(body):
 def test_the_chest_of_a_body_that_faces_the_camera_points_at_it(body):
     ahead = trunk_ahead(body.landmarks(posed(body)))
     assert ahead @ (0, 0, -1) > 0.9
+
+
+def test_doubt_reaches_a_little_beyond_a_run_of_doubtful_frames_but_not_beyond_a_single_one():
+    ok, doubt, lost = (TRACKED, ""), (UNCERTAIN, "depth 60 mm off"), (LOST, "")
+    alone = [ok] * 4 + [doubt] + [ok] * 4
+    assert verdict.beside_doubt(alone) == alone
+    run = [ok] * 5 + [doubt] * 2 + [lost] + [ok] + [doubt] * 3 + [ok] * 5
+    statuses = [status for status, _ in verdict.beside_doubt(run)]
+    assert statuses == [TRACKED] * 3 + [UNCERTAIN] * 4 + [LOST] + [UNCERTAIN] * 6 + [TRACKED] * 3
