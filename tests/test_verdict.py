@@ -93,6 +93,7 @@ def test_a_clip_judges_each_frame_by_its_neighbours_too():
     assert {i: words for i, (status, words) in enumerate(verdicts) if status == UNCERTAIN} == {
         7: "a joint jumps 104 cm and back",
         **dict.fromkeys((20, 21, 22), "facing changed for 3 frames only"),
+        **dict.fromkeys((18, 19, 23, 24), "beside frames that are in doubt"),
     }
     assert [i for i, (status, _) in enumerate(verdicts) if status == LOST] == [30, 33]
 

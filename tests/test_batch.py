@@ -1,0 +1,248 @@
+"""All frames at once: noise falls, a turn is carried through where it cannot be seen, pieces do not feel each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from test_solve import GRID, observe_body, random_state
+
+from fitting import batch
+from fitting.batch import _banded_step, _bend_energy, _bends, _pace, _pieces, refine
+from fitting.body.model import BodyModel
+from fitting.chain import Chain
+from fitting.clip import default_prior
+from fitting.observe import Observation
+from fitting.offsets import solve_landmark_offsets
+from fitting.photometric import Appearance, Pictures, color_rows, learn
+from fitting.solve import State, advance
+from fitting.terms import residuals
+
+
+@pytest.fixture(scope="module")
+def body() -> BodyModel:
+    return BodyModel.default()
+
+
+@pytest.fixture(scope="module")
+def chain(body: BodyModel) -> Chain:
+    return Chain.build(body, *body.shaped(np.zeros(body.num_shape)))
+
+
+@dataclass
+class FakeClip:
+    """Stands for fitting.clip.Clip: evidence, times and landmarks, and pictures where a test paints some."""
+
+    observations: list[Observation | None]
+    pictures: list[np.ndarray] | None = None
+
+    camera = GRID
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+    def __getitem__(self, index: int) -> Observation | None:
+        return self.observations[index]
+
+    @property
+    def recording(self) -> SimpleNamespace:
+        return SimpleNamespace(
+            times_s=np.arange(len(self)) / 30, color=lambda i: None if self.pictures is None else self.pictures[i]
+        )
+
+    @property
+    def keypoints(self) -> SimpleNamespace:
+        nothing = np.full((33, 2), np.nan)
+        return SimpleNamespace(
+            points_px=np.array([nothing if o is None else o.landmarks_px for o in self.observations])
+        )
+
+
+def turned(chain: Chain, state: State, rad: float) -> State:
+    """The same person, turned about the vertical."""
+    step = np.zeros(chain.num_free + 6)
+    step[chain.num_free + 1] = rad
+    return advance(state, step, chain)
+
+
+def noisy(chain: Chain, state: State, rng: np.random.Generator, sigma_rad: float) -> State:
+    step = np.concatenate([rng.normal(0, sigma_rad, chain.num_free), rng.normal(0, 0.005, 6)])
+    return advance(state, step, chain)
+
+
+def joints(chain: Chain, states: dict[int, State]) -> np.ndarray:
+    return np.array([chain.transforms(states[i].pose, states[i].camera_from_body)[2] for i in sorted(states)])
+
+
+def test_a_trembling_start_becomes_still_and_right(body: BodyModel, chain: Chain) -> None:
+    rng = np.random.default_rng(0)
+    truth = [turned(chain, random_state(chain, 3), 0.01 * k) for k in range(12)]
+    clip = FakeClip([observe_body(body, chain, s, with_depth=True) for s in truth])
+    start = {i: noisy(chain, s, rng, 0.05) for i, s in enumerate(truth)}
+    refined = refine(body, chain, clip, default_prior(body, chain), start)
+    right = joints(chain, dict(enumerate(truth)))
+
+    def error_m(states: dict[int, State]) -> float:
+        return float(np.median(np.linalg.norm(joints(chain, states) - right, axis=2)))
+
+    def tremble_m(states: dict[int, State]) -> float:
+        return float(np.abs(np.diff(joints(chain, states), 2, axis=0)).mean())
+
+    assert error_m(refined) < 0.6 * error_m(start)
+    assert tremble_m(refined) < 0.2 * tremble_m(start)
+
+
+def test_a_banded_step_is_the_dense_one(chain: Chain) -> None:
+    rng = np.random.default_rng(0)
+    count, size = 6, chain.num_free + 6
+    factors = rng.normal(size=(count, size, size))
+    blocks = factors @ factors.transpose(0, 2, 1) + np.eye(size)
+    gradients, bends = rng.normal(size=(count, size)), rng.normal(size=(count - 2, size))
+    weight = rng.uniform(1, 5, (count - 2, size))
+    second = np.zeros((count - 2, count))
+    for k in range(count - 2):
+        second[k, k : k + 3] = 1, -2, 1
+    dense = np.zeros((count * size, count * size))
+    right = gradients.copy()
+    for i in range(count):
+        dense[i * size : (i + 1) * size, i * size : (i + 1) * size] = blocks[i]
+    dense += np.diag(1e-3 * np.diag(dense) + 1e-6)
+    for u in range(size):
+        own = np.arange(count) * size + u
+        dense[np.ix_(own, own)] += second.T @ np.diag(weight[:, u]) @ second
+        right[:, u] += second.T @ (weight[:, u] * bends[:, u])
+    expected = -np.linalg.solve(dense, right.ravel()).reshape(count, size)
+    np.testing.assert_allclose(_banded_step(blocks, gradients, bends, weight, 0), expected, atol=1e-8)
+    held = _banded_step(blocks, gradients, bends, weight, 2)
+    assert np.abs(held[:2]).max() < 1e-9 < np.abs(held[2:]).max()
+
+
+def test_a_steady_motion_bends_nowhere(chain: Chain) -> None:
+    states = [turned(chain, random_state(chain, 1), 0.2 * k) for k in range(8)]
+    weight = np.ones((6, chain.num_free + 6))
+    bends = _bends(chain, states)
+    assert _bend_energy(bends[:, : chain.num_free + 3], weight[:, : chain.num_free + 3]) < 1e-12
+
+
+def test_frames_apart_are_solved_apart() -> None:
+    assert _pieces([0, 1, 2, 5, 6, 9]) == [[0, 1, 2], [5, 6], [9]]
+    assert _pieces([]) == []
+
+
+def test_long_clips_are_solved_in_chunks_that_agree(body: BodyModel, chain: Chain, monkeypatch) -> None:
+    rng = np.random.default_rng(1)
+    truth = [turned(chain, random_state(chain, 3), 0.01 * k) for k in range(14)]
+    clip = FakeClip([observe_body(body, chain, s, with_depth=True) for s in truth])
+    start = {i: noisy(chain, s, rng, 0.03) for i, s in enumerate(truth)}
+    prior = default_prior(body, chain)
+    whole = refine(body, chain, clip, prior, start, rounds=4)
+    monkeypatch.setattr(batch, "CHUNK", 8)
+    monkeypatch.setattr(batch, "OVERLAP", 3)
+    chunks = refine(body, chain, clip, prior, start, rounds=4)
+    assert sorted(chunks) == sorted(start)
+    apart_m = np.linalg.norm(joints(chain, whole) - joints(chain, chunks), axis=2)
+    assert np.median(apart_m) < 0.003
+
+
+def test_who_moves_fast_may_bend_more(body: BodyModel, chain: Chain) -> None:
+    still = observe_body(body, chain, random_state(chain, 1, 0.0), with_depth=False)
+    moves = [replace(still, landmarks_px=np.add(still.landmarks_px, (max(0, k - 10) * 8.0, 0))) for k in range(20)]
+    pace = _pace(FakeClip(moves), list(range(20)))
+    assert pace[3] == batch.PACES[0] and pace[16] == batch.PACES[1]
+
+
+def test_landmarks_of_another_anatomy_are_learned(body: BodyModel, chain: Chain) -> None:
+    """A detector that puts the hips elsewhere does so in every view."""
+    truth = [turned(chain, random_state(chain, k), 0.5 * k) for k in range(10)]
+    shift = np.zeros((33, 3))
+    shift[23], shift[24] = (0.03, 0.0, 0.04), (-0.03, 0.0, 0.04)
+    other = Chain.build(body, *body.shaped(np.zeros(body.num_shape)), None, shift)
+    clip = FakeClip([observe_body(body, other, s, with_depth=False) for s in truth])
+    found = solve_landmark_offsets(chain, clip, dict(enumerate(truth)), np.zeros((33, 3)), sigma_m=0.1)
+    np.testing.assert_allclose(found[[23, 24]], shift[[23, 24]], atol=0.006)
+    others = np.setdiff1d(np.arange(33), [23, 24])
+    assert np.abs(found[others]).max() < 0.004
+
+
+# ---------------------------------------------------------------------------------------------------- colours
+
+
+def painted(body: BodyModel, chain: Chain, state: State, gain: float = 1.0) -> np.ndarray:
+    """(H, W, 3) uint8: the body with a smooth pattern that is fixed to its vertices."""
+    vertices_m = chain.posed(state.pose, state.camera_from_body)[: chain.num_vertices]
+    rest = np.asarray(body.template_m, float)
+    color = 0.5 + 0.35 * np.stack([np.sin(25 * rest[:, 0]), np.sin(21 * rest[:, 2]), np.cos(17 * rest[:, 2])], 1)
+    pixels = vertices_m[:, :2] / vertices_m[:, 2:] * GRID.fx_px + (GRID.cx_px, GRID.cy_px)
+    normals = np.cross(*(pixels[body.faces[:, k]] - pixels[body.faces[:, 0]] for k in (1, 2)))
+    order = np.argsort(-vertices_m[body.faces, 2].mean(1))
+    picture = np.full((GRID.image_wh[1], GRID.image_wh[0], 3), 40, np.uint8)
+    scale = 2**6
+    for face in order[normals[order] < 0] if (normals < 0).sum() > 10 else order:
+        corners = np.round((pixels[body.faces[face]] - 0.5) * scale).astype(np.int32)
+        shade = (255 * gain * color[body.faces[face]].mean(0)).clip(0, 255)
+        cv2.fillConvexPoly(picture, corners, shade.tolist(), shift=6)
+    return picture
+
+
+@pytest.fixture(scope="module")
+def show(body: BodyModel, chain: Chain) -> tuple[FakeClip, list[State]]:
+    truth = [turned(chain, random_state(chain, 3, 0.1), 0.02 * k) for k in range(10)]
+    pictures = [painted(body, chain, s, 0.8 + 0.03 * k) for k, s in enumerate(truth)]
+    return FakeClip([observe_body(body, chain, s, with_depth=False) for s in truth], pictures), truth
+
+
+def test_colours_and_exposure_are_learned(body: BodyModel, chain: Chain, show) -> None:
+    clip, truth = show
+    states = dict(enumerate(truth))
+    appearance = learn(body, chain, clip, states, Pictures(clip, 1.0))
+    gains = np.array([appearance.gain[i].mean() for i in range(10)])
+    np.testing.assert_allclose(gains / gains.mean(), (0.8 + 0.03 * np.arange(10)) / 0.935, rtol=0.03)
+    seen = np.isfinite(appearance.color[:, 0])
+    assert seen.sum() > 300 and np.median(appearance.sigma[seen]) < 0.03
+
+
+def test_gradient_of_the_colour_term_is_numerical(body: BodyModel, chain: Chain, show) -> None:
+    clip, truth = show
+    pictures = Pictures(clip, 1.5)
+    appearance = learn(body, chain, clip, dict(enumerate(truth)), pictures)
+    state = noisy(chain, truth[0], np.random.default_rng(0), 0.01)
+    rows = color_rows(body, chain, clip, 0, state, pictures[0], appearance)
+    assert len(rows.point) > 100
+    observation = clip[0]
+    assert observation is not None
+    points_m = chain.posed(state.pose, state.camera_from_body)
+    r, by_point = residuals(rows, points_m, observation)
+    # At the state itself the linearised residual is the weighted difference of colours.
+    assert np.abs(r).max() < 60 and np.isfinite(r).all()
+    analytic = chain.jacobian(state.pose, state.camera_from_body, rows.point, by_point)
+    for d in (5, chain.num_free + 1, chain.num_free + 3):
+        step = np.zeros(analytic.shape[1])
+        step[d] = 1e-5
+        ends = [advance(state, sign * step, chain) for sign in (1, -1)]
+        plus, minus = (residuals(rows, chain.posed(s.pose, s.camera_from_body), observation)[0] for s in ends)
+        np.testing.assert_allclose(analytic[:, d], (plus - minus) / 2e-5, atol=1e-5 * np.abs(analytic).max())
+
+
+def test_colours_pull_a_shifted_body_back(body: BodyModel, chain: Chain, show) -> None:
+    """Known colours, a body half a grid cell off to the side: the rows alone say where it belongs."""
+    clip, truth = show
+    pictures = Pictures(clip, 1.5)
+    appearance: Appearance = learn(body, chain, clip, dict(enumerate(truth)), pictures)
+    shift = np.zeros(chain.num_free + 6)
+    shift[-3:-1] = 0.008, 0.006  # 0.7 and 0.5 of a cell
+    state = advance(truth[4], shift, chain)
+    observation = clip[4]
+    assert observation is not None
+    for _ in range(4):
+        rows = color_rows(body, chain, clip, 4, state, pictures[4], appearance)
+        points_m = chain.posed(state.pose, state.camera_from_body)
+        r, by_point = residuals(rows, points_m, observation)
+        jacobian = chain.jacobian(state.pose, state.camera_from_body, rows.point, by_point)[:, -3:-1]
+        move = np.zeros(chain.num_free + 6)
+        move[-3:-1] = -np.linalg.lstsq(jacobian, r, rcond=None)[0]
+        state = advance(state, move, chain)
+    left_m = (state.camera_from_body - truth[4].camera_from_body)[:2, 3]
+    assert np.abs(left_m).max() < 0.002
