@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -61,6 +62,10 @@ class FakeClip:
         )
 
 
+def clip_of(observations: list[Any], pictures: list[np.ndarray] | None = None) -> Any:
+    return FakeClip(observations, pictures)
+
+
 def turned(chain: Chain, state: State, rad: float) -> State:
     """The same person, turned about the vertical."""
     step = np.zeros(chain.num_free + 6)
@@ -80,7 +85,7 @@ def joints(chain: Chain, states: dict[int, State]) -> np.ndarray:
 def test_a_trembling_start_becomes_still_and_right(body: BodyModel, chain: Chain) -> None:
     rng = np.random.default_rng(0)
     truth = [turned(chain, random_state(chain, 3), 0.01 * k) for k in range(12)]
-    clip = FakeClip([observe_body(body, chain, s, with_depth=True) for s in truth])
+    clip = clip_of([observe_body(body, chain, s, with_depth=True) for s in truth])
     start = {i: noisy(chain, s, rng, 0.05) for i, s in enumerate(truth)}
     refined = refine(body, chain, clip, default_prior(body, chain), start)
     right = joints(chain, dict(enumerate(truth)))
@@ -135,7 +140,7 @@ def test_frames_apart_are_solved_apart() -> None:
 def test_long_clips_are_solved_in_chunks_that_agree(body: BodyModel, chain: Chain, monkeypatch) -> None:
     rng = np.random.default_rng(1)
     truth = [turned(chain, random_state(chain, 3), 0.01 * k) for k in range(14)]
-    clip = FakeClip([observe_body(body, chain, s, with_depth=True) for s in truth])
+    clip = clip_of([observe_body(body, chain, s, with_depth=True) for s in truth])
     start = {i: noisy(chain, s, rng, 0.03) for i, s in enumerate(truth)}
     prior = default_prior(body, chain)
     whole = refine(body, chain, clip, prior, start, rounds=4)
@@ -150,7 +155,7 @@ def test_long_clips_are_solved_in_chunks_that_agree(body: BodyModel, chain: Chai
 def test_who_moves_fast_may_bend_more(body: BodyModel, chain: Chain) -> None:
     still = observe_body(body, chain, random_state(chain, 1, 0.0), with_depth=False)
     moves = [replace(still, landmarks_px=np.add(still.landmarks_px, (max(0, k - 10) * 8.0, 0))) for k in range(20)]
-    pace = _pace(FakeClip(moves), list(range(20)))
+    pace = _pace(clip_of(moves), list(range(20)))
     assert pace[3] == batch.PACES[0] and pace[16] == batch.PACES[1]
 
 
@@ -160,7 +165,7 @@ def test_landmarks_of_another_anatomy_are_learned(body: BodyModel, chain: Chain)
     shift = np.zeros((33, 3))
     shift[23], shift[24] = (0.03, 0.0, 0.04), (-0.03, 0.0, 0.04)
     other = Chain.build(body, *body.shaped(np.zeros(body.num_shape)), None, shift)
-    clip = FakeClip([observe_body(body, other, s, with_depth=False) for s in truth])
+    clip = clip_of([observe_body(body, other, s, with_depth=False) for s in truth])
     found = solve_landmark_offsets(chain, clip, dict(enumerate(truth)), np.zeros((33, 3)), sigma_m=0.1)
     np.testing.assert_allclose(found[[23, 24]], shift[[23, 24]], atol=0.006)
     others = np.setdiff1d(np.arange(33), [23, 24])
@@ -188,10 +193,10 @@ def painted(body: BodyModel, chain: Chain, state: State, gain: float = 1.0) -> n
 
 
 @pytest.fixture(scope="module")
-def show(body: BodyModel, chain: Chain) -> tuple[FakeClip, list[State]]:
+def show(body: BodyModel, chain: Chain) -> tuple[Any, list[State]]:
     truth = [turned(chain, random_state(chain, 3, 0.1), 0.02 * k) for k in range(10)]
     pictures = [painted(body, chain, s, 0.8 + 0.03 * k) for k, s in enumerate(truth)]
-    return FakeClip([observe_body(body, chain, s, with_depth=False) for s in truth], pictures), truth
+    return clip_of([observe_body(body, chain, s, with_depth=False) for s in truth], pictures), truth
 
 
 def test_colours_and_exposure_are_learned(body: BodyModel, chain: Chain, show) -> None:
