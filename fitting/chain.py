@@ -84,7 +84,7 @@ class Chain:
             first_dof=first_dof.astype(np.int32),
             num_dofs=num_dofs.astype(np.int32),
             looseness_m=np.zeros(len(vertices)) if looseness_m is None else np.asarray(looseness_m, float),
-            limbs=_limbs(body),
+            limbs=limbs_of(body),
         )
 
     @property
@@ -132,7 +132,7 @@ class Chain:
         )  # fmt: skip
 
 
-def _limbs(body: BodyModel) -> tuple[np.ndarray, ...]:
+def limbs_of(body: BodyModel) -> tuple[np.ndarray, ...]:
     """The joints of each arm and leg: below where the ways from both wrists, or both ankles, to the root part."""
     owner = (np.asarray(body.landmark_weights, float) @ np.asarray(body.skin_weights, float)).argmax(1)
     parents = np.asarray(body.parents)

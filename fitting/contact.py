@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from fitting.body.model import BodyModel
+from fitting.chain import limbs_of
 from fitting.floor import Plane
 from fitting.terms import Rows
 
@@ -42,7 +43,7 @@ class Touch:
             below = _subtree(body.parents, int(body.parents[of_landmark[wrist]]))
             own = np.flatnonzero(np.isin(owner, below))
             arms.append(own[np.linspace(0, len(own) - 1, min(NUM_SAMPLES, len(own))).astype(int)])
-        both = np.concatenate([_subtree(body.parents, _top(body.parents, of_landmark, k, m)) for k, m in _ARMS])
+        both = np.concatenate(limbs_of(body)[:2])
         height_m = np.asarray(body.template_m, float)[:, 2]
         top, bottom = (height_m[np.asarray(body.landmark_weights)[k].argmax(1)] for k in ([11, 12], [25, 26]))
         # From knees to shoulders: a hand may well touch the head, and hair is no wall.
@@ -51,15 +52,6 @@ class Touch:
             own = np.flatnonzero(np.isin(owner, _subtree(body.parents, int(of_landmark[ankle]))))
             legs.append(own[height_m[own] < height_m[own].min() + 0.015].astype(np.int32))
         return Touch(np.concatenate(arms).astype(np.int32), trunk.astype(np.int32), (legs[0], legs[1]))
-
-
-_ARMS = ((15, 16), (16, 15))
-
-
-def _top(parents: np.ndarray, of_landmark: np.ndarray, own: int, other: int) -> int:
-    """The highest joint above landmark ``own`` that is not above landmark ``other``."""
-    others = set(_way(parents, int(of_landmark[other])))
-    return [joint for joint in _way(parents, int(of_landmark[own])) if joint not in others][-1]
 
 
 def _way(parents: np.ndarray, joint: int) -> list[int]:

@@ -23,16 +23,6 @@ from fitting.solve import State, advance
 from fitting.terms import residuals
 
 
-@pytest.fixture(scope="module")
-def body() -> BodyModel:
-    return BodyModel.default()
-
-
-@pytest.fixture(scope="module")
-def chain(body: BodyModel) -> Chain:
-    return Chain.build(body, *body.shaped(np.zeros(body.num_shape)))
-
-
 @dataclass
 class FakeClip:
     """Stands for fitting.clip.Clip: evidence, times and landmarks, and pictures where a test paints some."""

@@ -19,11 +19,6 @@ GRID = 256
 
 
 @pytest.fixture(scope="module")
-def body() -> BodyModel:
-    return BodyModel.default()
-
-
-@pytest.fixture(scope="module")
 def mirror(body) -> np.ndarray:
     """(V,) the vertex on the other side."""
     apart = np.linalg.norm(body.template_m[:, None] - body.template_m[None] * [-1, 1, 1], axis=2)

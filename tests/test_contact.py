@@ -15,16 +15,6 @@ from fitting.terms import residuals
 
 
 @pytest.fixture(scope="module")
-def body() -> BodyModel:
-    return BodyModel.default()
-
-
-@pytest.fixture(scope="module")
-def chain(body: BodyModel) -> Chain:
-    return Chain.build(body, *body.shaped(np.zeros(body.num_shape)))
-
-
-@pytest.fixture(scope="module")
 def touch(body: BodyModel) -> Touch:
     return Touch.of(body)
 

@@ -53,11 +53,6 @@ def turned(degrees: float, away_m: float = 2.7) -> np.ndarray:
     return placed
 
 
-@pytest.fixture(scope="module")
-def body() -> BodyModel:
-    return BodyModel.default()
-
-
 def covered(body: BodyModel, degrees: list[float], away_m: float = 2.7, **views) -> Coverage:  # type: ignore[no-untyped-def]
     rasters = Views(body, [turned(d, away_m) for d in degrees], **views)
     frames = list(range(len(degrees)))

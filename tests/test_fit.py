@@ -24,11 +24,6 @@ class Truth:
     height_m: float
 
 
-@pytest.fixture(scope="module")
-def body() -> BodyModel:
-    return BodyModel.default()
-
-
 def film(folder: Path, body: BodyModel, with_depth: bool) -> Truth:
     """A tall, heavy person turns a quarter and raises an arm; frame 6 shows nobody."""
     shape = np.zeros(body.num_shape)

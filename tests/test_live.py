@@ -31,11 +31,6 @@ class Shot:
     joints_m: np.ndarray  # (J, 3)
 
 
-@pytest.fixture(scope="module")
-def body() -> BodyModel:
-    return BodyModel.default()
-
-
 def someone(body: BodyModel) -> np.ndarray:
     """(S,) a tall, heavy person."""
     shape = np.zeros(body.num_shape)

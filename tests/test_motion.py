@@ -75,11 +75,6 @@ def random_frames(count: int = 12) -> np.ndarray:
     return frames
 
 
-@pytest.fixture(scope="module")
-def body() -> BodyModel:
-    return BodyModel.default()
-
-
 def on(body: BodyModel, path: Path):
     clip = load_motion(path)
     return clip, retarget(clip, body, *body.shaped(None))

@@ -35,16 +35,6 @@ from fitting.zbuffer import rasterize_faces
 GRID = Camera((160, 192), 220.0, 220.0, 80.0, 96.0)
 
 
-@pytest.fixture(scope="module")
-def body() -> BodyModel:
-    return BodyModel.default()
-
-
-@pytest.fixture(scope="module")
-def chain(body: BodyModel) -> Chain:
-    return Chain.build(body, *body.shaped(np.zeros(body.num_shape)))
-
-
 def random_state(chain: Chain, seed: int, spread_rad: float = 0.25) -> State:
     """A standing person 2.4 m in front of the camera, joints a little bent."""
     rng = np.random.default_rng(seed)

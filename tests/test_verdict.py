@@ -104,11 +104,6 @@ def facing(degrees: np.ndarray) -> np.ndarray:
     return np.stack([np.sin(angle), np.zeros(len(angle)), -np.cos(angle)], 1)
 
 
-@pytest.fixture(scope="module")
-def body() -> BodyModel:
-    return BodyModel.default()
-
-
 def posed(body: BodyModel, raise_left: float = 0.0, forward_left: float = 0.0) -> np.ndarray:
     """(V, 3) in front of a camera, 2.5 m away, facing it."""
     placed = np.eye(4)
