@@ -37,6 +37,8 @@ def solve_offsets(
     """Offsets (V,) that explain outline and depth of all ``states`` better than ``offsets_m``, and the looseness (V,):
     the standard deviation of what is seen about them.  Metres."""
     count = len(body.template_m)
+    if not states:
+        return offsets_m, np.zeros(count)
     diagonal, right, squares, sums, still = (np.zeros(count) for _ in range(5))
     zero = np.zeros(count)
     for index, state in states.items():

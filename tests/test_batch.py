@@ -17,7 +17,7 @@ from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import default_prior
 from fitting.observe import Observation
-from fitting.offsets import solve_landmark_offsets
+from fitting.offsets import solve_landmark_offsets, solve_offsets
 from fitting.photometric import Appearance, Pictures, color_rows, learn
 from fitting.solve import State, advance
 from fitting.terms import residuals
@@ -160,6 +160,14 @@ def test_landmarks_of_another_anatomy_are_learned(body: BodyModel, chain: Chain)
     np.testing.assert_allclose(found[[23, 24]], shift[[23, 24]], atol=0.006)
     others = np.setdiff1d(np.arange(33), [23, 24])
     assert np.abs(found[others]).max() < 0.004
+
+
+def test_without_a_frame_to_believe_nothing_is_learned(body: BodyModel, chain: Chain) -> None:
+    before = np.full(len(body.template_m), 0.01)
+    offsets_m, looseness_m = solve_offsets(body, chain, clip_of([]), {}, before)
+    np.testing.assert_array_equal(offsets_m, before)
+    assert not looseness_m.any()
+    assert not solve_landmark_offsets(chain, clip_of([]), {}, np.zeros((33, 3))).any()
 
 
 # ---------------------------------------------------------------------------------------------------- colours
