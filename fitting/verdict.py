@@ -35,6 +35,7 @@ MIN_SEEN = 0.45  # the detector's confidence in a limb's outer end; hidden ones 
 MIN_DRAWN = 0.0005  # of the height squared: half a hand; less of a hidden limb does no harm
 MIN_ALONE = 0.0008  # of the height squared: a hand in the outline is where it is, whatever the detector thinks of it
 RUN_FRAMES, BESIDE_FRAMES = 3, 2
+BESIDE = "beside frames that are in doubt"
 SMALL_LIMB = 0.0015  # so little of a limb is drawn that its depth is that of its edge
 
 _TRUNK = [LANDMARK_NAMES.index(n) for n in ("left_shoulder", "right_shoulder", "left_hip", "right_hip")]
@@ -124,7 +125,7 @@ def beside_doubt(verdicts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         if len(run) >= RUN_FRAMES and doubted[run[0]]:
             in_run[max(run[0] - BESIDE_FRAMES, 0) : run[-1] + BESIDE_FRAMES + 1] = True
     return [
-        (UNCERTAIN, "beside frames that are in doubt") if near and status == TRACKED else (status, reason)
+        (UNCERTAIN, BESIDE) if near and status == TRACKED else (status, reason)
         for near, (status, reason) in zip(in_run, verdicts, strict=True)
     ]
 

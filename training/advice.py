@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fitting.residuals import in_words, kind
-from fitting.verdict import LOST, UNCERTAIN
+from fitting.verdict import BESIDE, LOST, UNCERTAIN
 
 SECTORS = ("front", "front left", "left", "back left", "back", "back right", "right", "front right")
 SIDES = {"back": ("back", "back of the head"), "front": ("chest and belly", "face")}
@@ -127,7 +127,8 @@ def _about_frames(fit: Any, status: str, title: str, what: str) -> list[Advice]:
     frames = [i for i, s in enumerate(fit.status) if s == status]
     if not frames:
         return []
-    common = Counter(kind(fit.reason[i]) for i in frames).most_common(1)[0][0]
+    telling = [i for i in frames if fit.reason[i] != BESIDE] or frames
+    common = Counter(kind(fit.reason[i]) for i in telling).most_common(1)[0][0]
     example = next(i for i in frames if kind(fit.reason[i]) == common)
     detail = (
         f"In {len(frames)} of {len(fit.status)} frames {what}, so they teach nothing: {in_words(frames)}. "
