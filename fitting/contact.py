@@ -85,18 +85,17 @@ def floor_rows(touch: Touch, vertices_m: np.ndarray, floor: Plane) -> Rows:
 
 
 def standing_targets(
-    touch: Touch, vertices_m: np.ndarray, floor: Plane | None, step_s: float
+    touch: Touch, soles_m: tuple[np.ndarray, np.ndarray], floor: Plane | None, step_s: float
 ) -> list[dict[int, np.ndarray]]:
     """Where each sole stays while it carries the person: per frame {vertex: place (3,)}.
 
-    vertices_m (N, V, 3) of consecutive frames of a camera that stands still.  A sole stands in frames in which its
-    middle is low (where the floor is known) and moves less than a standing person sways; its place is the mean over
-    that stance.
+    soles_m: (N, S, 3) of either foot over consecutive frames of a camera that stands still.  A sole stands in frames
+    in which its middle is low (where the floor is known) and moves less than a standing person sways; its place is the
+    mean over that stance.
     """
     limit_m = STANDING_STEP_M * step_s * 30
-    targets: list[dict[int, np.ndarray]] = [{} for _ in vertices_m]
-    for sole in touch.sole:
-        places = vertices_m[:, sole]  # (N, S, 3)
+    targets: list[dict[int, np.ndarray]] = [{} for _ in soles_m[0]]
+    for sole, places in zip(touch.sole, soles_m, strict=True):
         middle = places.mean(1)
         step_m = np.linalg.norm(np.diff(middle, axis=0), axis=1)
         still = np.zeros(len(middle), bool)

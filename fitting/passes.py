@@ -126,9 +126,15 @@ class Limits:
         for run in np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1):
             if len(run) < 3:
                 continue
-            vertices_m = np.array([chain.posed(states[i].pose, states[i].camera_from_body) for i in run.tolist()])
-            step_s = float(np.median(np.diff(times_s[run])))
-            targets = standing_targets(self.touch, vertices_m[:, : chain.num_vertices], self.floor, step_s)
+            left, right = self.touch.sole
+            soles_m = np.array(
+                [
+                    chain.posed(states[i].pose, states[i].camera_from_body)[np.concatenate([left, right])]
+                    for i in run.tolist()
+                ]
+            )
+            both = soles_m[:, : len(left)], soles_m[:, len(left) :]
+            targets = standing_targets(self.touch, both, self.floor, float(np.median(np.diff(times_s[run]))))
             found.update(zip(run.tolist(), targets, strict=True))
         return found
 

@@ -11,7 +11,8 @@ is groupwise registration.  It polishes a fit that is right to a few pixels; it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from fitting.terms import Rows
 FINER = 2  # picture cells per grid cell
 SIGMA = 0.06  # of full scale: noise, compression, shading
 COUNT = 120.0  # rows of one frame are worth so many independent ones
+MAX_SIGHTS = 500  # 0.7 MB each
 MIN_FACING = 0.35  # cosine; slanted skin smears
 MIN_FRAMES = 8  # a vertex seen less often has no colour to believe
 KERNEL = 2.5  # Geman-McClure, in units of sigma: a fold or a shadow is no displacement
@@ -34,28 +36,27 @@ KERNEL = 2.5  # Geman-McClure, in units of sigma: a fold or a shadow is no displ
 
 @dataclass(frozen=True)
 class Sight:
-    """A frame's picture around the person, and its gradient per grid pixel."""
+    """A frame's picture around the person."""
 
     camera: Camera  # the finer grid
-    color: np.ndarray  # (h, w, 3) float32 in [0, 1]
-    gradient: np.ndarray  # (h, w, 3, 2) float32
-    solid: np.ndarray  # (h, w) float32 the matte, eroded: no background bleeds in
+    color: np.ndarray  # (h, w, 3) float16 in [0, 1]
+    solid: np.ndarray  # (h, w) bool the matte, eroded: no background bleeds in
 
 
-@dataclass
 class Pictures:
-    """The sights of a clip at one blur, made when asked for."""
+    """The sights of a clip at one blur, made when asked for; longer clips make them again."""
 
-    clip: Clip
-    blur_px: float
-    _kept: dict[int, Sight] = field(default_factory=dict)
+    def __init__(self, clip: Clip, blur_px: float) -> None:
+        self.clip, self.blur_px = clip, blur_px
+        self._kept = lru_cache(maxsize=MAX_SIGHTS)(self._look)
 
     def __getitem__(self, index: int) -> Sight:
-        if index not in self._kept:
-            observation = self.clip[index]
-            assert observation is not None
-            self._kept[index] = look(self.clip, index, observation, self.blur_px)
-        return self._kept[index]
+        return self._kept(index)
+
+    def _look(self, index: int) -> Sight:
+        observation = self.clip[index]
+        assert observation is not None
+        return look(self.clip, index, observation, self.blur_px)
 
 
 def look(clip: Clip, index: int, observation: Observation, blur_px: float) -> Sight:
@@ -66,16 +67,18 @@ def look(clip: Clip, index: int, observation: Observation, blur_px: float) -> Si
     xy = distort(pixel_rays(camera)[..., :2], color_camera.distortion)
     map_x = (xy[..., 0] * color_camera.fx_px + color_camera.cx_px - 0.5).astype(np.float32)
     map_y = (xy[..., 1] * color_camera.fy_px + color_camera.cy_px - 0.5).astype(np.float32)
-    picture = clip.recording.color(index)
-    cell = color_camera.fx_px / camera.fx_px  # colour pixels per cell: mean over the footprint
-    if cell > 1.3:
+    cell = color_camera.fx_px / camera.fx_px  # colour pixels per cell
+    margin = int(4 * cell) + 2
+    left, top = (max(int(m.min()) - margin, 0) for m in (map_x, map_y))
+    right, bottom = (int(m.max()) + margin for m in (map_x, map_y))
+    picture = clip.recording.color(index)[top:bottom, left:right]
+    if cell > 1.3:  # mean over the footprint
         picture = cv2.GaussianBlur(picture, (0, 0), 0.4 * cell)
-    color = cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    color = cv2.remap(picture, map_x - left, map_y - top, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     color = cv2.GaussianBlur(color.astype(np.float32) / 255, (0, 0), blur_px)
-    gradient = np.stack([cv2.Scharr(color, -1, 1, 0) / 32 * FINER, cv2.Scharr(color, -1, 0, 1) / 32 * FINER], axis=-1)
     solid = cv2.resize(observation.mask, (width * FINER, height * FINER), interpolation=cv2.INTER_LINEAR)
     solid = cv2.erode(solid, np.ones((3, 3), np.uint8), iterations=max(1, round(blur_px)))
-    return Sight(camera, color, gradient, solid)
+    return Sight(camera, color.astype(np.float16), solid > 0.9)
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,8 @@ def color_rows(
     ids, xy, facing = ids[known], xy[known], facing[known]
     gain = appearance.gain.get(index, np.ones(3))
     difference = _bilinear(sight.color, xy) / gain - appearance.color[ids]  # (K, 3)
-    gradient = _bilinear(sight.gradient.reshape(*sight.color.shape[:2], 6), xy).reshape(-1, 3, 2) / gain[:, None]
+    ahead = [_bilinear(sight.color, xy + step) - _bilinear(sight.color, xy - step) for step in np.eye(2)]
+    gradient = np.stack(ahead, axis=-1) * (FINER / 2) / gain[:, None]
     steep = np.linalg.norm(gradient, axis=2)  # (K, 3) per grid pixel
     row, channel = np.nonzero(steep > 0.01)
     slope = gradient[row, channel]  # (R, 2)
@@ -159,9 +163,9 @@ def _visible(
     camera = sight.camera
     xy = v[:, :2] / v[:, 2:] * (camera.fx_px, camera.fy_px) + (camera.cx_px, camera.cy_px)
     height, width = sight.solid.shape
-    inside = (xy > 1).all(1) & (xy[:, 0] < width - 2) & (xy[:, 1] < height - 2) & (facing > MIN_FACING)
+    inside = (xy > 2).all(1) & (xy[:, 0] < width - 3) & (xy[:, 1] < height - 3) & (facing > MIN_FACING)
     ids, xy, facing = ids[inside], xy[inside], facing[inside]
-    solid = sight.solid[xy[:, 1].astype(int), xy[:, 0].astype(int)] > 0.9
+    solid = sight.solid[xy[:, 1].astype(int), xy[:, 0].astype(int)]
     return ids[solid], xy[solid], facing[solid]
 
 
@@ -169,7 +173,7 @@ def _bilinear(plane: np.ndarray, xy: np.ndarray) -> np.ndarray:
     """(K, C) of a plane (h, w, C) at positions (K, 2) in its pixels, centres at + 0.5."""
     x, y = xy[:, 0] - 0.5, xy[:, 1] - 0.5
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
-    a, b = (x - left)[:, None], (y - top)[:, None]
+    a, b = (x - left)[:, None], (y - top)[:, None]  # float64: what is kept in half precision is not summed in it
     upper = plane[top, left] * (1 - a) + plane[top, left + 1] * a
     lower = plane[top + 1, left] * (1 - a) + plane[top + 1, left + 1] * a
     return upper * (1 - b) + lower * b

@@ -101,7 +101,7 @@ def test_a_standing_sole_stays_and_a_stepping_one_is_free(body: BodyModel, chain
     frames = np.repeat(vertices_m[None], 20, axis=0)
     frames[:, touch.sole[0]] += rng.normal(0, 0.002, (20, 1, 3))  # jitter
     frames[:, touch.sole[1]] += np.arange(20)[:, None, None] * np.array([0.05, 0.0, 0.0])  # a stride
-    targets = standing_targets(touch, frames, None, 1 / 30)
+    targets = standing_targets(touch, (frames[:, touch.sole[0]], frames[:, touch.sole[1]]), None, 1 / 30)
     stood = [set(t) for t in targets]
     assert sum(touch.sole[0][0] in s for s in stood) > 12
     assert not any(touch.sole[1][0] in s for s in stood)
