@@ -6,6 +6,7 @@ h x w grid cells.  The grid is an ideal pinhole camera, so lens distortion ends 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ MIN_DEPTH_MM = 200  # nothing is nearer; smaller values are noise
 LAYER_M = 0.04  # of the points in one cell, those this close to the front-most are one surface
 STEP, MAX_JUMP_M = 2, 0.06  # of the differences that make a normal
 EDGE = 0.03  # of the longer side: landmarks nearer to the picture's edge lose confidence
+PERSON_M = 1.7
 BORDER_PX = 3.0  # an outline this close to the picture's edge is the edge, not the person
 # An outline's normals: the mask smoothed by a Gaussian of 1.5 cells, then Sobel's differences, both in one filter.
 _GAUSS = cv2.getGaussianKernel(13, 1.5)[:, 0]
@@ -49,6 +51,19 @@ class Observation:
     visibility: np.ndarray  # (33,) the detector's word
     world_m: np.ndarray  # (33, 3) NaN = none
     height_px: float  # of the person on the grid: the natural unit of 2-D error
+
+    @cached_property
+    def standing_px(self) -> float:
+        """How tall the whole person would stand here, grid pixels: of half a person ``height_px`` is only half.
+
+        From the landmarks' spread in the picture and in metres; ``height_px`` where nothing tells metres.
+        """
+        sure = (self.confidence > 0.5) & np.isfinite(self.world_m[:, 0]) & np.isfinite(self.landmarks_px[:, 0])
+        if sure.sum() < 8:
+            return self.height_px
+        spread_m = float(np.sqrt(self.world_m[sure, :2].var(0).sum()))
+        spread_px = float(np.sqrt(self.landmarks_px[sure].var(0).sum()))
+        return float(np.clip(PERSON_M * spread_px / max(spread_m, 0.05), self.height_px, 3 * self.height_px))
 
     def with_sides_exchanged(self) -> Observation:
         """The same frame if the detector had taken left for right."""

@@ -22,7 +22,7 @@ DEPTH_SIGMA_M = 0.012  # sensor noise and cloth folds
 FREE_SPACE_SIGMA_M = 0.05
 OUTLINE_SIGMA = 0.006  # of the person's height in pixels
 MIN_CONFIDENCE = 0.2
-LANDMARK_SIGMA = 0.009  # of the person's height in pixels: MediaPipe's scatter on a standing person
+LANDMARK_SIGMA = 0.009  # of the standing person's height in pixels: MediaPipe's scatter on a standing person
 # How deep inside the body a landmark lies: shoulders, elbows, wrists, hands, hips, knees, ankles and feet.
 DEPTH_INSIDE_M = np.array(
     [0.0] * 11 + [0.07] * 2 + [0.04] * 2 + [0.025] * 2 + [0.015] * 6 + [0.10] * 2 + [0.06] * 2 + [0.04] * 6
@@ -51,7 +51,7 @@ class Rows:
 
 def landmark_rows(observation: Observation, num_vertices: int, scale: float) -> Rows:
     """Reprojection of the 33 landmarks: r = confidence * (pi(l) - l_seen) / sigma, two rows each."""
-    sigma_px = LANDMARK_SIGMA * observation.height_px
+    sigma_px = LANDMARK_SIGMA * observation.standing_px
     confidence = observation.confidence
     return Rows(*_landmark_rows(confidence, observation.landmarks_px, num_vertices, sigma_px, float(scale)))
 

@@ -260,3 +260,13 @@ def test_normal_equations_match_the_rows(body: BodyModel, chain: Chain) -> None:
     assert energy == pytest.approx(total_energy(chain, observation, state, prior, rows))
     np.testing.assert_allclose(matrix, matrix.T, rtol=1e-9, atol=1e-6)
     assert gradient.shape == (chain.num_free + 6,)
+
+
+def test_half_a_person_counts_as_tall_as_a_whole_one(body: BodyModel, chain: Chain) -> None:
+    """Landmark errors are judged by the standing person, wherever the picture ends."""
+    whole = observe_body(body, chain, random_state(chain, 1, 0.0), with_depth=False)
+    upper = np.arange(33) < 25
+    half = replace(whole, height_px=whole.height_px / 2, confidence=np.where(upper, 1.0, 0.0))
+    assert abs(half.standing_px - whole.height_px) < 0.15 * whole.height_px
+    blind = replace(half, world_m=np.full((33, 3), np.nan))
+    assert blind.standing_px == half.height_px
