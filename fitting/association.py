@@ -13,13 +13,22 @@ SAME_SURFACE, SAME_EDGE = 0.4, 0.6
 
 
 @njit(cache=True)
+def _cell(x, y, z, fx, fy, cx, cy, surface_m):  # type: ignore[no-untyped-def]
+    """Row and column of the cell that a point falls on; -1, -1 beside the grid."""
+    height, width = surface_m.shape[:2]
+    column, row = np.floor(x / z * fx + cx), np.floor(y / z * fy + cy)
+    if not (0 <= row < height and 0 <= column < width):
+        return -1, -1
+    return int(row), int(column)
+
+
+@njit(cache=True)
 def same_surface(points_m, normals, visible, surface_m, surface_normals, fx, fy, cx, cy, gate_m):  # type: ignore[no-untyped-def]
     """The visible vertices whose cell holds a surface within the gate that faces the same way.
 
     points_m (P, 3), of which the first V are vertices, normals (V, 3), visible (V,); returns their numbers (R,) int32,
     the seen points (R, 3) and the seen normals (R, 3).
     """
-    height, width = surface_m.shape[:2]
     ids = np.empty(len(visible), np.int32)
     targets, directions = np.empty((len(visible), 3)), np.empty((len(visible), 3))
     count = 0
@@ -27,10 +36,10 @@ def same_surface(points_m, normals, visible, surface_m, surface_normals, fx, fy,
         if not visible[v]:
             continue
         x, y, z = points_m[v]
-        column, row = np.floor(x / z * fx + cx), np.floor(y / z * fy + cy)
-        if not (0 <= row < height and 0 <= column < width):
+        row, column = _cell(x, y, z, fx, fy, cx, cy, surface_m)
+        if row < 0:
             continue
-        q, n = surface_m[int(row), int(column)], surface_normals[int(row), int(column)]
+        q, n = surface_m[row, column], surface_normals[row, column]
         apart = np.sqrt((q[0] - x) ** 2 + (q[1] - y) ** 2 + (q[2] - z) ** 2)
         cosine = n[0] * normals[v, 0] + n[1] * normals[v, 1] + n[2] * normals[v, 2]
         if apart < gate_m and cosine > SAME_SURFACE:  # neither holds for NaN
@@ -46,7 +55,6 @@ def before_surface(points_m, visible, surface_m, surface_normals, fx, fy, cx, cy
 
     Returns their numbers (R,) int32, the seen points (R, 3) and the rays (R, 3) to the vertices, unit length.
     """
-    height, width = surface_m.shape[:2]
     ids = np.empty(len(visible), np.int32)
     targets, rays = np.empty((len(visible), 3)), np.empty((len(visible), 3))
     count = 0
@@ -54,12 +62,12 @@ def before_surface(points_m, visible, surface_m, surface_normals, fx, fy, cx, cy
         if not visible[v]:
             continue
         x, y, z = points_m[v]
-        column, row = np.floor(x / z * fx + cx), np.floor(y / z * fy + cy)
-        if not (0 <= row < height and 0 <= column < width):
+        row, column = _cell(x, y, z, fx, fy, cx, cy, surface_m)
+        if row < 0:
             continue
-        q = surface_m[int(row), int(column)]
+        q = surface_m[row, column]
         # Beside an edge the matte and the depth disagree by a pixel, and the wall behind passes for the person.
-        if q[2] - z > gate_m and np.isfinite(surface_normals[int(row), int(column), 2]):
+        if q[2] - z > gate_m and np.isfinite(surface_normals[row, column, 2]):
             length = np.sqrt(x * x + y * y + z * z)
             ids[count] = v
             targets[count] = q

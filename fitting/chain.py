@@ -40,7 +40,7 @@ class Chain:
     free_axis: np.ndarray  # (D,) which of its three axes
     first_dof: np.ndarray  # (J,) index of the joint's first free DoF, -1 = locked
     num_dofs: np.ndarray  # (J,)
-    looseness_m: np.ndarray  # (V,) how far what is seen strays from the vertex over the clip, standard deviation
+    looseness_m: np.ndarray  # (V,) sigma that cloth adds to what is seen of the vertex; 0 = tight, or not known
     limbs: tuple[np.ndarray, ...]  # the joints of left arm, right arm, left leg, right leg
 
     @staticmethod

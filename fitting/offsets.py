@@ -24,6 +24,8 @@ MAX_OFFSET_M = 0.10  # a loose jacket; more is a cape, and the mesh would fold
 MIN_OFFSET_M = -0.03  # the body under the clothes may be thinner than its shape says, a little
 STIFFNESS, SHRINK = 25.0, 0.02  # relative to one measurement of 12 mm sigma per frame
 LOOSENESS_SMOOTHING = 4  # rounds over the neighbours
+# Up to TIGHT_M is noise and folds.  What strays further is no scatter about the leg, but all on one side of it: its
+# sigma is LOOSE_GAIN times the excess.
 TIGHT_M, LOOSE_GAIN = 0.008, 3.0
 LANDMARK_SIGMA_M, MAX_LANDMARK_M = 0.03, 0.10  # how far a detector's idea of a hip is from anatomy's
 LANDMARK_FRAMES = 20.0  # frames of one clip repeat each other's errors: so many count as one
@@ -34,8 +36,8 @@ MATCH = Schedule(1, gate_m=(0.12, 0.12), gate_outline=(0.10, 0.10))
 def solve_offsets(
     body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], offsets_m: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets (V,) that explain outline and depth of all ``states`` better than ``offsets_m``, and the looseness (V,):
-    the standard deviation of what is seen about them.  Metres."""
+    """Offsets (V,) that explain outline and depth of all ``states`` better than ``offsets_m``, and the looseness (V,)
+    that what is seen about them leaves to the body.  Metres."""
     count = len(body.template_m)
     if not states:
         return offsets_m, np.zeros(count)
@@ -110,9 +112,9 @@ def solve_landmark_offsets(
 def _looseness_m(
     laplacian: sparse.csr_matrix, offsets_m: np.ndarray, squares: np.ndarray, sums: np.ndarray, certainty: np.ndarray
 ) -> np.ndarray:
-    """Standard deviation of the seen heights about the offsets (V,), smoothed over neighbours, less what is usual.
+    """LOOSE_GAIN (s - TIGHT_M), with s the standard deviation of the seen heights about the offsets, over neighbours.
 
-    Where nothing was seen it is the mean of all.
+    Where nothing was seen s is that of the whole body.
     """
     spread = squares - 2 * offsets_m * sums + offsets_m**2 * certainty
     typical = spread.sum() / max(certainty.sum(), 1e-9)

@@ -46,7 +46,6 @@ class Found:
     chain: Chain
     states: dict[int, State]
     offsets_m: np.ndarray  # (V,)
-    floor: Plane | None
 
 
 def fit_clip(
@@ -60,6 +59,8 @@ def fit_clip(
     landmarks_m = np.zeros((len(body.landmark_weights), 3))
     states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking", len(clip)))
     limits = Limits.of(body, chain, clip, states)
+    if not rounds:
+        states = refine(body, chain, clip, prior, states, more=limits.rows(chain, states))
     for k in range(rounds):
         good = believed(body, chain, clip, states, height_m)
         offsets_m, looseness_m = solve_offsets(body, chain, clip, good, offsets_m)
@@ -80,7 +81,7 @@ def fit_clip(
             return Rows.concatenate([allowed(i, state), colors])
 
         states = refine(body, chain, clip, prior, states, rounds=4, more=all_rows)
-    return Found(chain, states, offsets_m, limits.floor)
+    return Found(chain, states, offsets_m)
 
 
 @dataclass(frozen=True)

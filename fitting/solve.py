@@ -50,7 +50,7 @@ class Prior:
     weight: np.ndarray  # (D,) 1 / rad
     lower: np.ndarray  # (D,) joint limits, rad
     upper: np.ndarray  # (D,)
-    neighbour: State | None = None  # the pose of the frame before, or the mean of both neighbours
+    neighbour: State | None = None  # the pose of the frame before
     pose_sigma_rad: float = 0.15
     place_sigma_m: float = 0.1
     turn_sigma_rad: float = 0.3

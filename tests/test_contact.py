@@ -1,7 +1,5 @@
 """Arms stay outside the trunk, feet above the floor, soles where they stand; and where the floor is."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from test_solve import observe_body, random_state
@@ -131,7 +129,7 @@ def test_floor_keeps_feet_up_in_a_solve(body: BodyModel, chain: Chain, touch: To
     state = random_state(chain, 1, 0.0)
     vertices_m, _ = posed(body, chain, state)
     floor = Plane(np.array([0.0, -1.0, 0.0]), float(-vertices_m[:, 1].max() + 0.03))
-    observation = replace(observe_body(body, chain, state, with_depth=False))
+    observation = observe_body(body, chain, state, with_depth=False)
     rows = floor_rows(touch, vertices_m, floor)
     points_m = chain.posed(state.pose, state.camera_from_body)
     r, by_point = residuals(rows, points_m, observation)

@@ -10,7 +10,7 @@ from capture.camera import Camera
 from fitting.association import match
 from fitting.body.model import BodyModel, rotations
 from fitting.chain import Chain, rotation_vector
-from fitting.clip import EVERYTHING, default_prior, fit_from_scratch
+from fitting.clip import EVERYTHING, _with_best_limbs, default_prior, fit_from_scratch
 from fitting.gauss_newton import damped_step, normal_matrix
 from fitting.observe import Observation, _surface_normals, outline_of
 from fitting.solve import (
@@ -270,3 +270,27 @@ def test_half_a_person_counts_as_tall_as_a_whole_one(body: BodyModel, chain: Cha
     assert abs(half.standing_px - whole.height_px) < 0.15 * whole.height_px
     blind = replace(half, world_m=np.full((33, 3), np.nan))
     assert blind.standing_px == half.height_px
+
+
+def test_each_limb_is_taken_from_the_state_that_has_it_right(body: BodyModel, chain: Chain) -> None:
+    """Two candidates, each with another arm wrong: the result is better than both."""
+    truth = random_state(chain, 1, 0.0)
+    observation = observe_body(body, chain, truth, with_depth=True)
+    prior = default_prior(body, chain)
+    candidates = []
+    for joints in chain.limbs[:2]:
+        pose = truth.pose.copy()
+        dofs = chain.dofs(pose)
+        dofs[np.isin(chain.free_joint, joints)] += 0.4
+        candidates.append(State(chain.with_dofs(pose, dofs), truth.camera_from_body))
+    costs = [pose_cost(chain, body.faces, observation, state, prior) for state in candidates]
+    best = int(np.argmin(costs))
+    mixed = _with_best_limbs(body, chain, observation, prior, candidates, best, costs[best])
+
+    def error_m(state: State) -> float:
+        places, right = (chain.transforms(s.pose, s.camera_from_body)[2] for s in (state, truth))
+        return float(np.linalg.norm((places - right)[wrists], axis=1).max())
+
+    wrists = [body.joint_names.index(f"wrist.{side}") for side in "LR"]
+    assert min(error_m(state) for state in candidates) > 0.1 > 0.05 > error_m(mixed)
+    assert pose_cost(chain, body.faces, observation, mixed, prior) < min(costs)
