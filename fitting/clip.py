@@ -50,6 +50,7 @@ class Clip:
     masks: Masks
     keypoints: Keypoints
     camera: Camera
+    first_heldout: int | None = None  # frames from here on teach nothing that stays the same; None: all teach
     _cached: object = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -62,6 +63,11 @@ class Clip:
     def __getitem__(self, index: int) -> Observation | None:
         """The evidence of one frame, None where nobody was found."""
         return self._cached(index)  # type: ignore[operator, no-any-return]
+
+    @property
+    def num_teaching(self) -> int:
+        """Frames 0 to this one, exclusive, may teach what stays the same over the clip: shape, clothes, colours."""
+        return len(self) if self.first_heldout is None else self.first_heldout
 
     def _observe(self, index: int) -> Observation | None:
         keypoints = self.keypoints
@@ -80,6 +86,15 @@ class Clip:
     def why_unseen(self, index: int) -> str:
         """The reason why frame ``index`` has no evidence."""
         return "no landmarks found" if not self.keypoints.found[index] else "empty mask"
+
+
+def heldout_from(found: np.ndarray, train_fraction: float) -> int:
+    """The first frame of the held-out part: what comes before has ``train_fraction`` of the frames (N,) bool in which
+    somebody was found, at least one and not all."""
+    frames = np.flatnonzero(found)
+    if len(frames) < 2:
+        return len(found)
+    return int(frames[np.clip(int(train_fraction * len(frames)), 1, len(frames) - 1)])
 
 
 def default_prior(body: BodyModel, chain: Chain) -> Prior:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from capture.video import VideoWriter
 from fitting import verdict
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
-from fitting.clip import Clip
+from fitting.clip import Clip, heldout_from
 from fitting.keypoints import Keypoints
 from fitting.landmarkers import AUTO, MEDIAPIPE, check_choice, in_words, landmarks
 from fitting.overlay import draw_overlay
@@ -52,6 +52,9 @@ class FitConfig:
     body: str = field(default="default", metadata={"file": True})
     # "auto", "mediapipe", a folder of OpenPose's files, or a PoseLandmarker .task file (see fitting/landmarkers.py)
     keypoints: str = field(default=AUTO, metadata={"file": True, "words": (AUTO, MEDIAPIPE)})
+    # of the frames with somebody in them, from the start; the rest is held out, here as in training: it is given poses,
+    # but teaches neither shape nor clothes nor colours
+    train_fraction: float = 0.8
     shape_frames: int = 14  # shape needs variety, not numbers: beyond a dozen it does not move
     shape_rounds: int = 5
     height_m: float = 0.0  # body height when you know it; 0 = from depth, or the mean adult
@@ -62,6 +65,8 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         check_choice(self.keypoints)
+        if not 0 < self.train_fraction < 1:
+            raise UserError(f"fit.train_fraction = {self.train_fraction}: must lie between 0 and 1, as 0.8 does")
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class BodyFit:
     body: BodyModel
     camera: Camera
     notes: tuple[str, ...]
+    first_heldout: int  # this frame and all after it taught nothing: they may measure
 
     def __len__(self) -> int:
         return len(self.pose)
@@ -118,7 +124,7 @@ class BodyFit:
         )
         write_atomically(folder / "fit.npz", buffer.getvalue())
         self.body.save(folder / "body.npz")
-        fields = {"camera": self.camera.to_json(), "notes": list(self.notes)}
+        fields = {"camera": self.camera.to_json(), "notes": list(self.notes), "first_heldout": self.first_heldout}
         write_atomically(folder / "fit.json", json.dumps(fields, indent=1).encode())
 
     @staticmethod
@@ -139,6 +145,7 @@ class BodyFit:
             body=BodyModel.load(folder / "body.npz"),
             camera=Camera.from_json(fields["camera"]),
             notes=tuple(fields["notes"]),
+            first_heldout=fields["first_heldout"],
         )
 
 
@@ -161,7 +168,8 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
             f"{recording.source}: nobody was recognised in any of {len(recording)} frames; film a whole person"
         )
     notes = [in_words(config.keypoints, recording)]
-    clip = Clip(recording, masks, keypoints, recording.rig.color)
+    first_heldout = heldout_from(keypoints.found, config.train_fraction)
+    clip = Clip(recording, masks, keypoints, recording.rig.color, first_heldout)
     clip = _with_focal(body, clip, notes)
     shape = _solve_shape(config, body, clip, notes)
 
@@ -233,7 +241,7 @@ def _with_focal(body: BodyModel, clip: Clip, notes: list[str]) -> Clip:
         return clip
     camera, note = estimate_focal(body, clip, spread_frames(clip, 8))
     notes.append(note)
-    return Clip(clip.recording, clip.masks, clip.keypoints, camera)
+    return replace(clip, camera=camera)
 
 
 def _solve_shape(config: FitConfig, body: BodyModel, clip: Clip, notes: list[str]) -> np.ndarray:
@@ -288,4 +296,5 @@ def _collect(
         body=body,
         camera=clip.camera,
         notes=tuple(notes),
+        first_heldout=clip.num_teaching,
     )

@@ -44,7 +44,6 @@ COVER_GAINS = (16, 4, 1)  # of the first, second and third keyframe that shows a
 
 @dataclass(frozen=True)
 class KeyframeConfig:
-    train_fraction: float = 0.8  # of the tracked frames, from the start; the rest is held out
     max_train_frames: int = 1500  # the paper trains on the first 1500
     max_keyframe_fraction: float = 0.1  # strictly fewer than this of the training frames, as in the paper
     image_px: int = 256  # height of the raster that measures coverage; a face is then about 7 pixels
@@ -56,7 +55,7 @@ class Keyframes:
 
     train_indices: np.ndarray  # (n,) int64
     keyframe_indices: np.ndarray  # (k,) int64
-    heldout_indices: np.ndarray  # (h,) int64
+    heldout_indices: np.ndarray  # (h,) int64, taught neither fit nor avatar
     coverage: dict = field(default_factory=dict)  # for the report: how much of the body was seen, and by what
 
     def save(self, folder: Path) -> None:
@@ -87,7 +86,8 @@ def keyframes(config: KeyframeConfig, out_dir: Path, fit_dir: Path) -> None:
     from fitting.fit import BodyFit
 
     fit = BodyFit.load(fit_dir)
-    choose_keyframes(config, fit.body, fit.camera, fit.tracked, fit.vertices_color_m).save(out_dir)
+    found = choose_keyframes(config, fit.body, fit.camera, fit.tracked, fit.first_heldout, fit.vertices_color_m)
+    found.save(out_dir)
 
 
 def choose_keyframes(
@@ -95,10 +95,11 @@ def choose_keyframes(
     body: BodyModel,
     camera: Camera,
     tracked: np.ndarray,
+    first_heldout: int,
     vertices_color_m: Callable[[int], np.ndarray],
 ) -> Keyframes:
     """The stage on plain values: tracked (N,) bool; ``vertices_color_m(i)`` (V, 3) metres for tracked frames."""
-    train, heldout = split(config, tracked)
+    train, heldout = split(config, tracked, first_heldout)
     seen = np.stack(
         [seen_items(body, vertices_color_m(int(i)), camera, config.image_px) for i in progress(train, "keyframes")]
     )
@@ -114,15 +115,17 @@ def choose_keyframes(
     return Keyframes(train, np.sort(train[chosen]), heldout, coverage)
 
 
-def split(config: KeyframeConfig, tracked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out frame indices: the first and the last part of the tracked frames (N,) bool.
+def split(config: KeyframeConfig, tracked: np.ndarray, first_heldout: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out frame indices: the tracked frames (N,) bool before ``first_heldout``, and from it on.
+    Training frames beyond ``max_train_frames`` are neither: they taught the fit.
 
+    Which frames are held out does not depend on how many are believed: better verdicts do not move the goal.
     Raises UserError for too few tracked frames or a fraction outside (0, 1).
     """
-    if not 0 < config.train_fraction < 1 or not 0 < config.max_keyframe_fraction <= 1 or config.max_train_frames < 1:
+    if not 0 < config.max_keyframe_fraction <= 1 or config.max_train_frames < 1:
         raise UserError(
-            f"keyframes: train_fraction {config.train_fraction}, max_keyframe_fraction {config.max_keyframe_fraction}, "
-            f"max_train_frames {config.max_train_frames}: fractions lie between 0 and 1, counts are positive"
+            f"keyframes: max_keyframe_fraction {config.max_keyframe_fraction}, max_train_frames "
+            f"{config.max_train_frames}: a fraction lies between 0 and 1, a count is positive"
         )
     if config.image_px < 16:
         raise UserError(f"keyframes.image_px = {config.image_px}: use 16 or more")
@@ -132,9 +135,13 @@ def split(config: KeyframeConfig, tracked: np.ndarray) -> tuple[np.ndarray, np.n
             f"the body was tracked in only {len(frame_indices)} of {len(tracked)} frames, {MIN_FRAMES} are needed to "
             "train and to test; film longer, or see the fit's overlay.mp4 for what went wrong"
         )
-    num_train = int(np.clip(config.train_fraction * len(frame_indices), 1, len(frame_indices) - 1))
-    num_train = min(num_train, config.max_train_frames)
-    return frame_indices[:num_train], frame_indices[num_train:]
+    train, heldout = frame_indices[frame_indices < first_heldout], frame_indices[frame_indices >= first_heldout]
+    if not len(train):
+        raise UserError(
+            f"the body was tracked in none of the {first_heldout} frames that train, only in those held out; film "
+            "longer, or see the fit's overlay.mp4 for what went wrong"
+        )
+    return train[: config.max_train_frames], heldout
 
 
 def max_keyframes(num_train: int, fraction: float) -> int:

@@ -62,7 +62,7 @@ def fit_clip(
     if not rounds:
         states = refine(body, chain, clip, prior, states, more=limits.rows(chain, states))
     for k in range(rounds):
-        good = believed(body, chain, clip, states, height_m)
+        good = believed(body, chain, clip, teaching(clip, states), height_m)
         offsets_m, looseness_m = solve_offsets(body, chain, clip, good, offsets_m)
         if not with_offsets:
             offsets_m = 0 * offsets_m
@@ -73,7 +73,7 @@ def fit_clip(
         states = refine(body, chain, clip, prior, states, more=limits.rows(chain, states))
     for blur_px in POLISH_BLURS_PX if with_colors else ():
         pictures = Pictures(clip, blur_px)
-        appearance = learn(body, chain, clip, states, pictures)
+        appearance = learn(body, chain, clip, states, teaching(clip, states), pictures)
         allowed = limits.rows(chain, states)
 
         def all_rows(i: int, state: State, allowed=allowed, pictures=pictures, appearance=appearance) -> Rows:
@@ -143,6 +143,11 @@ class Limits:
 def _ankles(body: BodyModel) -> list[int]:
     owner = (np.asarray(body.landmark_weights, float) @ np.asarray(body.skin_weights, float)).argmax(1)
     return [int(owner[27]), int(owner[28])]
+
+
+def teaching(clip: Clip, states: dict[int, State]) -> dict[int, State]:
+    """The states of frames that may teach what stays the same: held-out frames follow, and teach nothing."""
+    return {i: state for i, state in states.items() if i < clip.num_teaching}
 
 
 def believed(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], height_m: float) -> dict[int, State]:

@@ -5,12 +5,14 @@ V vertices, N frames.  Each vertex has one colour over the clip, up to a gain pe
     r = w ((I_i(pi(v)) / g_i - c_v),     w^-2 = sigma_noise^2 + sigma_v^2,
 
 linearised in the picture's gradient, so that a frame's colours are rows like all others (``fitting.terms.Rows``).
-c_v, its spread sigma_v and the gains are means over the frames at the present poses; poses and colours alternate, which
-is groupwise registration.  It polishes a fit that is right to a few pixels; it cannot find one.
+c_v and its spread sigma_v are means over the teaching frames at the present poses, the gains fit each frame to them;
+poses and colours alternate, which is groupwise registration.  It polishes a fit that is right to a few pixels; it
+cannot find one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -90,8 +92,15 @@ class Appearance:
     gain: dict[int, np.ndarray]  # frame -> (3,)
 
 
-def learn(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], pictures: Pictures) -> Appearance:
-    """Colours, spreads and gains at the poses ``states``."""
+def learn(
+    body: BodyModel,
+    chain: Chain,
+    clip: Clip,
+    states: dict[int, State],
+    teachers: Collection[int],
+    pictures: Pictures,
+) -> Appearance:
+    """Colours and spreads from the frames ``teachers``, and the gain of every frame, at the poses ``states``."""
     count = chain.num_vertices
     samples: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     for index, state in states.items():
@@ -103,6 +112,8 @@ def learn(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], p
     for _ in range(3):
         total, squares, weight, seen = np.zeros((count, 3)), np.zeros(count), np.zeros(count), np.zeros(count)
         for index, (ids, values, share) in samples.items():
+            if index not in teachers:
+                continue
             even = values / gain[index]
             total[ids] += share[:, None] * even
             squares[ids] += share * (even**2).mean(1)

@@ -45,9 +45,9 @@ def body_height_m(body: BodyModel, shape: np.ndarray) -> float:
 
 
 def spread_frames(clip: Clip, count: int) -> list[int]:
-    """Frames evenly spread over the clip, each the most confidently detected of its span."""
+    """Frames evenly spread over what may teach of the clip, each the most confidently detected of its span."""
     confidence = np.where(clip.keypoints.found, clip.keypoints.visibility[:, 11:].mean(1), -1)
-    spans = np.array_split(np.arange(len(clip)), min(count, len(clip)))
+    spans = np.array_split(np.arange(clip.num_teaching), min(count, clip.num_teaching))
     best = [int(span[confidence[span].argmax()]) for span in spans]
     return [i for i in best if confidence[i] > 0 and clip[i] is not None]
 

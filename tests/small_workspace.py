@@ -65,6 +65,7 @@ def fit_of(movie: Film) -> BodyFit:
         body=body,
         camera=CAMERA,
         notes=("a doll",),
+        first_heldout=NUM_TRAIN,
     )
 
 

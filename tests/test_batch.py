@@ -214,17 +214,27 @@ def show(body: BodyModel, chain: Chain) -> tuple[Any, list[State]]:
 def test_colours_and_exposure_are_learned(body: BodyModel, chain: Chain, show) -> None:
     clip, truth = show
     states = dict(enumerate(truth))
-    appearance = learn(body, chain, clip, states, Pictures(clip, 1.0))
+    appearance = learn(body, chain, clip, states, states, Pictures(clip, 1.0))
     gains = np.array([appearance.gain[i].mean() for i in range(10)])
     np.testing.assert_allclose(gains / gains.mean(), (0.8 + 0.03 * np.arange(10)) / 0.935, rtol=0.03)
     seen = np.isfinite(appearance.color[:, 0])
     assert seen.sum() > 300 and np.median(appearance.sigma[seen]) < 0.03
 
 
+def test_heldout_frames_teach_no_colours(body: BodyModel, chain: Chain, show) -> None:
+    clip, truth = show
+    states = dict(enumerate(truth))
+    first = learn(body, chain, clip, states, range(8), Pictures(clip, 1.0))
+    other = clip_of([clip[i] for i in range(10)], [255 - p if i >= 8 else p for i, p in enumerate(clip.pictures)])
+    second = learn(body, chain, other, states, range(8), Pictures(other, 1.0))
+    np.testing.assert_array_equal(first.color, second.color)
+    assert set(second.gain) == set(states) and not np.allclose(first.gain[9], second.gain[9])
+
+
 def test_gradient_of_the_colour_term_is_numerical(body: BodyModel, chain: Chain, show) -> None:
     clip, truth = show
     pictures = Pictures(clip, 1.5)
-    appearance = learn(body, chain, clip, dict(enumerate(truth)), pictures)
+    appearance = learn(body, chain, clip, dict(enumerate(truth)), range(len(truth)), pictures)
     state = noisy(chain, truth[0], np.random.default_rng(0), 0.01)
     rows = color_rows(body, chain, clip, 0, state, pictures[0], appearance)
     assert len(rows.point) > 100
@@ -246,7 +256,7 @@ def test_colours_pull_a_shifted_body_back(body: BodyModel, chain: Chain, show) -
     """Known colours, a body half a grid cell off to the side: the rows alone say where it belongs."""
     clip, truth = show
     pictures = Pictures(clip, 1.5)
-    appearance: Appearance = learn(body, chain, clip, dict(enumerate(truth)), pictures)
+    appearance: Appearance = learn(body, chain, clip, dict(enumerate(truth)), range(len(truth)), pictures)
     shift = np.zeros(chain.num_free + 6)
     shift[-3:-1] = 0.008, 0.006  # 0.7 and 0.5 of a cell
     state = advance(truth[4], shift, chain)

@@ -12,12 +12,14 @@ import torch
 from small_workspace import LOST, NUM_FRAMES, NUM_TRAIN, make_workspace
 
 from capture.recording import Recording
-from rendering.avatar import surface_of
+from rendering.avatar import Avatar, surface_of
 from rendering.networks import Surface
+from rendering.rasterize import rasterize_covered
+from rendering.rasters import CompactRaster
 from training import metrics
 from training.evaluate import EvaluateConfig, evaluate
 from training.sanity import Crop, average_texture, nearest_frames, textured_mesh
-from training.score import METHODS, Subject, comparison, load_scene
+from training.score import BARE_TEXTURE, METHODS, TEXTURE, Subject, comparison, load_scene, predict
 
 CONFIG = EvaluateConfig(
     full_long_side_px=160, turntable_frames=8, turntable_height_px=64, video_height_px=64, picture_height_px=64,
@@ -82,7 +84,7 @@ def test_only_tracked_heldout_frames_are_scored(evaluated):
 def test_the_same_inputs_give_the_same_bytes_with_any_number_of_workers(evaluated, subject_dir, tmp_path):
     evaluate(replace(CONFIG, num_workers=2), tmp_path, subject_dir / "06_avatar", {"doll": subject_dir})
     pictures = sorted(path.relative_to(evaluated) for path in evaluated.glob("pictures/doll/*.jpg"))
-    assert len(pictures) == 8 + 2 * 5  # views around the person; held-out frames in five versions
+    assert len(pictures) == 8 + 2 * 6  # views around the person; held-out frames in six versions
     for name in ("heldout/doll.csv", *pictures):
         assert (tmp_path / name).read_bytes() == (evaluated / name).read_bytes(), name
     again, first = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, evaluated))
@@ -140,6 +142,17 @@ def test_the_texture_baseline_shows_the_dolls_colours_where_its_body_is(subject)
     assert error < 0.6 * flat
     black = average_texture("doll", np.arange(4), _Dark(captured.recording), captured.masks, rasters)
     assert black.max() < 0.05
+
+
+def test_the_bare_body_is_the_mesh_without_its_offsets(subject):
+    index = int(subject.heldout[0])
+    dressed, bare = subject.rasters[index], subject.bare[index]
+    assert len(bare.pixel) < 0.97 * len(dressed.pixel)  # the doll's clothes stand off by two centimetres
+    undressed = replace(subject.captured.fit, vertex_offsets_m=0 * subject.captured.fit.vertex_offsets_m)
+    again = rasterize_covered(undressed.body, undressed.vertices_color_m(index), subject.rasters.cameras[index])
+    np.testing.assert_array_equal(CompactRaster.of(again).pixel, bare.pixel)
+    crops = predict(Avatar.load(subject.captured.recording.folder.parent / "06_avatar"), subject, 0)
+    assert crops[BARE_TEXTURE].alpha.sum() == len(bare.pixel) and crops[TEXTURE].alpha.sum() == len(dressed.pixel)
 
 
 def _textured(subject, index: int) -> Crop:

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from capture.camera import Camera, Rig, project
-from capture.recording import RecordingWriter, encode_png, read_gray
+from capture.errors import UserError
+from capture.recording import Recording, RecordingWriter, encode_png, read_gray
 from fitting.body.model import BodyModel
+from fitting.clip import Clip, heldout_from
 from fitting.fit import BodyFit, FitConfig, fit
 from fitting.keypoints import Keypoints
+from fitting.passes import teaching
+from fitting.shape import spread_frames
 from fitting.zbuffer import rasterize_faces
 
 CAMERA = Camera((240, 320), 300.0, 300.0, 120.0, 160.0)
@@ -125,6 +129,34 @@ def test_what_is_called_tracked_is_right_and_what_is_not_says_why(fitted) -> Non
     assert [bool(words) for words in result.reason] == [not ok for ok in result.tracked]
     for i, status in enumerate(result.status):
         assert np.isfinite(result.pose[i]).all() == (status != "lost")
+
+
+def test_the_heldout_part_is_counted_in_frames_with_somebody() -> None:
+    found = np.zeros(100, bool)
+    found[50:90] = True
+    assert heldout_from(found, 0.8) == 82
+    assert heldout_from(np.ones(10, bool), 0.01) == 1 and heldout_from(np.ones(10, bool), 0.999) == 9
+    assert heldout_from(np.arange(5) == 2, 0.8) == 5  # one frame: nothing to hold out
+
+
+def test_heldout_frames_measure_no_body(fitted) -> None:  # type: ignore[no-untyped-def]
+    _, _, result, folder = fitted
+    assert result.first_heldout == 9  # 8 of the 11 frames with somebody teach; frame 6 shows nobody
+    clip = Clip(
+        Recording.load(folder / "01_recording"),
+        IdealMasks(folder / "02_masks"),  # type: ignore[arg-type]
+        Keypoints.load(folder / "03_fit" / "keypoints.npz"),
+        CAMERA,
+        result.first_heldout,
+    )
+    assert len(spread_frames(clip, 50)) == 8 and max(spread_frames(clip, 50)) < 9
+    assert list(teaching(clip, dict.fromkeys(range(NUM_FRAMES)))) == list(range(9))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -1.0])
+def test_a_split_without_one_side_is_refused(fraction: float) -> None:
+    with pytest.raises(UserError, match="train_fraction"):
+        FitConfig(train_fraction=fraction)
 
 
 def test_fit_writes_what_it_promises(fitted) -> None:  # type: ignore[no-untyped-def]

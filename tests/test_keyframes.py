@@ -64,26 +64,29 @@ def test_keyframes_are_strictly_fewer_than_a_tenth(num_train, expected):
 def test_the_split_is_contiguous_and_skips_lost_frames():
     tracked = np.ones(50, bool)
     tracked[[0, 7, 8, 44]] = False
-    train, heldout = split(KeyframeConfig(), tracked)
+    train, heldout = split(KeyframeConfig(), tracked, 40)
     assert tracked[train].all() and tracked[heldout].all()
-    assert train.max() < heldout.min() and len(train) == 36 and len(heldout) == 10
-    train, heldout = split(KeyframeConfig(max_train_frames=12), tracked)
-    assert len(train) == 12 and len(heldout) == 34
+    assert train.max() == 39 and heldout.min() == 40 and len(train) == 37 and len(heldout) == 9
+    train, heldout = split(KeyframeConfig(max_train_frames=12), tracked, 40)
+    assert len(train) == 12 and heldout.min() == 40  # frames between them taught the fit: they cannot measure
 
 
 @pytest.mark.parametrize(
-    "config", [KeyframeConfig(train_fraction=1.0), KeyframeConfig(max_train_frames=0), KeyframeConfig(image_px=4)]
+    "config",
+    [KeyframeConfig(max_keyframe_fraction=1.5), KeyframeConfig(max_train_frames=0), KeyframeConfig(image_px=4)],
 )
 def test_impossible_settings_are_user_errors(config):
     with pytest.raises(UserError, match="keyframes"):
-        split(config, np.ones(50, bool))
+        split(config, np.ones(50, bool), 40)
 
 
 def test_too_few_tracked_frames_is_one_line():
     tracked = np.zeros(100, bool)
     tracked[:9] = True
     with pytest.raises(UserError, match="only 9 of 100") as error:
-        split(KeyframeConfig(), tracked)
+        split(KeyframeConfig(), tracked, 80)
+    with pytest.raises(UserError, match="none of the 20 frames that train"):
+        split(KeyframeConfig(), np.arange(100) >= 50, 20)
     assert "\n" not in str(error.value)
 
 
@@ -103,7 +106,7 @@ def turning(count: int):
 def test_keyframes_show_all_sides_and_survive_a_round_trip(tmp_path):
     body, vertices_color_m = turning(40)
     found = choose_keyframes(
-        KeyframeConfig(max_keyframe_fraction=0.2), body, CAMERA, np.ones(40, bool), vertices_color_m
+        KeyframeConfig(max_keyframe_fraction=0.2), body, CAMERA, np.ones(40, bool), 32, vertices_color_m
     )
     assert len(found.keyframe_indices) == 6 and set(found.keyframe_indices) <= set(found.train_indices)
     assert (found.keyframe_indices >= 20).sum() >= 4  # frames 0..20 are all the same

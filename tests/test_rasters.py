@@ -166,6 +166,7 @@ def test_both_stages_run_on_the_files_of_a_fit(tmp_path):
         body=body,
         camera=CAMERA,
         notes=(),
+        first_heldout=9,
     ).save(folders["fit"])
     writer = RecordingWriter(folders["recording"], Rig(CAMERA), "test")
     for i in range(count):

@@ -24,7 +24,7 @@ from rendering.rasters import Rasters
 from rendering.render import Captured
 from training import charts
 from training.advice import SECTORS, advise, advise_about_avatar, sector_counts
-from training.score import AVATAR, NEAREST, TEXTURE
+from training.score import AVATAR, BARE_TEXTURE, NEAREST, TEXTURE
 from training.strips import (
     coverage_pictures,
     heldout_rows,
@@ -47,7 +47,12 @@ STAGES = {
     "06_avatar": "training",
     "07_report": "report",
 }
-METHOD_NAMES = {AVATAR: "avatar", NEAREST: "nearest training frame", TEXTURE: "back-projected texture"}
+METHOD_NAMES = {
+    AVATAR: "avatar",
+    NEAREST: "nearest training frame",
+    TEXTURE: "back-projected texture on its mesh",
+    BARE_TEXTURE: "back-projected texture on the bare body",
+}
 
 
 def report(out_dir: Path, avatar_dir: Path, subjects: Mapping[str, Path]) -> None:

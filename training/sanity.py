@@ -1,7 +1,8 @@
-"""Two baselines that anything worth training must beat, scored by the same evaluator.
+"""Baselines that anything worth training must beat, scored by the same evaluator.
 
 nearest   the training frame whose pose is closest, its crop and its matte used again as they are
-texture   colours of the training frames averaged into one texture, on the bare mesh, without a network
+texture   colours of the training frames averaged into one texture, on the mesh, without a network: once on the mesh
+          that the avatar has too, with its vertex offsets, once on the bare body, which has none
 
 N frames, J joints, K covered pixels, T texels per side, H x W pixels of the person crop.  Enters: what training may
 see.  Leaves: for a held-out frame a crop's colour (H, W, 3) in [0, 1] and its alpha (H, W).
@@ -18,6 +19,8 @@ import numpy as np
 
 from capture.errors import UserError
 from rendering.networks import Surface
+from rendering.rasterize import Covered, rasterize_covered
+from rendering.rasters import CompactRaster, Rasters
 from training.dataset import ALPHA, BACKGROUND, COLOR, VALID, SubjectFrames, crop_planes
 from training.warmstart import back_projected
 
@@ -70,6 +73,31 @@ def _view_aligned(joints_color_m: np.ndarray) -> np.ndarray:
     return np.einsum("nij,nkj->nki", view_from_color, joints_color_m - roots[:, None])
 
 
+@dataclass(frozen=True)
+class BareRasters:
+    """Rasters of the body without its vertex offsets, in the same crops; made when asked for."""
+
+    fit: Any
+    dressed: Rasters
+
+    @property
+    def image_wh(self) -> tuple[int, int]:
+        return self.dressed.image_wh
+
+    @property
+    def boxes_px(self) -> np.ndarray:
+        return self.dressed.boxes_px
+
+    def covered(self, index: int) -> Covered:
+        """The covered pixels of one tracked frame."""
+        fit = self.fit
+        vertices_m, _ = fit.body.posed(fit.shape, fit.pose[index], fit.camera_from_body[index])
+        return rasterize_covered(fit.body, vertices_m, self.dressed.cameras[index])
+
+    def __getitem__(self, index: int) -> CompactRaster:
+        return CompactRaster.of(self.covered(index))
+
+
 def average_texture(name: str, train_indices: np.ndarray, recording: Any, masks: Any, rasters: Any) -> np.ndarray:
     """(T, T, 3) float32 in [0, 1]: back-projected colours of the training frames, head-on views counting most."""
     spread = np.linspace(0, len(train_indices) - 1, min(TEXTURE_FRAMES, len(train_indices))).round().astype(int)
@@ -79,7 +107,7 @@ def average_texture(name: str, train_indices: np.ndarray, recording: Any, masks:
 
 
 def textured_mesh(texture: np.ndarray, surface: Surface) -> Crop:
-    """The bare mesh of one frame's raster with ``texture`` (T, T, 3) on it."""
+    """The mesh of one frame's raster with ``texture`` (T, T, 3) on it."""
     _, height, width = surface.batch_hw
     color, alpha = np.zeros((height * width, 3), np.float32), np.zeros(height * width, np.float32)
     pixel = surface.pixel.numpy()

@@ -19,11 +19,12 @@ from rendering.rasters import Rasters
 from rendering.render import Captured, shrunk
 from rendering.studio import Room
 from training import metrics
-from training.sanity import Crop, average_texture, nearest_frames, textured_mesh, true_crop
+from training.sanity import BareRasters, Crop, average_texture, nearest_frames, textured_mesh, true_crop
 
 GREY = 0.5  # behind the person in the crop protocol
 AVATAR, NEAREST, TEXTURE = "avatar", "nearest_training_frame", "back_projected_texture"
-METHODS = (AVATAR, NEAREST, TEXTURE)
+BARE_TEXTURE = "back_projected_texture_bare_body"
+METHODS = (AVATAR, NEAREST, TEXTURE, BARE_TEXTURE)
 FIGURES = ("psnr_db", "ssim", "flip", "lpips")
 
 
@@ -37,7 +38,9 @@ class Subject:
     rasters: Rasters
     heldout: np.ndarray  # held-out frames with a tracked body
     nearest: np.ndarray  # the training frame for each of them
-    texture: np.ndarray  # (T, T, 3)
+    texture: np.ndarray  # (T, T, 3), on the avatar's own mesh
+    bare: BareRasters
+    bare_texture: np.ndarray  # (T, T, 3), on the body without vertex offsets
     room: Room
     full_wh: tuple[int, int]
 
@@ -50,6 +53,7 @@ class Subject:
         train = np.array([i for i in keyframes.train_indices if covered[i] and captured.fit.tracked[i]], np.int64)
         full_wh = shrunk(captured.fit.camera, full_long_side_px).image_wh
         recording, masks = captured.recording, captured.masks
+        bare = BareRasters(captured.fit, rasters)
         return Subject(
             name=name,
             captured=captured,
@@ -58,6 +62,8 @@ class Subject:
             heldout=heldout,
             nearest=nearest_frames(captured.fit, train, heldout),
             texture=average_texture(name, train, recording, masks, rasters),
+            bare=bare,
+            bare_texture=average_texture(name, train, recording, masks, bare),
             room=Room.of(recording, masks, full_wh),
             full_wh=full_wh,
         )
@@ -99,6 +105,7 @@ def predict(avatar: Avatar, subject: Subject, position: int) -> dict[str, Crop]:
         AVATAR: Crop(painted, mask[0, 0].float().cpu().numpy()),
         NEAREST: reused,
         TEXTURE: textured_mesh(subject.texture, surface),
+        BARE_TEXTURE: textured_mesh(subject.bare_texture, surface_of(subject.bare.covered(index))),
     }
 
 
