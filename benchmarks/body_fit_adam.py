@@ -5,7 +5,9 @@
 Both start from the same pose: that of the frame before, or the same with every joint angle off by 0.10 rad and the
 place by 30 mm (standard deviations).  Both see the rows that ``fitting.solve.build_rows`` makes, with the same
 annealed kernels and gates, the same prior and joint limits, the same fixed shape, clothes and landmark offsets; no
-pull to a neighbouring frame.  LM makes its rows anew at each iteration, Adam at every fifth.
+pull to a neighbouring frame.  LM makes its rows anew at each iteration, Adam at every fifth.  "The tracker's step" is
+what the pipeline does with a frame: landmarks first, a fresh start beside the old pose, then everything, the better one
+judged by the whole picture, limbs exchanged between them, with the pull to the frame before.
 
 Adam is given its best chance: joints are posed level by level and not one by one, a batch is one graph over 16 frames,
 and for each clip and start the learning rate, and whether it decays along a cosine to a tenth, are those of a grid with
@@ -42,7 +44,7 @@ from threadpoolctl import threadpool_limits
 from capture.matting import Masks
 from fitting.body.model import BodyModel, rotations
 from fitting.chain import Chain
-from fitting.clip import EVERYTHING, default_prior
+from fitting.clip import EVERYTHING, default_prior, follow
 from fitting.clip import Clip as Evidence
 from fitting.observe import Observation
 from fitting.offsets import solve_landmark_offsets, solve_offsets
@@ -347,6 +349,12 @@ def compare(name: str, stage: Stage, start: str, tasks: list[Task]) -> None:
 
         states, spent = timed(tasks, 1, solve)
         row(f"LM, {iterations} iterations", spent, states)
+
+    def step(part: list[Task], _: Clock) -> list[State]:
+        return [follow(stage.body, stage.chain, t.observation, stage.prior, t.start) for t in part]
+
+    states, spent = timed(tasks, 1, step)
+    row("the tracker's step", spent, states)
     grid = [(rate, decays) for rate in RATES for decays in (True, False)]
     few, middle, many = ADAM_ITERATIONS
     best = {n: tune(stage, skinning, tasks[::TUNED], n, grid) for n in (few, many)}
