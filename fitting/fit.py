@@ -169,7 +169,7 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
     if config.vertex_offsets:
         notes.append(f"clothes and hair: vertex offsets up to {1e3 * np.abs(found.offsets_m).max():.0f} mm")
 
-    result = _collect(body, found.chain, clip, found.states, shape, found.offsets_m, notes)
+    result = _collect(body, found.chain, found.clip, found.states, shape, found.offsets_m, notes)
     if not result.tracked.any():
         raise UserError(
             f"{recording.source}: the body could not be tracked in any of {len(recording)} frames "
