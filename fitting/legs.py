@@ -36,9 +36,7 @@ EXCHANGE_COST = 20.0  # per frame: the detector is right until shown wrong
 LEAP_M_PER_S2, LEAP_M = 40.0, 0.12  # 4 g, and the distance of two legs: a reason to look, not a verdict
 BESIDE_FRAMES = 3  # the change of sides may be a little off the leap, for it begins where the legs are close
 # The legs must first come out of where they are: landmarks alone, as far as it takes.
-CROSS = Schedule(
-    10, landmark_scale=(np.inf, 6.0), world_sigma_m=(0.06, 0.12), use_depth=False, use_outline=False
-)
+CROSS = Schedule(10, landmark_scale=(np.inf, 6.0), world_sigma_m=(0.06, 0.12), use_depth=False, use_outline=False)
 LANDMARK_SCALE, WORLD_SIGMA_M = 4.5, 0.085  # as where whole poses are compared
 _POINTS = [LANDMARK_NAMES.index(f"{side}_{name}") for name in ("knee", "ankle") for side in ("left", "right")]
 _SHIN = [LANDMARK_NAMES.index(f"{side}_{name}") for name in ("knee", "ankle", "heel", "foot_index")
@@ -116,9 +114,7 @@ def _candidates(
     return found[::-1]
 
 
-def legs_shown(
-    body: BodyModel, chain: Chain, clip: Clip, index: int, candidates: list[Candidate]
-) -> np.ndarray:
+def legs_shown(body: BodyModel, chain: Chain, clip: Clip, index: int, candidates: list[Candidate]) -> np.ndarray:
     """(K,) how badly each candidate explains the legs: their landmarks, and the cells in which any draws a shin.
 
     The rest of the picture is the same person in the same clothes: a skirt that one pose fills better by chance would
