@@ -4,9 +4,9 @@ N frames, D pose degrees of freedom and six of placement per frame, U = D + 6 un
 
     E = sum_i data_i(x_i) + prior_i(x_i)  +  sum_i |x_{i-1} - 2 x_i + x_{i+1}|^2 / sigma^2
 
-whose matrix is block-pentadiagonal: one banded Cholesky solves a whole clip.  Accelerations are penalised, not
-velocities: a steady turn costs nothing, so it is carried through the views in which its angle cannot be seen (a back
-turned by +10 and by -10 degrees look the same).
+and the same for the joints' places in space (``steady``), whose matrix is block-pentadiagonal: one banded Cholesky
+solves a whole clip.  Accelerations are penalised, not velocities: a steady turn costs nothing, so it is carried through
+the views in which its angle cannot be seen (a back turned by +10 and by -10 degrees look the same).
 """
 
 from __future__ import annotations

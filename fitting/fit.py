@@ -5,7 +5,7 @@ In: 01_recording, 02_masks.  Out, in 03_fit:
     fit.npz         the arrays of BodyFit by these names
     fit.json        colour camera to believe, notes, per-clip figures
     body.npz        the body model that was fitted
-    keypoints.npz   the landmarks that were used
+    keypoints.npz   the landmarks that were found, before passages exchange the legs' names (legs)
     overlay.mp4, overlay/000000.jpg   the fit over the pictures
     residuals.svg, worst/000043.jpg   how well it fits over the clip, and the frames to look at first
 

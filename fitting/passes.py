@@ -3,8 +3,8 @@
     track     frame by frame, each from the one before                             (clip)
     settle    which leg is which, passage by passage                               (legs)
     dress     where cloth, hair and landmarks lie on this person                   (offsets)
-    track, settle    again: what is now known changes which poses can be found at all
-    refine    all frames at once, with what bodies cannot do                       (batch, contact, floor)
+    track, settle: again, for what is now known changes which poses can be found at all
+    refine    all frames at once, with what bodies cannot do                       (batch, steady, contact, floor)
     dress, refine
     polish    the same with the person's own colours, blurred and then sharp       (photometric)
 
