@@ -4,9 +4,9 @@ N frames, D pose degrees of freedom and six of placement per frame, U = D + 6 un
 
     E = sum_i data_i(x_i) + prior_i(x_i)  +  sum_i |x_{i-1} - 2 x_i + x_{i+1}|^2 / sigma^2
 
-whose matrix is block-pentadiagonal: one banded Cholesky solves a whole clip.  Accelerations are penalised, not
-velocities: a steady turn costs nothing, so it is carried through the views in which its angle cannot be seen (a back
-turned by +10 and by -10 degrees look the same).
+and the same for the joints' places in space (``steady``), whose matrix is block-pentadiagonal: one banded Cholesky
+solves a whole clip.  Accelerations are penalised, not velocities: a steady turn costs nothing, so it is carried through
+the views in which its angle cannot be seen (a back turned by +10 and by -10 degrees look the same).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import REFINE, Clip
 from fitting.solve import Prior, State, advance, build_rows, normal_equations, total_energy
+from fitting.steady import Steadiness
 from fitting.terms import Rows
 
 CHUNK, OVERLAP = 400, 40  # frames solved together, and how many of them are solved again with the next chunk
@@ -88,7 +89,9 @@ def _solve(
     """Gauss-Newton with a step that is halved until the energy of the whole piece falls."""
     alone = replace(prior, neighbour=None)
     current = [states[i] for i in frames]
-    weight = _weights(chain, smoothness, _step_s(clip, frames)) / _pace(clip, frames)[1:-1, None] ** 2
+    step_s = _step_s(clip, frames)
+    weight = _weights(chain, smoothness, step_s) / _pace(clip, frames)[1:-1, None] ** 2
+    steady = Steadiness.of(chain, current, step_s) if len(frames) > 2 else None
     for round_ in range(rounds):
         progress = round_ / max(rounds - 1, 1)
         rows, blocks, gradients, energy = [], [], [], 0.0
@@ -105,10 +108,18 @@ def _solve(
             energy += value
         bends = _bends(chain, current)
         energy += _bend_energy(bends, weight)
-        step = _banded_step(np.array(blocks), np.array(gradients), bends, weight, held)
+        coupled, gradient = _coupled(np.array(blocks)), np.array(gradients)
+        if steady is not None:
+            energy += steady.energy(current)
+            more_coupled, more_gradient = steady.normal_equations(current)
+            coupled, gradient = coupled + more_coupled, gradient + more_gradient
+        step = _banded_step(coupled, gradient, bends, weight, held)
         for factor in (1.0, 0.5, 0.25, 0.1):
             candidate = [advance(state, factor * s, chain) for state, s in zip(current, step, strict=True)]
-            if _energy(chain, clip, frames, candidate, alone, rows, weight) <= energy:
+            after = _energy(chain, clip, frames, candidate, alone, rows, weight)
+            if steady is not None:
+                after += steady.energy(candidate)
+            if after <= energy:
                 current = candidate
                 break
         else:
@@ -187,12 +198,18 @@ def _energy(
     return energy
 
 
+def _coupled(blocks: np.ndarray) -> np.ndarray:
+    """(3, N, U, U) from the frames' own blocks (N, U, U): nothing couples a frame with the next two."""
+    return np.stack([blocks, np.zeros_like(blocks), np.zeros_like(blocks)])
+
+
 def _banded_step(
     blocks: np.ndarray, gradients: np.ndarray, bends: np.ndarray, weight: np.ndarray, held: int
 ) -> np.ndarray:
     """(N, U) minimiser of the quadratic model; the first ``held`` frames stay.
 
-    blocks (N, U, U), gradients (N, U), bends and weight (N - 2, U) of the current states.
+    blocks (3, N, U, U): [d, i] couples frame i + d (rows) with frame i (columns); gradients (N, U), bends and weight
+    (N - 2, U) of the current states.
     """
     count, size = gradients.shape
     gradient = gradients.copy()
@@ -200,13 +217,14 @@ def _banded_step(
     for k, part in enumerate(stencil):
         gradient[k : k + len(bends)] += part * weight * bends
     band = np.zeros((3 * size, count * size))  # lower form: band[r - c, c]
-    for offset in range(size):
-        column = np.arange(size - offset)
-        diagonal = blocks[:, column + offset, column]  # (N, size - offset)
-        band[offset].reshape(count, size)[:, : size - offset] = diagonal
+    by_frame = band.reshape(3 * size, count, size)
+    for column in range(size):
+        by_frame[: size - column, :, column] = blocks[0, :, column:, column].T
+        for apart in (1, 2):
+            first = apart * size - column
+            by_frame[first : first + size, :, column] = blocks[apart, :, :, column].T
     damping = 1e-3 * band[0] + 1e-6
     band[0] += damping
-    by_frame = band.reshape(3 * size, count, size)
     for a in range(3):
         for b in range(a + 1):
             # Frames k + a and k + b of every triple k: a column of the later block b, a row of block a.

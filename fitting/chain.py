@@ -112,6 +112,11 @@ class Chain:
         """(P, 3) vertices, then landmarks."""
         return _points(rotations, translations, self.start, self.joint, self.weight, self.weighted_m)
 
+    def landmarks(self, rotations: np.ndarray, translations: np.ndarray) -> np.ndarray:
+        """(L, 3) the last of ``points``, alone."""
+        start = self.start[self.num_vertices :]
+        return _points(rotations, translations, start, self.joint, self.weight, self.weighted_m)
+
     def posed(self, pose: np.ndarray, camera_from_body: np.ndarray) -> np.ndarray:
         """(P, 3) points of a pose, in the camera's frame."""
         rotations, translations, _ = self.transforms(pose, camera_from_body)

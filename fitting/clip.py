@@ -40,6 +40,7 @@ REFINE = Schedule(
 MAX_TURN_RAD = 0.9  # a fresh start that faces this far elsewhere contradicts the frame before
 LOST_LANDMARK = 0.10  # median landmark error over the person's height: beyond it the pose is another one
 LOST_IOU = 0.35
+USUAL_STEP_S = 1 / 30
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ class Clip:
     def num_teaching(self) -> int:
         """Frames 0 to this one, exclusive, may teach what stays the same over the clip: shape, clothes, colours."""
         return len(self) if self.first_heldout is None else self.first_heldout
+
+    @property
+    def step_s(self) -> float:
+        """The usual time from frame to frame."""
+        times_s = self.recording.times_s
+        return float(np.median(np.diff(times_s))) if len(times_s) > 1 else USUAL_STEP_S
 
     def _observe(self, index: int) -> Observation | None:
         keypoints = self.keypoints

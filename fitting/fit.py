@@ -5,7 +5,7 @@ In: 01_recording, 02_masks.  Out, in 03_fit:
     fit.npz         the arrays of BodyFit by these names
     fit.json        colour camera to believe, notes, per-clip figures
     body.npz        the body model that was fitted
-    keypoints.npz   the landmarks that were used
+    keypoints.npz   the landmarks that were found, before passages exchange the legs' names (legs)
     overlay.mp4, overlay/000000.jpg   the fit over the pictures
     residuals.svg, worst/000043.jpg   how well it fits over the clip, and the frames to look at first
 
@@ -177,7 +177,7 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
     if config.vertex_offsets:
         notes.append(f"clothes and hair: vertex offsets up to {1e3 * np.abs(found.offsets_m).max():.0f} mm")
 
-    result = _collect(body, found.chain, clip, found.states, shape, found.offsets_m, notes)
+    result = _collect(body, found.chain, found.clip, found.states, shape, found.offsets_m, notes)
     if not result.tracked.any():
         raise UserError(
             f"{recording.source}: the body could not be tracked in any of {len(recording)} frames "

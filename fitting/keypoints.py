@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,8 @@ def _mirror_order() -> np.ndarray:
 
 
 MIRROR = _mirror_order()  # landmark i of the swapped labelling is landmark MIRROR[i] of the detected one
+_BELOW_HIPS = np.arange(NUM_LANDMARKS) >= LANDMARK_NAMES.index("left_knee")
+LEG_MIRROR = np.where(_BELOW_HIPS, MIRROR, np.arange(NUM_LANDMARKS))  # the same where only the legs are swapped
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,13 @@ class Keypoints:
     def found(self) -> np.ndarray:
         """(N,) bool."""
         return np.isfinite(self.points_px[..., 0]).any(1)
+
+    def with_legs_exchanged(self, frames: Sequence[int]) -> Keypoints:
+        """The same clip if the detector had taken one leg for the other in ``frames``, from the knees down."""
+        points_px, visibility, world_m = self.points_px.copy(), self.visibility.copy(), self.world_m.copy()
+        for array in (points_px, visibility, world_m):
+            array[frames] = array[frames][:, LEG_MIRROR]
+        return Keypoints(points_px, visibility, world_m, self.swapped)
 
     def save(self, path: Path) -> None:
         buffer = io.BytesIO()

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from capture.camera import Camera, Rig, invert, kept_rays, undistort
-from fitting.keypoints import MIRROR
+from fitting.keypoints import LEG_MIRROR, MIRROR
 
 MIN_DEPTH_MM = 200  # nothing is nearer; smaller values are noise
 LAYER_M = 0.04  # of the points in one cell, those this close to the front-most are one surface
@@ -67,12 +67,19 @@ class Observation:
 
     def with_sides_exchanged(self) -> Observation:
         """The same frame if the detector had taken left for right."""
+        return self._with_landmarks(MIRROR)
+
+    def with_legs_exchanged(self) -> Observation:
+        """The same frame if the detector had taken one leg for the other, from the knees down."""
+        return self._with_landmarks(LEG_MIRROR)
+
+    def _with_landmarks(self, order: np.ndarray) -> Observation:
         return replace(
             self,
-            landmarks_px=self.landmarks_px[MIRROR],
-            confidence=self.confidence[MIRROR],
-            visibility=self.visibility[MIRROR],
-            world_m=self.world_m[MIRROR],
+            landmarks_px=self.landmarks_px[order],
+            confidence=self.confidence[order],
+            visibility=self.visibility[order],
+            world_m=self.world_m[order],
         )
 
 

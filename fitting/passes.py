@@ -1,9 +1,10 @@
 """The passes over a clip, from a shape to a pose in every frame.
 
     track     frame by frame, each from the one before                             (clip)
+    settle    which leg is which, passage by passage                               (legs)
     dress     where cloth, hair and landmarks lie on this person                   (offsets)
-    track     again: what is now known changes which poses can be found at all
-    refine    all frames at once, with what bodies cannot do                       (batch, contact, floor)
+    track, settle: again, for what is now known changes which poses can be found at all
+    refine    all frames at once, with what bodies cannot do                       (batch, steady, contact, floor)
     dress, refine
     polish    the same with the person's own colours, blurred and then sharp       (photometric)
 
@@ -26,6 +27,7 @@ from fitting.chain import Chain
 from fitting.clip import Clip, default_prior, depth_residual_mm, landmark_errors_px, silhouette_iou, track
 from fitting.contact import Touch, floor_rows, inside_rows, standing_rows, standing_targets
 from fitting.floor import Plane, find_floor
+from fitting.legs import settle_legs
 from fitting.limbs import limb_figures
 from fitting.offsets import solve_landmark_offsets, solve_offsets
 from fitting.photometric import Pictures, color_rows, learn
@@ -44,6 +46,7 @@ class Found:
     """What the passes leave."""
 
     chain: Chain
+    clip: Clip  # its landmarks named as they were used
     states: dict[int, State]
     offsets_m: np.ndarray  # (V,)
 
@@ -58,6 +61,7 @@ def fit_clip(
     offsets_m = np.zeros(len(body.template_m))
     landmarks_m = np.zeros((len(body.landmark_weights), 3))
     states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking", len(clip)))
+    clip, states = settle_legs(body, chain, clip, prior, states)
     limits = Limits.of(body, chain, clip, states)
     if not rounds:
         states = refine(body, chain, clip, prior, states, more=limits.rows(chain, states))
@@ -70,6 +74,7 @@ def fit_clip(
         chain = chain_of(body, shape, offsets_m, looseness_m, landmarks_m)
         if k == 0:
             states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking again", len(clip)))
+            clip, states = settle_legs(body, chain, clip, prior, states)
         states = refine(body, chain, clip, prior, states, more=limits.rows(chain, states))
     for blur_px in POLISH_BLURS_PX if with_colors else ():
         pictures = Pictures(clip, blur_px)
@@ -81,7 +86,7 @@ def fit_clip(
             return Rows.concatenate([allowed(i, state), colors])
 
         states = refine(body, chain, clip, prior, states, rounds=4, more=all_rows)
-    return Found(chain, states, offsets_m)
+    return Found(chain, clip, states, offsets_m)
 
 
 @dataclass(frozen=True)

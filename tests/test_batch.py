@@ -94,7 +94,14 @@ def test_a_banded_step_is_the_dense_one(chain: Chain) -> None:
     rng = np.random.default_rng(0)
     count, size = 6, chain.num_free + 6
     factors = rng.normal(size=(count, size, size))
-    blocks = factors @ factors.transpose(0, 2, 1) + np.eye(size)
+    # Frames feel the two after them: the outer product of rows that look at three frames.
+    blocks = np.zeros((3, count, size, size))
+    blocks[0] = factors @ factors.transpose(0, 2, 1) + np.eye(size)
+    rows = rng.normal(size=(count - 2, 3, 4, size))
+    for k, of_frame in enumerate(rows):
+        for a in range(3):
+            for b in range(a + 1):
+                blocks[a - b, k + b] += of_frame[a].T @ of_frame[b]
     gradients, bends = rng.normal(size=(count, size)), rng.normal(size=(count - 2, size))
     weight = rng.uniform(1, 5, (count - 2, size))
     second = np.zeros((count - 2, count))
@@ -103,7 +110,10 @@ def test_a_banded_step_is_the_dense_one(chain: Chain) -> None:
     dense = np.zeros((count * size, count * size))
     right = gradients.copy()
     for i in range(count):
-        dense[i * size : (i + 1) * size, i * size : (i + 1) * size] = blocks[i]
+        for apart in range(min(3, count - i)):
+            later, here = (slice(k * size, (k + 1) * size) for k in (i + apart, i))
+            dense[later, here] = blocks[apart, i]
+            dense[here, later] = blocks[apart, i].T
     dense += np.diag(1e-3 * np.diag(dense) + 1e-6)
     for u in range(size):
         own = np.arange(count) * size + u
