@@ -83,7 +83,7 @@ STAGES = (
     # folder, command, version (raise it whenever the stage writes something else), function, settings, inputs
     Stage("01_recording", "record", 2, _record, ("recording", "demo"), (), judges_source=True),
     Stage("02_masks", "matte", 1, _matte, ("matte",), ("01_recording",), judges_source=True),
-    Stage("03_fit", "fit", 4, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
+    Stage("03_fit", "fit", 5, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
     Stage("04_keyframes", "keyframes", 1, _keyframes, ("keyframes",), ("03_fit",)),
     Stage("05_rasters", "rasterize", 1, _rasterize, ("raster",), ("01_recording", "03_fit")),
     Stage("06_avatar", "train", 1, _train, ("train",), OF_A_SUBJECT, ("log.jsonl", "checkpoints/*"), of_avatar=True),
