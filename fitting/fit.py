@@ -35,6 +35,7 @@ from fitting.chain import Chain
 from fitting.clip import Clip, heldout_from
 from fitting.keypoints import Keypoints
 from fitting.landmarkers import AUTO, MEDIAPIPE, check_choice, in_words, landmarks
+from fitting.mirror import ENDS, Evidence, margins
 from fitting.overlay import draw_overlay
 from fitting.passes import figures_of, fit_clip
 from fitting.residuals import write_residuals
@@ -276,7 +277,8 @@ def _collect(
         ahead[i] = verdict.trunk_ahead(landmarks_m)
         pose[i], placed[i] = state.pose, state.camera_from_body
         joints_m[i] = chain.transforms(state.pose, state.camera_from_body)[2]
-    verdicts = verdict.judge_clip(figures, ahead, joints_m)
+    figures = _with_margins(figures, Evidence.of(body, chain, clip, states), states)
+    verdicts = verdict.judge_clip(figures, ahead, joints_m, dict(zip(ENDS, chain.limbs, strict=True)))
     is_lost = np.array([status == verdict.LOST for status, _ in verdicts])
     for array in (pose, placed, joints_m):
         array[is_lost] = np.nan
@@ -298,3 +300,16 @@ def _collect(
         notes=tuple(notes),
         first_heldout=clip.num_teaching,
     )
+
+
+def _with_margins(
+    figures: list[verdict.Figures | None], evidence: Evidence, states: dict[int, State]
+) -> list[verdict.Figures | None]:
+    """The figures, with the margins of the limbs that are in question."""
+    asked = {i: verdict.in_question(frame) for i, frame in enumerate(figures) if frame is not None}
+    by_limb = margins(evidence, states, len(figures), asked)
+    of_name = dict(zip(ENDS, by_limb.T, strict=True))
+    return [
+        frame and replace(frame, limbs=tuple(replace(b, margin=float(of_name[b.name][i])) for b in frame.limbs))
+        for i, frame in enumerate(figures)
+    ]

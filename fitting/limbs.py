@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fitting.body.model import BodyModel
-from fitting.keypoints import LANDMARK_NAMES
+from fitting.keypoints import LANDMARK_NAMES, MIRROR
 from fitting.observe import Observation
 from fitting.zbuffer import rasterize_faces
 
@@ -25,6 +25,8 @@ LIMBS = {  # name: the parts that show it, the landmarks at its two ends
     for side in ("left", "right")
 }
 MIN_CELLS = 12  # fewer cells with depth say nothing about a limb
+SURE_LANDMARK = 0.5  # the detector's confidence from which it vouches for a place
+TWINS = 0.06  # of the height: landmarks of left and right that are nearer are easily taken for each other
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Limb:
     gap_mm: float  # median distance in depth between drawn and seen; NaN without depth, or hardly drawn
     alone: float  # area that the person fills there and nothing else of the body explains: the outline vouches for it
     seen: float  # the detector's confidence in its outer end; NaN where that lies outside the picture
+    off: float = float("nan")  # the further of its ends from where the detector surely sees it, of the height; else NaN
+    margin: float = float("nan")  # what its best other pose costs more (``fitting.mirror``); NaN = not asked
 
 
 def limb_figures(
@@ -54,6 +58,9 @@ def limb_figures(
     face_index, _, depth_m = rasterize_faces(pixels, z, body.faces, camera.image_wh)
     part = np.where((face_index >= 0) & observation.inside, body.face_part[face_index], 0)
     unit = height_px**2
+    landmarks_m = body.landmarks(vertices_m)
+    landmarks_px = landmarks_m[:, :2] / np.maximum(landmarks_m[:, 2:], 0.05) * (camera.fx_px, camera.fy_px)
+    landmarks_px += (camera.cx_px, camera.cy_px)
     found = []
     for name, (part_names, ends) in LIMBS.items():
         members = [body.part_names.index(p) for p in part_names if p in body.part_names]
@@ -70,8 +77,18 @@ def limb_figures(
         is_person = observation.mask >= 0.5
         areas = (cells, cells & ~is_person, cells & is_person & (without < 0))
         drawn, beyond, alone = (float(area.sum() / unit) for area in areas)
-        found.append(Limb(name, drawn, beyond, gap_mm, alone, _seen(observation, ends)))
+        off = _off(observation, landmarks_px, ends, height_px)
+        found.append(Limb(name, drawn, beyond, gap_mm, alone, _seen(observation, ends), off))
     return tuple(found)
+
+
+def _off(observation: Observation, landmarks_px: np.ndarray, ends: tuple[str, str], height_px: float) -> float:
+    """``Limb.off`` of the fit's landmarks (33, 2); NaN unless the detector is sure of both ends and of their side."""
+    rows = [LANDMARK_NAMES.index(name) for name in ends]
+    seen_px, twins_px = observation.landmarks_px[rows], observation.landmarks_px[MIRROR[rows]]
+    between = np.linalg.norm(seen_px - twins_px, axis=1) / height_px
+    is_sure = (observation.confidence[rows] > SURE_LANDMARK).all() and (between > TWINS).all()
+    return float(np.linalg.norm(landmarks_px[rows] - seen_px, axis=1).max() / height_px) if is_sure else float("nan")
 
 
 def _seen(observation: Observation, ends: tuple[str, str]) -> float:

@@ -10,7 +10,7 @@ below each of them lie the figures of the frames that are right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,11 +31,14 @@ MAX_FLIP_FRAMES = 15  # half a second: a turn there and back that is longer was 
 MAX_JUMP_M = 0.15  # away from both neighbours; a fast hand passes between them instead
 MAX_GAP_MM = 120.0  # a limb this far from what the depth camera saw there is another one's, or nobody's
 MAX_BEYOND = 0.0030  # of the height squared: half a forearm with its hand drawn where nobody is
+MAX_OFF = 0.03  # of the height, 5 cm: half as wide as a forearm with its sleeve
+MIN_MARGIN = 5.0  # of ``fitting.mirror``: what two settled poses of one frame differ in by chance
 MIN_SEEN = 0.45  # the detector's confidence in a limb's outer end; hidden ones get 0.05 to 0.4
 MIN_DRAWN = 0.0005  # of the height squared: half a hand; less of a hidden limb does no harm
 MIN_ALONE = 0.0008  # of the height squared: a hand in the outline is where it is, whatever the detector thinks of it
 RUN_FRAMES, BESIDE_FRAMES = 3, 2
 BESIDE = "beside frames that are in doubt"
+AMBIGUOUS = "could as well point the other way"  # no error that began somewhere, so it says nothing about neighbours
 SMALL_LIMB = 0.0015  # so little of a limb is drawn that its depth is that of its edge
 
 _TRUNK = [LANDMARK_NAMES.index(n) for n in ("left_shoulder", "right_shoulder", "left_hip", "right_hip")]
@@ -55,6 +58,7 @@ class Figures:
     limbs: tuple[Limb, ...] = field(default=())
 
 
+NO_JOINTS = np.zeros(0, int)
 NOTHING = Figures(float("nan"), float("nan"), float("nan"))  # of a frame without evidence
 
 
@@ -89,26 +93,60 @@ def judge(figures: Figures) -> tuple[str, str]:
 def _limb_doubts(limb: Limb) -> list[tuple[bool, str]]:
     is_drawn = limb.drawn > SMALL_LIMB
     is_guess = limb.seen < MIN_SEEN and limb.drawn > MIN_DRAWN and limb.alone < MIN_ALONE
+    is_drawn_at_all = limb.drawn > MIN_DRAWN
     return [
         (is_drawn and limb.gap_mm > MAX_GAP_MM, f"{limb.name} {limb.gap_mm:.0f} mm off in depth"),
-        (limb.beyond > MAX_BEYOND, f"{limb.name} is drawn beside the person"),
+        (limb.beyond > MAX_BEYOND and not vouched(limb), f"{limb.name} is drawn beside the person"),
         (is_guess, f"{limb.name} is hidden, its place a guess"),
+        (is_drawn_at_all and limb.margin < 0, f"another pose of the {limb.name} explains the picture better"),
+        (is_drawn_at_all and limb.margin < MIN_MARGIN, f"{limb.name} {AMBIGUOUS}"),
     ]
 
 
-def judge_clip(figures: Sequence[Figures | None], ahead: np.ndarray, joints_m: np.ndarray) -> list[tuple[str, str]]:
+def vouched(limb: Limb) -> bool:
+    """Whether the frame itself shows the limb where it is drawn, whatever masks and neighbouring frames say.
+
+    A racket arm is faster than either allows.  The detector sees it there, or outline and depth show most of it there;
+    and none of them objects.
+    """
+    is_refuted = limb.off > MAX_OFF or limb.gap_mm > MAX_GAP_MM
+    is_in_outline = 2 * limb.alone >= limb.drawn > SMALL_LIMB and limb.beyond <= MAX_BEYOND
+    is_shown = is_in_outline and limb.gap_mm <= MAX_GAP_MM
+    return not is_refuted and (limb.off <= MAX_OFF or is_shown)
+
+
+def in_question(figures: Figures) -> list[str]:
+    """The limbs that are drawn, and whose distance no depth camera has confirmed."""
+    return [
+        limb.name
+        for limb in figures.limbs
+        if limb.drawn > MIN_DRAWN and not (limb.drawn > SMALL_LIMB and limb.gap_mm <= MAX_GAP_MM)
+    ]
+
+
+def judge_clip(
+    figures: Sequence[Figures | None],
+    ahead: np.ndarray,
+    joints_m: np.ndarray,
+    joints_of: Mapping[str, np.ndarray],
+) -> list[tuple[str, str]]:
     """(status, reason) of every frame, by its neighbours too; ("lost", "") where nothing was fitted.
 
-    ahead (N, 3): where the trunk of the fit faces; joints_m (N, J, 3).
+    ahead (N, 3): where the trunk of the fit faces; joints_m (N, J, 3); joints_of: the joints of limbs, by their names.
     """
     alone = [(LOST, "") if frame is None else judge(frame) for frame in figures]
     is_lost = np.array([status == LOST for status, _ in alone], bool)
     # A pose that is certainly wrong says nothing about its neighbours.
     flips = flip_frames(np.where(is_lost[:, None], np.nan, ahead))
     jumps = jumps_m(np.where(is_lost[:, None, None], np.nan, joints_m))
+    for own, frame in zip(jumps, figures, strict=True):
+        for limb in frame.limbs if frame is not None else ():
+            if vouched(limb):
+                own[joints_of.get(limb.name, NO_JOINTS)] = 0.0
+    furthest = jumps.max(1)
     verdicts = [
         verdict if frame is None else judge(replace(frame, flip_frames=int(flip), jump_m=float(jump)))
-        for frame, verdict, flip, jump in zip(figures, alone, flips, jumps, strict=True)
+        for frame, verdict, flip, jump in zip(figures, alone, flips, furthest, strict=True)
     ]
     return beside_doubt(verdicts)
 
@@ -117,13 +155,14 @@ def beside_doubt(verdicts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """The verdicts, and doubt in tracked frames at most BESIDE_FRAMES from a run of RUN_FRAMES doubtful ones.
 
     A fit that is wrong for a while went wrong a little before a threshold said so, and a figure that dips under its
-    threshold in the middle of such a run has not mended it.
+    threshold for a frame between two doubtful ones has not mended it.
     """
-    doubted = np.array([status != TRACKED for status, _ in verdicts], bool)
+    doubted = np.array([status != TRACKED and AMBIGUOUS not in reason for status, reason in verdicts], bool)
     in_run = np.zeros(len(doubted), bool)
     for run in np.split(np.arange(len(doubted)), np.flatnonzero(np.diff(doubted)) + 1):
         if len(run) >= RUN_FRAMES and doubted[run[0]]:
             in_run[max(run[0] - BESIDE_FRAMES, 0) : run[-1] + BESIDE_FRAMES + 1] = True
+    in_run[1:-1] |= doubted[:-2] & doubted[2:]
     return [
         (UNCERTAIN, BESIDE) if near and status == TRACKED else (status, reason)
         for near, (status, reason) in zip(in_run, verdicts, strict=True)
@@ -161,11 +200,11 @@ def flip_frames(ahead: np.ndarray) -> np.ndarray:
 
 
 def jumps_m(joints_m: np.ndarray) -> np.ndarray:
-    """(N,) how far the furthest joint is from both neighbouring frames and from the middle between them, metres.
+    """(N, J) how far a joint is from both neighbouring frames and from the middle between them, metres.
 
     joints_m (N, J, 3), NaN where lost.  NaN at the ends and beside lost frames.  Steady motion, however fast, gives 0.
     """
-    figure = np.full(len(joints_m), np.nan)
+    figure = np.full(joints_m.shape[:2], np.nan)
     if len(joints_m) > 2:
         before, here, after = joints_m[:-2], joints_m[1:-1], joints_m[2:]
         to_before, to_after, to_middle = (
@@ -175,5 +214,5 @@ def jumps_m(joints_m: np.ndarray) -> np.ndarray:
         padded = np.pad(np.nan_to_num(to_middle), ((1, 1), (0, 0)))
         is_peak = to_middle >= np.maximum(padded[:-2], padded[2:])
         away_m = np.minimum(np.minimum(to_before, to_after), to_middle)
-        figure[1:-1] = np.where(is_peak | np.isnan(away_m), away_m, 0).max(-1)
+        figure[1:-1] = np.where(is_peak | np.isnan(away_m), away_m, 0)
     return figure

@@ -36,6 +36,12 @@ def test_a_frame_that_is_right_is_tracked_without_a_word():
         ({"limbs": (replace(ARM, gap_mm=300.0),)}, UNCERTAIN, "left arm 300 mm off in depth"),
         ({"limbs": (replace(ARM, beyond=0.005),)}, UNCERTAIN, "left arm is drawn beside the person"),
         ({"limbs": (replace(ARM, seen=0.1),)}, UNCERTAIN, "left arm is hidden, its place a guess"),
+        ({"limbs": (replace(ARM, margin=2.0),)}, UNCERTAIN, "left arm could as well point the other way"),
+        (
+            {"limbs": (replace(ARM, margin=-9.0),)},
+            UNCERTAIN,
+            "another pose of the left arm explains the picture better",
+        ),
     ],
 )
 def test_each_wrongness_is_named(wrong, status, words):
@@ -54,6 +60,45 @@ def test_a_hidden_limb_that_is_hidden_in_the_fit_as_well_does_no_harm():
 
 def test_a_limb_that_the_outline_shows_needs_no_detector():
     assert judge(replace(RIGHT, limbs=(replace(ARM, seen=0.05, alone=0.004),)))[0] == TRACKED
+
+
+def test_a_limb_that_is_not_drawn_may_point_where_it_likes():
+    assert judge(replace(RIGHT, limbs=(replace(ARM, margin=-9.0, drawn=0.0003),)))[0] == TRACKED
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"off": 0.01}, TRACKED),  # a racket arm is faster than its mask; the detector sees it
+        ({"off": 0.05}, UNCERTAIN),
+        ({"off": float("nan")}, UNCERTAIN),
+        ({"off": 0.01, "gap_mm": 200.0}, UNCERTAIN),
+    ],
+)
+def test_the_detector_vouches_for_a_limb_beside_the_mask_unless_depth_objects(change, status):
+    assert judge(replace(RIGHT, limbs=(replace(ARM, beyond=0.005, **change),)))[0] == status
+
+
+@pytest.mark.parametrize(
+    ("change", "is_vouched"),
+    [
+        ({}, True),  # most of it fills the outline on its own, and depth is there too
+        ({"alone": 0.002}, False),
+        ({"gap_mm": float("nan")}, False),
+        ({"off": 0.05}, False),
+        ({"drawn": 0.001, "alone": 0.001}, False),
+    ],
+)
+def test_outline_and_depth_vouch_for_a_limb_unless_the_detector_objects(change, is_vouched):
+    assert verdict.vouched(replace(ARM, **({"alone": 0.005} | change))) == is_vouched
+
+
+def test_a_limb_is_in_question_where_it_is_drawn_and_no_depth_confirms_it():
+    def asked(**change):
+        return verdict.in_question(replace(RIGHT, limbs=(replace(ARM, **change),)))
+
+    assert asked(gap_mm=float("nan")) == ["left arm"] and asked(gap_mm=300.0) == ["left arm"]
+    assert not asked() and not asked(gap_mm=float("nan"), drawn=0.0001)
 
 
 @pytest.mark.parametrize("step_deg", [0, 5, 24])
@@ -79,7 +124,7 @@ def test_steady_motion_never_jumps_and_a_spike_does():
     joints_m = np.linspace(0, 6, 31)[:, None, None] * np.ones((31, 4, 3)) / np.sqrt(3)  # 0.2 m a frame: a fast hand
     assert np.nanmax(jumps_m(joints_m)) < 1e-9
     joints_m[15, 2] += (0, 0.5, 0)
-    assert np.flatnonzero(jumps_m(joints_m) > verdict.MAX_JUMP_M).tolist() == [15]  # the neighbours are innocent
+    assert np.argwhere(jumps_m(joints_m) > verdict.MAX_JUMP_M).tolist() == [[15, 2]]  # the neighbours are innocent
     assert np.isnan(jumps_m(joints_m)[[0, -1]]).all()
 
 
@@ -89,13 +134,24 @@ def test_a_clip_judges_each_frame_by_its_neighbours_too():
     joints_m[7], degrees[20:23] = 0.6, 180
     figures: list[Figures | None] = [RIGHT] * count
     figures[30], figures[33] = None, replace(RIGHT, landmark_px=200.0)
-    verdicts = judge_clip(figures, facing(degrees), joints_m)
+    verdicts = judge_clip(figures, facing(degrees), joints_m, {})
     assert {i: words for i, (status, words) in enumerate(verdicts) if status == UNCERTAIN} == {
         7: "a joint jumps 104 cm and back",
         **dict.fromkeys((20, 21, 22), "facing changed for 3 frames only"),
         **dict.fromkeys((18, 19, 23, 24), "beside frames that are in doubt"),
     }
     assert [i for i, (status, _) in enumerate(verdicts) if status == LOST] == [30, 33]
+
+
+@pytest.mark.parametrize(("off", "statuses"), [(0.01, {TRACKED}), (0.08, {TRACKED, UNCERTAIN})])
+def test_a_jump_is_no_error_where_the_detector_sees_the_limb_there(off, statuses):
+    joints_m = np.zeros((9, 3, 3))
+    joints_m[4, 2] = 0.3
+    figures: list[Figures | None] = [replace(RIGHT, limbs=(replace(ARM, off=off),))] * 9
+    verdicts = judge_clip(figures, facing(np.zeros(9)), joints_m, {"left arm": np.array([2])})
+    assert {status for status, _ in verdicts} == statuses
+    joints_m[4, 1] = 0.3  # nobody vouches for the trunk
+    assert judge_clip(figures, facing(np.zeros(9)), joints_m, {"left arm": np.array([2])})[4][0] == UNCERTAIN
 
 
 def facing(degrees: np.ndarray) -> np.ndarray:
@@ -155,6 +211,22 @@ def test_an_arm_off_in_depth_alone_is_named(body):
     assert status == UNCERTAIN and "left arm" in words and words.endswith("mm off in depth")
 
 
+def test_landmarks_vouch_for_limbs_and_not_for_crossed_ones(body):
+    vertices_m = posed(body, 0.3)
+    observation = seen(body, vertices_m)
+    apart = {limb.name: limb.off for limb in limb_figures(body, observation, vertices_m, observation.height_px)}
+    assert all(off < 0.01 for off in apart.values())
+    moved = {
+        limb.name: limb.off
+        for limb in limb_figures(body, observation, posed(body, raise_left=1.0), observation.height_px)
+    }
+    assert moved["left arm"] > verdict.MAX_OFF and moved["right arm"] < 0.01
+    crossed = observation.landmarks_px.copy()
+    crossed[[13, 15]] = crossed[[14, 16]] + 1.0
+    sides = replace(observation, landmarks_px=crossed)
+    assert np.isnan(limb_figures(body, sides, vertices_m, observation.height_px)[1].off)
+
+
 def test_the_chest_of_a_body_that_faces_the_camera_points_at_it(body):
     ahead = trunk_ahead(body.landmarks(posed(body)))
     assert ahead @ (0, 0, -1) > 0.9
@@ -164,6 +236,10 @@ def test_doubt_reaches_a_little_beyond_a_run_of_doubtful_frames_but_not_beyond_a
     ok, doubt, lost = (TRACKED, ""), (UNCERTAIN, "depth 60 mm off"), (LOST, "")
     alone = [ok] * 4 + [doubt] + [ok] * 4
     assert verdict.beside_doubt(alone) == alone
+    dip = [ok] * 4 + [doubt, ok, doubt] + [ok] * 4
+    assert [status for status, _ in verdict.beside_doubt(dip)] == [TRACKED] * 4 + [UNCERTAIN] * 3 + [TRACKED] * 4
+    ambiguous = [ok] * 4 + [(UNCERTAIN, f"left arm {verdict.AMBIGUOUS}")] * 4 + [ok] * 4
+    assert verdict.beside_doubt(ambiguous) == ambiguous
     run = [ok] * 5 + [doubt] * 2 + [lost] + [ok] + [doubt] * 3 + [ok] * 5
     statuses = [status for status, _ in verdict.beside_doubt(run)]
     assert statuses == [TRACKED] * 3 + [UNCERTAIN] * 4 + [LOST] + [UNCERTAIN] * 6 + [TRACKED] * 3

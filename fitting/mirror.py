@@ -1,0 +1,233 @@
+"""Could a limb as well point the other way in depth?  The question that a picture often cannot answer.
+
+A segment seen in a picture has two directions that look alike, towards the camera and away from it (Lee and Chen,
+"Determination of 3D human body postures from a single view", CVGIP 1985).  A limb has two segments, so up to three
+other poses.  Those that joints allow are settled on the frame's evidence as the fit is, and what they then cost more
+than the fit is the margin by which the frame knows better.
+
+The detector's skeleton may accuse a pose in this, and never acquit it: where a fit is mirrored it mostly followed that
+skeleton.  The person's own colours say more (a sleeve is not a palm), and so does the trunk, which no arm reaches
+through.
+
+Enters: evidence and poses of a clip.  Leaves: margins per frame and limb, in units of ``solve.pose_cost``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import uniform_filter1d
+
+from fitting.body.model import BodyModel, vertex_normals
+from fitting.chain import Chain
+from fitting.clip import REFINE, Clip, default_prior
+from fitting.contact import Touch, inside_rows
+from fitting.keypoints import LANDMARK_NAMES
+from fitting.observe import Observation
+from fitting.photometric import SIGMA, Appearance, Pictures, learn
+from fitting.solve import (
+    EVERYWHERE,
+    LIMIT_SIGMA_RAD,
+    Prior,
+    Schedule,
+    State,
+    advance,
+    pose_cost,
+    prior_terms,
+    solve_pose,
+)
+from fitting.terms import residuals, robust_energy, world_rows
+from fitting.view import drawn
+
+ENDS = {  # in the order of ``Chain.limbs``: the landmarks at a limb's root, middle and end
+    f"{side} {limb}": tuple(LANDMARK_NAMES.index(f"{side}_{name}") for name in names)
+    for limb, names in (("arm", ("shoulder", "elbow", "wrist")), ("leg", ("hip", "knee", "ankle")))
+    for side in ("left", "right")
+}
+APART_M = 0.25  # poses of a limb that are nearer to each other than this are no two places to be
+MIN_STEP_M = 0.075  # a segment that mirrors by less lies in the picture's plane
+REACHED_M = 0.08  # a mirrored pose that the joints do not bring nearer is none
+REACH_SIGMA_M, REACH_STEPS, MAX_STEP_RAD = 0.02, 10, 0.6
+SETTLE = Schedule(
+    4, (REFINE.landmark_scale[0], 3.0), REFINE.gate_m, REFINE.gate_outline, REFINE.world_sigma_m,
+    landmark_depth_sigma_m=REFINE.landmark_depth_sigma_m,
+)  # fmt: skip
+WORLD_SIGMA_M = float(np.sqrt(np.prod(EVERYWHERE.world_sigma_m)))  # as ``pose_cost`` counts it
+COLOR_COUNT = 750.0  # half of what the outline's cells count for: shading and folds are no other limb
+COLOR_KERNEL, UNKNOWN_COLOR = 2.0, 0.4  # in sigma; the usual cost of a cell, for those whose colour nobody knows
+SURE, LEAST = 60.0, -40.0  # beyond these, margins say no more
+MEAN_FRAMES = 9  # a limb seldom crosses the picture's plane twice within a third of a second; noise does all the time
+DOUBTFUL = 10.0  # with a margin below this, the other pose is tried in the next frame too
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that speaks for or against a pose of one clip."""
+
+    body: BodyModel
+    chain: Chain
+    clip: Clip
+    prior: Prior
+    touch: Touch
+    pictures: Pictures
+    appearance: Appearance
+
+    @staticmethod
+    def of(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State]) -> Evidence:
+        pictures = Pictures(clip, 1.5)
+        appearance = learn(body, chain, clip, states, pictures)
+        return Evidence(body, chain, clip, default_prior(body, chain), Touch.of(body), pictures, appearance)
+
+    def settled(self, index: int, state: State) -> State:
+        """The pose that the frame alone makes of ``state``."""
+        return solve_pose(self.chain, self.body.faces, self._seen(index), state, self.prior, SETTLE)[0]
+
+    def costs(self, index: int, state: State) -> tuple[float, float]:
+        """(all but the detector's skeleton, the detector's skeleton)."""
+        seen = self._seen(index)
+        points_m = self.chain.posed(state.pose, state.camera_from_body)
+        rows = world_rows(seen, points_m, self.chain.num_vertices, WORLD_SIGMA_M)
+        world = robust_energy(residuals(rows, points_m, seen)[0], rows.scale)[0]
+        total = pose_cost(self.chain, self.body.faces, seen, state, self.prior)
+        vertices_m = points_m[: self.chain.num_vertices]
+        normals = vertex_normals(vertices_m, self.body.faces).astype(float)
+        rows = inside_rows(self.touch, vertices_m, normals)
+        inside = robust_energy(residuals(rows, points_m, seen)[0], rows.scale)[0]
+        return total - world + inside + self._color(index, vertices_m), world
+
+    def _seen(self, index: int) -> Observation:
+        observation = self.clip[index]
+        assert observation is not None
+        return observation
+
+    def _color(self, index: int, vertices_m: np.ndarray) -> float:
+        """COLOR_COUNT * mean over the cells of body or person of min(1, |I / gain - c|^2 / (kernel sigma)^2)."""
+        seen, sight = self._seen(index), self.pictures[index]
+        _, face_index, _ = drawn(seen, vertices_m, self.body.faces)
+        known = (face_index >= 0) & (seen.mask > 0.9) & seen.inside
+        corners = self.body.faces[face_index[known]]  # (K, 3)
+        height, width = known.shape
+        finer = sight.color.shape[0] // height
+        cells = sight.color.astype(np.float32).reshape(height, finer, width, finer, 3).mean((1, 3))[known]
+        gain = self.appearance.gain.get(index, np.ones(3))
+        expected, sigma = self.appearance.color[corners].mean(1), self.appearance.sigma[corners].mean(1)
+        square = ((cells / gain - expected) ** 2).mean(1) / (SIGMA**2 + sigma**2) / COLOR_KERNEL**2
+        cost = np.where(np.isfinite(square), np.minimum(square, 1.0), UNKNOWN_COLOR)
+        count = ((face_index >= 0) | (seen.mask > 0.5)).sum()
+        return float(COLOR_COUNT * cost.sum() / max(count, 1))
+
+
+def margins(
+    evidence: Evidence, states: Mapping[int, State], count: int, asked: Mapping[int, Sequence[str]]
+) -> np.ndarray:
+    """(N, 4) how much more the best other pose of each limb costs, a mean over MEAN_FRAMES; SURE = there is none.
+
+    asked: the limbs in question, by frame.  A pose that was possible in one frame is tried in those beside it, too:
+    what is uncertain stays so until something tells.
+    """
+    names, tasks = list(ENDS), {i: _Frame.of(evidence, i, state) for i, state in states.items() if asked[i]}
+    raw = np.full((count, len(names)), SURE)
+    best: dict[tuple[int, int], State] = {}
+
+    def look(index: int, limb: int, start: State) -> None:
+        margin, state = tasks[index].margin(evidence, limb, start)
+        if margin < raw[index, limb]:
+            raw[index, limb], best[index, limb] = margin, state
+
+    for i, frame in tasks.items():
+        wanted = [names.index(name) for name in asked[i]]
+        for limb, start in mirrored(evidence.chain, frame.state, evidence.prior, wanted):
+            look(i, limb, start)
+    for step in (1, -1):
+        for i in sorted(tasks, reverse=step < 0):
+            for limb, name in enumerate(names):
+                beside = i - step, limb
+                if name in asked[i] and beside in best and raw[beside] < DOUBTFUL <= raw[i, limb]:
+                    pose = tasks[i].state.pose.copy()
+                    joints = evidence.chain.limbs[limb]
+                    pose[joints] = best[beside].pose[joints]
+                    look(i, limb, State(pose, tasks[i].state.camera_from_body))
+    # Frames in which a limb has no other pose say nothing about those in which it has one.
+    has_other = raw < SURE
+    total, share = (
+        uniform_filter1d(x, MEAN_FRAMES, axis=0, mode="nearest") for x in (has_other * raw, 1.0 * has_other)
+    )
+    return np.where(has_other, total / np.where(has_other, share, 1.0), SURE)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame's fit as the other poses are compared with it: itself settled on this frame alone."""
+
+    index: int
+    state: State
+    landmarks_m: np.ndarray  # (33, 3) of the fit
+    costs: tuple[float, float]
+
+    @staticmethod
+    def of(evidence: Evidence, index: int, state: State) -> _Frame:
+        landmarks_m = evidence.chain.posed(state.pose, state.camera_from_body)[evidence.chain.num_vertices :]
+        return _Frame(index, state, landmarks_m, evidence.costs(index, evidence.settled(index, state)))
+
+    def margin(self, evidence: Evidence, limb: int, start: State) -> tuple[float, State]:
+        """(what ``start``, settled, costs more, settled state); SURE where it settles back to the fit."""
+        chain = evidence.chain
+        other = evidence.settled(self.index, start)
+        landmarks_m = chain.posed(other.pose, other.camera_from_body)[chain.num_vertices :]
+        ends = list(list(ENDS.values())[limb][1:])
+        if np.linalg.norm(landmarks_m[ends] - self.landmarks_m[ends], axis=1).max() < APART_M:
+            return SURE, other
+        rest, world = evidence.costs(self.index, other)
+        margin = rest - self.costs[0] + min(world - self.costs[1], 0.0)
+        return float(np.clip(margin, LEAST, SURE)), other
+
+
+def mirrored(chain: Chain, state: State, prior: Prior, limbs: Sequence[int]) -> list[tuple[int, State]]:
+    """(limb, state) of the other poses of ``limbs`` that joints allow, before any evidence."""
+    landmarks_m = chain.posed(state.pose, state.camera_from_body)[chain.num_vertices :]
+    found = []
+    for limb in limbs:
+        marks = list(ENDS.values())[limb]
+        points_m = landmarks_m[list(marks)]
+        for turned in ((True, False), (False, True), (True, True)):
+            targets_m = _targets(points_m, turned)
+            steps_m = np.linalg.norm(np.diff(targets_m - points_m[1:], axis=0, prepend=0), axis=1)
+            if (steps_m[list(turned)] < MIN_STEP_M).any():
+                continue
+            reached = _reach(chain, state, prior, chain.limbs[limb], marks[1:], targets_m)
+            if reached is not None:
+                found.append((limb, reached))
+    return found
+
+
+def _targets(points_m: np.ndarray, turned: tuple[bool, bool]) -> np.ndarray:
+    """(2, 3) middle and end of a limb of points (3, 3) whose ``turned`` segments are mirrored in depth."""
+    ray = points_m.mean(0) / np.linalg.norm(points_m.mean(0))
+    segments = np.diff(points_m, axis=0)
+    segments = segments - 2 * (np.array(turned) * (segments @ ray))[:, None] * ray
+    return points_m[0] + np.cumsum(segments, axis=0)
+
+
+def _reach(
+    chain: Chain, state: State, prior: Prior, joints: np.ndarray, marks: tuple[int, ...], targets_m: np.ndarray
+) -> State | None:
+    """The state whose limb comes to the targets (2, 3), joints within their limits; None where they do not let it."""
+    own = np.flatnonzero(np.isin(chain.free_joint, joints))
+    points = (chain.num_vertices + np.repeat(marks, 3)).astype(np.int32)
+    gradient = np.tile(np.eye(3), (len(marks), 1)) / REACH_SIGMA_M
+    for _ in range(REACH_STEPS):
+        away_m = chain.posed(state.pose, state.camera_from_body)[points[::3]] - targets_m
+        jacobian = chain.jacobian(state.pose, state.camera_from_body, points, gradient)[:, own]
+        diagonal, pull, _ = prior_terms(prior, chain.dofs(state.pose))
+        matrix = jacobian.T @ jacobian + np.diag(diagonal[own])
+        matrix += 0.01 * np.diag(np.diag(matrix))
+        step = np.zeros(chain.num_free + 6)
+        step[own] = -np.linalg.solve(matrix, jacobian.T @ (away_m.ravel() / REACH_SIGMA_M) + pull[own])
+        state = advance(state, np.clip(step, -MAX_STEP_RAD, MAX_STEP_RAD), chain)
+    away_m = chain.posed(state.pose, state.camera_from_body)[points[::3]] - targets_m
+    dofs = chain.dofs(state.pose)[own]
+    beyond_rad = np.maximum(dofs - prior.upper[own], prior.lower[own] - dofs).max()
+    reached = np.linalg.norm(away_m, axis=1).max() < REACHED_M and beyond_rad < 3 * LIMIT_SIGMA_RAD
+    return state if reached else None

@@ -1,0 +1,107 @@
+"""The other way a limb may point: joints allow it, the picture looks the same, and something else must tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from test_batch import clip_of, painted
+from test_solve import observe_body, random_state
+
+from fitting.body.model import BodyModel
+from fitting.chain import Chain
+from fitting.clip import default_prior
+from fitting.mirror import APART_M, ENDS, REACHED_M, SURE, Evidence, margins, mirrored
+from fitting.solve import Prior, State, advance
+
+ARM, FRAME = list(ENDS).index("left arm"), 4
+
+
+def ends_m(chain: Chain, state: State, limb: int) -> np.ndarray:
+    """(2, 3) middle and end of a limb."""
+    landmarks_m = chain.posed(state.pose, state.camera_from_body)[chain.num_vertices :]
+    return landmarks_m[list(list(ENDS.values())[limb][1:])]
+
+
+@pytest.fixture(scope="module")
+def pointing(body: BodyModel, chain: Chain) -> State:
+    """A standing person whose left arm points forward: far from the picture's plane."""
+    state = random_state(chain, 3, 0.05)
+    pose = state.pose.copy()
+    pose[body.joint_index("upperarm01.L")] = (0.5, -0.6, 0.8)
+    return State(pose, state.camera_from_body)
+
+
+@pytest.fixture(scope="module")
+def others(body: BodyModel, chain: Chain, pointing: State) -> list[State]:
+    return [state for _, state in mirrored(chain, pointing, default_prior(body, chain), [ARM])]
+
+
+def test_a_mirrored_limb_looks_the_same_and_is_elsewhere(chain: Chain, pointing: State, others: list[State]) -> None:
+    assert others
+    here_m = ends_m(chain, pointing, ARM)
+    for state in others:
+        there_m = ends_m(chain, state, ARM)
+        across_m = (there_m[:, :2] / there_m[:, 2:] - here_m[:, :2] / here_m[:, 2:]) * here_m[:, 2:]
+        assert np.abs(across_m).max() < REACHED_M
+        rest = np.delete(np.arange(len(state.pose)), chain.limbs[ARM])
+        np.testing.assert_allclose(state.pose[rest], pointing.pose[rest], atol=1e-6)
+    assert max(np.linalg.norm(ends_m(chain, s, ARM) - here_m, axis=1).max() for s in others) > APART_M
+
+
+def test_joints_that_do_not_bend_that_way_are_no_other_pose(body: BodyModel, chain: Chain, pointing: State) -> None:
+    prior = default_prior(body, chain)
+    own = np.isin(chain.free_joint, chain.limbs[ARM])
+    dofs = chain.dofs(pointing.pose)
+    stiff = Prior(
+        prior.mean, prior.weight, np.where(own, dofs - 0.02, prior.lower), np.where(own, dofs + 0.02, prior.upper)
+    )
+    assert furthest_m(chain, pointing, stiff) < 0.6 * furthest_m(chain, pointing, prior)
+
+
+def furthest_m(chain: Chain, state: State, prior: Prior) -> float:
+    here_m = ends_m(chain, state, ARM)
+    found = mirrored(chain, state, prior, [ARM])
+    return max((np.linalg.norm(ends_m(chain, s, ARM) - here_m, axis=1).max() for _, s in found), default=0.0)
+
+
+def scene(body: BodyModel, chain: Chain, truth: State, with_depth: bool) -> tuple[Any, dict[int, State]]:
+    """Nine frames of a person who sways: the clip and the true states."""
+    states = {}
+    for k in range(9):
+        step = np.zeros(chain.num_free + 6)
+        step[chain.num_free + 1] = 0.02 * (k - FRAME)
+        states[k] = advance(truth, step, chain)
+    seen = [observe_body(body, chain, state, with_depth) for state in states.values()]
+    return clip_of(seen, [painted(body, chain, state) for state in states.values()]), states
+
+
+def margin_of(body: BodyModel, chain: Chain, clip: Any, states: dict[int, State], colors: dict[int, State]) -> float:
+    evidence = Evidence.of(body, chain, clip, colors)
+    asked = {i: ["left arm"] if i == FRAME else [] for i in states}
+    return float(margins(evidence, states, len(states), asked)[FRAME, ARM])
+
+
+def test_the_true_pose_has_a_margin_and_the_mirrored_one_a_debt(body, chain, pointing, others) -> None:
+    clip, truth = scene(body, chain, pointing, with_depth=False)
+    right = margin_of(body, chain, clip, truth, truth)
+    here_m = ends_m(chain, pointing, ARM)
+    other = max(others, key=lambda state: np.linalg.norm(ends_m(chain, state, ARM) - here_m, axis=1).max())
+    wrong_states = truth | {FRAME: other}
+    wrong = margin_of(body, chain, clip, wrong_states, truth)
+    assert right > 0 > wrong
+
+
+def test_depth_widens_the_margin(body, chain, pointing) -> None:
+    flat, deep = (
+        margin_of(body, chain, *(case := scene(body, chain, pointing, with_depth)), case[1])
+        for with_depth in (False, True)
+    )
+    assert deep > flat or deep == SURE
+
+
+def test_limbs_nobody_asks_for_are_sure(body, chain, pointing) -> None:
+    clip, states = scene(body, chain, pointing, with_depth=False)
+    found = margins(Evidence.of(body, chain, clip, states), states, 9, {i: [] for i in states})
+    np.testing.assert_array_equal(found, np.full((9, 4), SURE))
