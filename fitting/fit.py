@@ -307,7 +307,7 @@ def _with_margins(
 ) -> list[verdict.Figures | None]:
     """The figures, with the margins of the limbs that are in question."""
     asked = {i: verdict.in_question(frame) for i, frame in enumerate(figures) if frame is not None}
-    by_limb = margins(evidence, states, len(figures), asked)
+    by_limb, _ = margins(evidence, states, len(figures), asked)
     of_name = dict(zip(ENDS, by_limb.T, strict=True))
     return [
         frame and replace(frame, limbs=tuple(replace(b, margin=float(of_name[b.name][i])) for b in frame.limbs))

@@ -77,7 +77,8 @@ class Evidence:
     @staticmethod
     def of(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State]) -> Evidence:
         pictures = Pictures(clip, 1.5)
-        appearance = learn(body, chain, clip, states, pictures)
+        teachers = [i for i in states if i < clip.num_teaching]
+        appearance = learn(body, chain, clip, states, teachers, pictures)
         return Evidence(body, chain, clip, default_prior(body, chain), Touch.of(body), pictures, appearance)
 
     def settled(self, index: int, state: State) -> State:
@@ -119,10 +120,27 @@ class Evidence:
         return float(COLOR_COUNT * cost.sum() / max(count, 1))
 
 
+def turned(
+    evidence: Evidence, states: Mapping[int, State], count: int, asked: Mapping[int, Sequence[str]]
+) -> tuple[dict[int, State], int]:
+    """The states with every limb exchanged whose other pose explains the picture better, and how many were."""
+    by_limb, best = margins(evidence, states, count, asked)
+    result, exchanged = dict(states), 0
+    for (i, limb), other in best.items():
+        if by_limb[i, limb] < 0:
+            pose = result[i].pose.copy()
+            joints = evidence.chain.limbs[limb]
+            pose[joints] = other.pose[joints]
+            result[i] = State(pose, result[i].camera_from_body)
+            exchanged += 1
+    return result, exchanged
+
+
 def margins(
     evidence: Evidence, states: Mapping[int, State], count: int, asked: Mapping[int, Sequence[str]]
-) -> np.ndarray:
-    """(N, 4) how much more the best other pose of each limb costs, a mean over MEAN_FRAMES; SURE = there is none.
+) -> tuple[np.ndarray, dict[tuple[int, int], State]]:
+    """(N, 4) how much more the best other pose of each limb costs, a mean over MEAN_FRAMES, SURE = there is none; and
+    those poses, by frame and limb.
 
     asked: the limbs in question, by frame.  A pose that was possible in one frame is tried in those beside it, too:
     what is uncertain stays so until something tells.
@@ -154,7 +172,7 @@ def margins(
     total, share = (
         uniform_filter1d(x, MEAN_FRAMES, axis=0, mode="nearest") for x in (has_other * raw, 1.0 * has_other)
     )
-    return np.where(has_other, total / np.where(has_other, share, 1.0), SURE)
+    return np.where(has_other, total / np.where(has_other, share, 1.0), SURE), best
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
     track, settle: again, for what is now known changes which poses can be found at all
     refine    all frames at once, with what bodies cannot do                       (batch, steady, contact, floor)
     dress, refine
+    mirror    limbs that explain the picture better pointing the other way in depth  (mirror)
     polish    the same with the person's own colours, blurred and then sharp       (photometric)
 
 N frames, V vertices.
@@ -29,10 +30,11 @@ from fitting.contact import Touch, floor_rows, inside_rows, standing_rows, stand
 from fitting.floor import Plane, find_floor
 from fitting.legs import settle_legs
 from fitting.limbs import limb_figures
+from fitting.mirror import Evidence, turned
 from fitting.offsets import solve_landmark_offsets, solve_offsets
 from fitting.photometric import Pictures, color_rows, learn
 from fitting.shape import body_height_m, chain_of
-from fitting.solve import State
+from fitting.solve import Prior, State
 from fitting.terms import Rows
 
 log = logging.getLogger(__name__)
@@ -76,6 +78,7 @@ def fit_clip(
             states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking again", len(clip)))
             clip, states = settle_legs(body, chain, clip, prior, states)
         states = refine(body, chain, clip, prior, states, more=limits.rows(chain, states))
+    states = _mirrored(body, chain, clip, prior, states, height_m, limits)
     for blur_px in POLISH_BLURS_PX if with_colors else ():
         pictures = Pictures(clip, blur_px)
         appearance = learn(body, chain, clip, states, teaching(clip, states), pictures)
@@ -87,6 +90,24 @@ def fit_clip(
 
         states = refine(body, chain, clip, prior, states, rounds=4, more=all_rows)
     return Found(chain, clip, states, offsets_m)
+
+
+def _mirrored(
+    body: BodyModel,
+    chain: Chain,
+    clip: Clip,
+    prior: Prior,
+    states: dict[int, State],
+    height_m: float,
+    limits: Limits,
+) -> dict[int, State]:
+    """The states with limbs exchanged that explain the picture better pointing the other way, refined once more."""
+    asked = {i: verdict.in_question(figures_of(body, chain, clip, i, s, height_m)) for i, s in states.items()}
+    if not any(asked.values()):
+        return states
+    states, exchanged = turned(Evidence.of(body, chain, clip, states), states, len(clip), asked)
+    log.info("limbs that pointed the wrong way in depth: %d", exchanged)
+    return refine(body, chain, clip, prior, states, more=limits.rows(chain, states)) if exchanged else states
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ class FakeClip:
 
     camera = GRID
 
+    @property
+    def num_teaching(self) -> int:
+        return len(self)
+
     def __len__(self) -> int:
         return len(self.observations)
 

@@ -12,7 +12,7 @@ from test_solve import observe_body, random_state
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import default_prior
-from fitting.mirror import APART_M, ENDS, REACHED_M, SURE, Evidence, margins, mirrored
+from fitting.mirror import APART_M, ENDS, REACHED_M, SURE, Evidence, margins, mirrored, turned
 from fitting.solve import Prior, State, advance
 
 ARM, FRAME = list(ENDS).index("left arm"), 4
@@ -80,7 +80,7 @@ def scene(body: BodyModel, chain: Chain, truth: State, with_depth: bool) -> tupl
 def margin_of(body: BodyModel, chain: Chain, clip: Any, states: dict[int, State], colors: dict[int, State]) -> float:
     evidence = Evidence.of(body, chain, clip, colors)
     asked = {i: ["left arm"] if i == FRAME else [] for i in states}
-    return float(margins(evidence, states, len(states), asked)[FRAME, ARM])
+    return float(margins(evidence, states, len(states), asked)[0][FRAME, ARM])
 
 
 def test_the_true_pose_has_a_margin_and_the_mirrored_one_a_debt(body, chain, pointing, others) -> None:
@@ -93,6 +93,27 @@ def test_the_true_pose_has_a_margin_and_the_mirrored_one_a_debt(body, chain, poi
     assert right > 0 > wrong
 
 
+def test_a_limb_that_points_the_wrong_way_is_turned_back_and_a_right_one_is_left(body, chain, pointing, others) -> None:
+    clip, truth = scene(body, chain, pointing, with_depth=False)
+    asked = {i: ["left arm"] for i in truth}
+    joints = chain.limbs[ARM]
+    here_m = ends_m(chain, pointing, ARM)
+    other = max(others, key=lambda state: np.linalg.norm(ends_m(chain, state, ARM) - here_m, axis=1).max())
+    wrong = {}
+    for i, state in truth.items():
+        pose = state.pose.copy()
+        pose[joints] = other.pose[joints]
+        wrong[i] = State(pose, state.camera_from_body)
+    evidence = Evidence.of(body, chain, clip, truth)
+    turned_back, count = turned(evidence, wrong, len(truth), asked)
+    before_m, after_m = (
+        np.mean([np.linalg.norm(ends_m(chain, s[i], ARM) - ends_m(chain, truth[i], ARM), axis=1).max() for i in truth])
+        for s in (wrong, turned_back)
+    )
+    assert count >= 5 and after_m < 0.5 * before_m
+    assert turned(evidence, truth, len(truth), asked)[1] == 0
+
+
 def test_depth_widens_the_margin(body, chain, pointing) -> None:
     flat, deep = (
         margin_of(body, chain, *(case := scene(body, chain, pointing, with_depth)), case[1])
@@ -103,5 +124,6 @@ def test_depth_widens_the_margin(body, chain, pointing) -> None:
 
 def test_limbs_nobody_asks_for_are_sure(body, chain, pointing) -> None:
     clip, states = scene(body, chain, pointing, with_depth=False)
-    found = margins(Evidence.of(body, chain, clip, states), states, 9, {i: [] for i in states})
+    found, others = margins(Evidence.of(body, chain, clip, states), states, 9, {i: [] for i in states})
+    assert not others
     np.testing.assert_array_equal(found, np.full((9, 4), SURE))
