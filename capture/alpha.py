@@ -153,24 +153,26 @@ def _range(depth_m: np.ndarray) -> np.ndarray:
     return high - low
 
 
-def evidence(prior: np.ndarray, separation: np.ndarray, band_px: float) -> Evidence:
-    """Where the edge may pass: a band around the prior's own edge, narrower where depth fixes it."""
+def evidence(prior: np.ndarray, firm: np.ndarray, band_px: float, is_read: np.ndarray) -> Evidence:
+    """Where the edge may pass: a band around the prior's own edge, narrower where depth or the room fix it (``firm``,
+    0 to 1); where ``is_read`` the prior is an alpha already."""
     is_person = (prior > 0.5).astype(np.uint8)
     inside_px = cv2.distanceTransform(is_person, cv2.DIST_L2, 5)
     outside_px = cv2.distanceTransform(1 - is_person, cv2.DIST_L2, 5)
-    width_px = band_px * (1 - 0.5 * separation)
+    width_px = band_px * (1 - 0.5 * firm)
     in_band = (np.maximum(inside_px, outside_px) <= width_px) | (
         (prior > 0.1) & (prior < 0.9) & (outside_px < 2 * band_px)
     )
     sharpened = ((prior - 0.25) / 0.5).clip(0, 1)  # the network's rim is softer than any edge in a picture
-    certain = np.where(in_band, sharpened, (prior > 0.5).astype(np.float32))
+    rim = np.where(is_read, prior, sharpened)
+    certain = np.where(in_band, rim, (prior > 0.5).astype(np.float32))
     return Evidence(certain.astype(np.float32), ~in_band)
 
 
-def matted(color: np.ndarray, known: Evidence, trust: float, epsilon: float) -> np.ndarray:
+def matted(color: np.ndarray, known: Evidence, trust: np.ndarray, epsilon: float) -> np.ndarray:
     """Closed-form alpha (H, W) of an RGB crop (H, W, 3) uint8, solved for the uncertain pixels only.
 
-    Minimises alpha' L alpha + trust |alpha - prior|^2 with alpha fixed where it is certain.
+    Minimises alpha' L alpha + trust (H, W) |alpha - prior|^2 with alpha fixed where it is certain.
     """
     from pymatting import cf_laplacian, cg, ichol
     from scipy.sparse import diags
@@ -179,11 +181,12 @@ def matted(color: np.ndarray, known: Evidence, trust: float, epsilon: float) -> 
     free = np.flatnonzero(~known.is_certain.ravel())
     if not len(free):
         return known.prior
+    weight = trust.ravel()[free].astype(np.float64)
     laplacian = cf_laplacian(color / 255.0, epsilon, 1, is_known=known.is_certain.ravel()).tocsr()[free]
-    system = (laplacian[:, free] + diags(np.full(len(free), trust))).tocsc()
+    system = (laplacian[:, free] + diags(weight)).tocsc()
     fixed = prior.copy()
     fixed[free] = 0
-    right = trust * prior[free] - laplacian @ fixed
+    right = weight * prior[free] - laplacian @ fixed
     solution = cg(system, right, x0=prior[free], M=ichol(system), rtol=1e-6, maxiter=200)
     alpha = prior
     # Where colours say little, alpha lingers near 0 and 1; stretching it measured better (benchmarks/mattes.py).
