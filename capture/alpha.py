@@ -28,13 +28,18 @@ class Evidence:
 
 
 def gated(
-    probability: np.ndarray, depth_m: np.ndarray, gate_m: float, footprint_px: float
+    probability: np.ndarray,
+    depth_m: np.ndarray,
+    gate_m: float,
+    footprint_px: float,
+    is_sure: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(prior (H, W), separation (H, W) in 0..1) of the network's probability and depth (H, W), NaN = unknown.
 
     Pixels whose depth differs from the nearest sure piece of the body are background; pixels at its depth are the body
     where depth tells the two apart (``separation`` says where it does; on the floor beside a foot it hardly does).
-    ``footprint_px`` is how far depth edges may be off.
+    ``footprint_px`` is how far depth edges may be off.  Depth does not overrule pixels that ``is_sure`` (H, W) says are
+    the person: a hand far before or behind the trunk, a sole 2 cm above the floor.
     """
     body_m = nearest_body_depth(probability, depth_m, gate_m)
     if body_m is None:
@@ -47,6 +52,8 @@ def gated(
         is_far, is_near = is_far | is_floor, is_near & ~is_floor
     reach = max(1, round(footprint_px))
     surely_far = cv2.erode(is_far.astype(np.uint8), disc(reach)) > 0
+    if is_sure is not None:
+        surely_far &= ~is_sure
     window = 2 * max(3, round(0.025 * max(probability.shape)) + reach) + 1
     separation = (12 * cv2.blur(is_far.astype(np.float32), (window, window))).clip(0, 1)
     limb = _limbs(probability, is_near, FINGERS if floor_m is not None else SOLE)

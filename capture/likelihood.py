@@ -26,6 +26,7 @@ FIRM = 3.0  # log odds for the person deep inside: camouflage makes no holes the
 DEPTH_SIGMA = 0.004  # m per m^2: a time-of-flight sensor's error grows with the square of the distance
 DEPTH_BIAS_M = 0.02  # several paths of light, edges of the footprint
 RIM_PX = 3  # pixels at the outline that may be mixed
+MISFIT = 4.0  # sigmas off the line between the two colours: more, and it is no mixture of them
 CONTRAST = 8.0  # person and room must be so many sigmas apart for alpha to be read off their colours
 
 
@@ -131,5 +132,8 @@ def rim_alpha(probability: np.ndarray, color: np.ndarray, room: Room) -> tuple[n
     across = person - behind
     length2 = (across**2).sum(axis=-1)
     is_read = rim & np.isfinite(room.color).all(axis=-1) & (length2 > (CONTRAST * np.nan_to_num(room.sigma)) ** 2)
-    alpha = ((color - behind) * across).sum(axis=-1) / np.maximum(length2, 1)
-    return np.where(is_read, alpha.clip(0, 1), probability).astype(np.float32), is_read
+    alpha = (((color - behind) * across).sum(axis=-1) / np.maximum(length2, 1)).clip(0, 1)
+    mixed = alpha[..., None] * person + (1 - alpha[..., None]) * behind
+    # A sole is no mixture of the shoe and the floor.
+    is_read &= ((color - mixed) ** 2).sum(axis=-1) < (MISFIT * np.nan_to_num(room.sigma)) ** 2
+    return np.where(is_read, alpha, probability).astype(np.float32), is_read

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 CHUNK = 12  # frames a worker takes at a time: neighbours share their decoded pictures
 MIN_SHARE_FOUND = 0.1  # a person in fewer frames is a false alarm, not a film of somebody
 NETWORK_MARGIN, OWN_MARGIN = 0.015, 0.004  # of the picture: how far a mask may miss the person, when learning the room
+SURE = 0.9  # probability by the colour of the person and the room that depth's gate does not overrule
 TRUST_READ = 10.0  # times more than the network, where alpha was read off known colours
 BODY_MARGIN = 0.08  # of the person's longer side, around the crop the edge is drawn in
 
@@ -221,13 +222,15 @@ def refined(
     crop = cut(config, recording, color, probability, depth_mm)
     if crop is None:
         return np.zeros(color.shape[:2], np.float32)
-    prior, is_read, firm = crop.prior, np.zeros(crop.prior.shape, bool), np.zeros_like(crop.prior)
+    prior, firm = crop.prior, np.zeros_like(crop.prior)
+    is_read = is_sure = np.zeros(prior.shape, bool)
     room = None if plate is None else room_of(plate, crop, color, probability)
     if room is not None:
         prior = posterior(prior, crop.color, room, crop.depth_m)
-        firm = np.isfinite(room.color).all(axis=-1).astype(np.float32)
+        is_known = np.isfinite(room.color).all(axis=-1)
+        firm, is_sure = is_known.astype(np.float32), is_known & (prior > SURE)
     if crop.depth_m is not None:
-        prior, separation = gated(prior, crop.depth_m, config.gate_m, crop.footprint_px)
+        prior, separation = gated(prior, crop.depth_m, config.gate_m, crop.footprint_px, is_sure)
         firm = np.maximum(firm, separation)
     if room is not None:
         prior, is_read = rim_alpha(prior, crop.color, room)

@@ -133,7 +133,8 @@ def learned(
         return None
     keep = np.flatnonzero(is_used)
     stack, is_room = np.stack([colors[k] for k in keep]), np.stack([rooms[k] for k in keep])
-    center, _, _ = _middle(stack, is_room)
+    coarse = np.s_[:, ::4, ::4]
+    center, _, _ = _middle(np.ascontiguousarray(stack[coarse]), np.ascontiguousarray(is_room[coarse]))
     stack = _exposed_alike(stack, center, is_room)
     center, spread, count = _middle(stack, is_room)
     is_seen = count >= MIN_SEEN
@@ -228,14 +229,15 @@ def _gray(color: np.ndarray, wh: tuple[int, int]) -> np.ndarray:
 
 
 def _exposed_alike(stack: np.ndarray, center: np.ndarray, is_room: np.ndarray) -> np.ndarray:
-    """The samples (K, h, w, 3) with a gain per frame and channel, so that a camera that adapts does not count as
-    noise."""
-    return np.stack(
-        [
-            np.rint(color / gains(color, center, room)).clip(0, 255).astype(np.uint8)
-            for color, room in zip(stack, is_room, strict=True)
-        ]
-    )
+    """The samples (K, h, w, 3) with a gain per frame and channel, from every fourth pixel (``center``), so that a
+    camera that adapts does not count as noise."""
+    grey = np.arange(256)[:, None]
+    result = np.empty_like(stack)
+    for k, (color, room) in enumerate(zip(stack, is_room, strict=True)):
+        gain = gains(color[::4, ::4].astype(np.float32), center, room[::4, ::4])
+        table = np.rint(grey / gain).clip(0, 255).astype(np.uint8)  # (256, 3)
+        result[k] = cv2.LUT(color, table[None])
+    return result
 
 
 def gains(color: np.ndarray, room: np.ndarray, is_room: np.ndarray) -> np.ndarray:
@@ -264,15 +266,24 @@ def _middle(stack: np.ndarray, is_room: np.ndarray) -> tuple[np.ndarray, np.ndar
                 n = 0
                 for k in range(num):
                     if is_room[k, y, x]:
-                        values[n] = stack[k, y, x, c]
+                        value = np.float32(stack[k, y, x, c])
+                        at = n  # insertion: these are a few dozen at most
+                        while at > 0 and values[at - 1] > value:
+                            values[at] = values[at - 1]
+                            at -= 1
+                        values[at] = value
                         n += 1
                 count[y, x] = n
                 if n:
-                    ordered = np.sort(values[:n])
-                    middle = 0.5 * (ordered[(n - 1) // 2] + ordered[n // 2])
+                    middle = 0.5 * (values[(n - 1) // 2] + values[n // 2])
                     center[y, x, c] = middle
-                    apart = np.sort(np.abs(ordered - middle))
-                    spread[y, x, c] = apart[int(np.ceil(0.9 * (n - 1)))]
+                    low, high = 0, n - 1  # the furthest tenth is dropped from both ends
+                    for _ in range(n - 1 - int(np.ceil(0.9 * (n - 1)))):
+                        if middle - values[low] > values[high] - middle:
+                            low += 1
+                        else:
+                            high -= 1
+                    spread[y, x, c] = max(middle - values[low], values[high] - middle)
     return center, spread, count
 
 
