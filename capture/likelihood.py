@@ -63,10 +63,22 @@ def posterior(prior: np.ndarray, color: np.ndarray, room: Room, seen_m: np.ndarr
     inside_px = cv2.distanceTransform(is_person, cv2.DIST_L2, 5)
     odds = np.log((prior + 0.02) / (1.02 - prior))
     odds = np.where(outside_px > 0, np.minimum(odds, -OVERLOOKED) - FAR_OUT * (outside_px / reach_px) ** 2, odds)
-    odds = np.where(outside_px > reach_px, -20.0, odds + FIRM * (inside_px / reach_px).clip(0, 1))
+    odds += FIRM * (inside_px / reach_px).clip(0, 1)
+    odds = np.where(held(evidence, outside_px, reach_px), -20.0, odds)
     # Where nothing is known of the room, the network has the last word.
     result = np.where(evidence == 0, prior, 1 / (1 + np.exp(-(odds + evidence))))
     return attached(result.astype(np.float32))
+
+
+def held(evidence: np.ndarray, outside_px: np.ndarray, reach_px: float) -> np.ndarray:
+    """(H, W) what is no room but sticks out further than any limb that a network overlooks: a racket, a chair, somebody
+    else.  It is left out whole, also where it touches the person."""
+    stranger = ((outside_px > 1) & (evidence > 0)).astype(np.uint8)
+    _, labels = cv2.connectedComponents(stranger, connectivity=8)
+    is_far = np.zeros(labels.max() + 1, bool)
+    is_far[np.unique(labels[(stranger > 0) & (outside_px > reach_px)])] = True
+    is_far[0] = False
+    return is_far[labels] | (outside_px > reach_px)
 
 
 def color_log_odds(color: np.ndarray, room: Room) -> np.ndarray:

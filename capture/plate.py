@@ -74,9 +74,13 @@ class Plate:
         return np.linalg.inv(shrink) @ found @ shrink
 
     def seen(
-        self, frame_from_plate: np.ndarray, crop_px: Sequence[float], image_wh: tuple[int, int], work_wh: tuple[int, int]
+        self,
+        frame_from_plate: np.ndarray,
+        crop_px: Sequence[float],
+        image_wh: tuple[int, int],
+        work_wh: tuple[int, int],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(color (H, W, 3), sigma (H, W), depth_m (H, W)) behind the crop of a picture of ``image_wh``; NaN = unknown."""
+        """(color (H, W, 3), sigma (H, W), depth_m (H, W)) behind the crop of a picture of ``image_wh``, NaN unknown."""
         left, top, right, bottom = crop_px
         scale_x, scale_y = self.image_wh[0] / image_wh[0], self.image_wh[1] / image_wh[1]
         step_x, step_y = scale_x * (right - left) / work_wh[0], scale_y * (bottom - top) / work_wh[1]
@@ -288,6 +292,6 @@ def _middle(stack: np.ndarray, is_room: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _middle_depth(depths_mm: np.ndarray, is_room: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(median, spread, count), each (h, w), of depth samples (K, h, w) uint16 where ``is_room`` and there was a return."""
+    """(median, spread, count), each (h, w), of depth samples (K, h, w) uint16 with a return where ``is_room``."""
     center, spread, count = _middle(depths_mm[..., None], is_room & (depths_mm > 0))
     return center[..., 0], spread[..., 0], count
