@@ -16,7 +16,7 @@ import numpy as np
 
 from capture.alpha import cleaned, enlarged, evidence, gated, matted
 from capture.likelihood import Room, posterior, rim_alpha, room_behind
-from capture.plate import SAMPLES, Plate, learned
+from capture.plate import SAMPLES, SIDE_PX, Plate, learned
 from capture.recording import Recording
 from capture.registration import depth_in_color, is_registered
 from capture.segment import main_part
@@ -138,7 +138,7 @@ def learn_plate(
         assert depth_mm is not None
         return depth_in_color(recording.rig, depth_mm, recording.rig.color.resize(wh))
 
-    rough = learned(recording, chosen, probability_of, depth_of if has_depth else None, NETWORK_MARGIN)
+    rough = learned(recording, chosen, probability_of, depth_of if has_depth else None, NETWORK_MARGIN, SIDE_PX // 2)
     if rough is None:
         return None
 

@@ -21,7 +21,7 @@ SHADE = 0.4  # the darkest shadow, as a gain
 P_SHADOW, P_OTHER = 0.1, 0.01  # shares of the room that lie in a shadow; that are something new
 MOST = 6.0  # no single cue is believed further than 400 : 1: noise is not Gaussian that far out
 REACH = 0.1  # of the person's longer side: how far limbs may reach beyond what the network saw
-OVERLOOKED, FAR_OUT = 1.0, 4.0  # log odds against the person just outside the network's outline, and at REACH
+OVERLOOKED, FAR_OUT = 1.0, 4.0  # log odds against the person outside the network's outline, and more at REACH
 FIRM = 3.0  # log odds for the person deep inside: camouflage makes no holes there
 DEPTH_SIGMA = 0.004  # m per m^2: a time-of-flight sensor's error grows with the square of the distance
 DEPTH_BIAS_M = 0.02  # several paths of light, edges of the footprint
@@ -58,11 +58,13 @@ def posterior(prior: np.ndarray, color: np.ndarray, room: Room, seen_m: np.ndarr
     if not is_person.any():
         return prior
     rows, columns = np.nonzero(is_person)
-    reach_px = REACH * max(np.ptp(rows), np.ptp(columns), 1)
+    reach_px = REACH * max(int(np.ptp(rows)), int(np.ptp(columns)), 1)
     outside_px = cv2.distanceTransform(1 - is_person, cv2.DIST_L2, 5)
     inside_px = cv2.distanceTransform(is_person, cv2.DIST_L2, 5)
     odds = np.log((prior + 0.02) / (1.02 - prior))
-    odds = np.where(outside_px > 0, np.minimum(odds, -OVERLOOKED) - FAR_OUT * (outside_px / reach_px) ** 2, odds)
+    odds = np.where(
+        outside_px > 0, odds.clip(-2 * OVERLOOKED, -OVERLOOKED) - FAR_OUT * (outside_px / reach_px) ** 2, odds
+    )
     odds += FIRM * (inside_px / reach_px).clip(0, 1)
     odds = np.where(held(evidence, outside_px, reach_px), -20.0, odds)
     # Where nothing is known of the room, the network has the last word.

@@ -72,7 +72,8 @@ def chosen(config: MatterSettings, recording: Recording) -> Matter:
     if method == GIVEN and not config.masks and not has_masks(recording):
         raise UserError(
             "matte.method = given, but the recording brought no masks; put them beside the source "
-            "(clip_masks/000000.png beside clip.mp4, masks/ in a folder) and record again, or name their folder: matte.masks"
+            "(clip_masks/000000.png beside clip.mp4, masks/ in a folder) and record again, or name their folder: "
+            "matte.masks"
         )
     if method == REMBG:
         path = weights_path(config.model, config.weights_sha256)
@@ -81,8 +82,8 @@ def chosen(config: MatterSettings, recording: Recording) -> Matter:
         if background is None or not background.is_file():
             raise UserError(
                 f"matte.method = plate, but there is no picture of the empty room{_where(background)}; put it beside "
-                "the source (clip_background.png beside clip.mp4, background.png in a folder) and record again, or name "
-                "it: matte.background"
+                "the source (clip_background.png beside clip.mp4, background.png in a folder) and record again, or "
+                "name it: matte.background"
             )
         return Matter(PLATE, f"the empty room is {background.name}", background=background)
     if method == CHROMA:

@@ -19,6 +19,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -310,7 +311,8 @@ def _refine_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frame
 
 def _finish(config: MatteConfig, matter: Matter, out_dir: Path, recording: Recording, notes: list[str]) -> None:
     """Write masks.json, last, and the pictures."""
-    frames, num_clipped, count = [], 0, len(recording)
+    frames: list[dict[str, Any]] = []
+    num_clipped, count = 0, len(recording)
     has_room = _plate_path(out_dir).is_file()
     for index in range(count):
         mask = read_gray(_mask_path(out_dir, index))

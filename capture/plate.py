@@ -26,6 +26,7 @@ WELL_SEEN = 8  # times, for a spread of its own
 NOISE_GREY = 2.0  # least standard deviation: rounding, JPEG and the reduction of the picture
 EDGE_SHIFT_PX = 0.3  # how far alignment may be off: matters at strong edges
 STILL_PX = 0.5  # a camera that moves less, at ALIGN_SIDE_PX, stands still
+EXPLAINED = 0.8  # alignment must leave less of the difference than this, or the camera stands still
 BINS = 16  # of a colour channel in the histogram of the person's colours
 NO_MASK: Any = None  # OpenCV's "not given", which its type stubs do not know
 
@@ -114,14 +115,15 @@ def learned(
     mask_of: Callable[[int], np.ndarray],
     depth_of: Callable[[int, tuple[int, int]], np.ndarray] | None,
     margin: float,
+    side_px: int = SIDE_PX,
 ) -> Plate | None:
     """The plate of a clip from frames ``indices`` (K,); None where the room is seen too rarely.
 
     ``mask_of(i)`` is the person (any size, 1 = surely), who is widened by ``margin`` of the picture's longer side;
-    ``depth_of(i, wh)`` is the depth in the colour view, in metres.
+    ``depth_of(i, wh)`` is the depth in the colour view, in metres; ``side_px`` the plate's longer side.
     """
     first = recording.color(indices[0])
-    scale = min(1.0, SIDE_PX / max(first.shape[:2]))
+    scale = min(1.0, side_px / max(first.shape[:2]))
     wh = (max(16, round(first.shape[1] * scale)), max(16, round(first.shape[0] * scale)))
     colors, rooms, depths = [], [], []
     radius = max(2, round(margin * max(wh)))
@@ -135,7 +137,7 @@ def learned(
     is_still, is_used = _moved_to_first(colors, rooms, depths)
     if is_used.sum() < MIN_SEEN:
         return None
-    keep = np.flatnonzero(is_used)
+    keep = [int(k) for k in np.flatnonzero(is_used)]
     stack, is_room = np.stack([colors[k] for k in keep]), np.stack([rooms[k] for k in keep])
     coarse = np.s_[:, ::4, ::4]
     center, _, _ = _middle(np.ascontiguousarray(stack[coarse]), np.ascontiguousarray(is_room[coarse]))
@@ -194,8 +196,18 @@ def _moved_to_first(
         np.inf if motion is None else float(np.abs(cv2.perspectiveTransform(corners, motion) - corners).max())
         for motion in motions
     ]
-    # A room without texture cannot be aligned, and need not be.
-    if all(motion is None for k, motion in enumerate(motions) if k != middle) or np.quantile(shifts, 0.9) < STILL_PX:
+    left = [
+        [
+            _left(grays[middle], gray, smalls[middle] & room, m)
+            for gray, room, motion in zip(grays, smalls, motions, strict=True)
+            for m in [np.eye(3) if is_held else motion]
+            if motion is not None
+        ]
+        for is_held in (True, False)
+    ]
+    # A room without texture cannot be aligned, and need not be: motion must explain what standing still does not.
+    is_better = len(left[0]) > 1 and np.mean(left[1]) < EXPLAINED * np.mean(left[0])
+    if not is_better or np.quantile(shifts, 0.9) < STILL_PX:
         return True, np.ones(len(colors), bool)
     shrink = np.diag([wh[0] / width, wh[1] / height, 1.0])
     for k, motion in enumerate(motions):
@@ -208,6 +220,14 @@ def _moved_to_first(
         if depths:
             depths[k] = cv2.warpPerspective(depths[k], move, (width, height), flags=flags | cv2.INTER_NEAREST)
     return False, np.array([motion is not None for motion in motions])
+
+
+def _left(gray: np.ndarray, other: np.ndarray, is_room: np.ndarray, motion: np.ndarray) -> float:
+    """Mean difference of grey levels between a picture (h, w) and another that is moved to it."""
+    moved = cv2.warpPerspective(
+        other, motion, gray.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+    return float(cv2.absdiff(moved, gray)[is_room].mean()) if is_room.any() else 0.0
 
 
 def aligned(gray: np.ndarray, other: np.ndarray, is_room: np.ndarray) -> np.ndarray | None:

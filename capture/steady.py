@@ -61,7 +61,7 @@ def _small_gray(color: np.ndarray, image_wh: tuple[int, int]) -> np.ndarray:
 
 def unexplained(mask: np.ndarray, other: np.ndarray, color: np.ndarray, other_color: np.ndarray) -> float:
     """By how many pixels (of a picture FLICKER_SIDE_PX long) the outline of ``other`` (H, W) differs on average from
-    that of ``mask``, once the optical flow between their pictures (H, W, 3) has moved it there.  NaN where one is empty.
+    that of ``mask``, once the optical flow between their pictures (H, W, 3) has moved it there; NaN where one is empty.
 
     The area that disagrees, divided by the outline's length.
     """
