@@ -277,11 +277,11 @@ def _judge_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frames
     recording = Recording.load(recording_dir)
     color = functools.lru_cache(maxsize=3)(recording.color)
     mask = functools.lru_cache(maxsize=3)(lambda i: read_gray(_mask_path(out_dir, i)) * np.float32(1 / 255))
+    change = functools.lru_cache(maxsize=2)(lambda i: unexplained(mask(i), mask(i + 1), color(i), color(i + 1)))
     for index, _ in frames:
-        around = [i for i in (index - 1, index + 1) if 0 <= i < len(recording)]
-        changes = [unexplained(mask(index), mask(i), color(index), color(i)) for i in around]
-        changes = [change for change in changes if np.isfinite(change)]
-        doubt = float(np.mean(changes)) if changes else 0.0
+        around = [change(i) for i in (index - 1, index) if 0 <= i < len(recording) - 1]
+        believed = [pixels for pixels in around if np.isfinite(pixels)]
+        doubt = float(np.mean(believed)) if believed else 0.0
         if _raw_path(out_dir, index).is_file() and mask(index).any():
             rough = main_part(_read_raw(out_dir, index).probability)
             small = cv2.resize(mask(index), (rough.shape[1], rough.shape[0]), interpolation=cv2.INTER_AREA)
