@@ -4,9 +4,10 @@
 
 IoU at alpha 0.5 (median and 5th percentile over frames); mean absolute difference of alpha in thousandths (median);
 boundary F-measure at 2 px (median); flicker: pixels at 640 by which the outline changes beyond what the optical flow
-explains (mean), its excess over that of the truth (flow is not exact, and turning shows new outlines), and how many times
-less that is than before (without truth: the flicker itself); CPU milliseconds a frame, all processes and the learning of the
-room included, and frames a second on two cores if nothing else ran (2000 / CPU ms; MediaPipe's own threads included).
+explains (mean), its excess over that of the truth (flow is not exact, and turning shows new outlines), and how many
+times less that is than before (without truth: the flicker itself); CPU milliseconds a frame, all processes and the
+learning of the room included, and frames a second on two cores if nothing else ran (2000 / CPU ms; MediaPipe's own
+threads included).
 
 casual and the performer have rendered truth.  The masks that come with turntable are thresholded depth, cut off above
 the lower edge, without the hair and beside the contour: a sanity check, not a truth.  taichi and tennis have none.
@@ -153,8 +154,8 @@ def compare(clip: Clip, data: Path, every: int, folder: Path) -> None:
         overlap, low, difference, boundary, change, excess = row
         less = figures[0][-1] / max(excess, 1e-3)
         print(
-            f"{clip.name:18} {label:10} {overlap:6.3f} {low:6.3f} {difference:6.2f} {boundary:6.3f} {change:7.3f} {excess:6.3f} "
-            f"{less:5.1f} {cpu_ms:6.0f} {2000 / cpu_ms:6.1f}",
+            f"{clip.name:18} {label:10} {overlap:6.3f} {low:6.3f} {difference:6.2f} {boundary:6.3f} {change:7.3f} "
+            f"{excess:6.3f} {less:5.1f} {cpu_ms:6.0f} {2000 / cpu_ms:6.1f}",
             flush=True,
         )
 
@@ -166,11 +167,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="clips whose name begins so")
     parser.add_argument("--keep", type=Path, help="leave recordings and masks here, to look at")
     arguments = parser.parse_args()
-    print(
-        f"{'recording':18} {'':10} {'IoU':>6} {'p5':>6} {'MAD':>6} {'F 2px':>6} {'flicker':>7} {'excess':>6} {'less':>5} ",
-        end="",
-    )
-    print(f"{'CPU ms':>6} {'fps':>6}")
+    print(f"{'recording':18} {'':10} {'IoU':>6} {'p5':>6} {'MAD':>6} {'F 2px':>6} ", end="")
+    print(f"{'flicker':>7} {'excess':>6} {'less':>5} {'CPU ms':>6} {'fps':>6}")
     with tempfile.TemporaryDirectory() as temporary:
         home = arguments.keep or Path(temporary)
         for clip in CLIPS:
