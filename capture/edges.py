@@ -62,7 +62,7 @@ def refined(
     room = None if plate is None else room_of(plate, crop, color, probability)
     if room is not None:
         prior = posterior(prior, crop.color, room, crop.depth_m)
-        is_known = np.isfinite(room.color).all(axis=-1)
+        is_known = np.isfinite(room.sigma)
         firm, is_sure = is_known.astype(np.float32), is_known & (prior > SURE)
     if crop.depth_m is not None:
         prior, separation = gated(prior, crop.depth_m, config.gate_m, crop.footprint_px, is_sure)

@@ -45,7 +45,7 @@ def room_behind(
 ) -> Room:
     """The plate as ``seen`` in a crop, with the exposure of its picture (H, W, 3)."""
     room, sigma, depth_m = seen
-    gain = gains(color.astype(np.float32), room, (prior < 0.05) & np.isfinite(sigma) & np.isfinite(room[..., 0]))
+    gain = gains(color.astype(np.float32), room, (prior < 0.05) & np.isfinite(sigma))
     return Room((room * gain).astype(np.float32), sigma, depth_m, person_log)
 
 
@@ -86,14 +86,15 @@ def held(evidence: np.ndarray, outside_px: np.ndarray, reach_px: float) -> np.nd
 def color_log_odds(color: np.ndarray, room: Room) -> np.ndarray:
     """(H, W) log p(I | person) - log p(I | room), 0 where the room is unknown; the mean over 3 x 3 pixels."""
     picture = color.astype(np.float32)
-    is_known = np.isfinite(room.color).all(axis=-1) & np.isfinite(room.sigma)
+    is_known = np.isfinite(room.sigma)
     behind = np.where(is_known[..., None], room.color, 0)
     sigma = np.where(is_known, room.sigma, 1)
-    apart = ((picture - behind) ** 2).sum(axis=-1) / sigma**2
+    apart = _dot(picture - behind, picture - behind) / sigma**2
     plain = -0.5 * apart - 3 * np.log(sigma) - 1.5 * np.log(2 * np.pi)
-    brightness2 = (behind**2).sum(axis=-1) + 1
-    shade = ((picture * behind).sum(axis=-1) / brightness2).clip(SHADE, 1)
-    off = ((picture - shade[..., None] * behind) ** 2).sum(axis=-1) / sigma**2
+    brightness2 = _dot(behind, behind) + 1
+    shade = (_dot(picture, behind) / brightness2).clip(SHADE, 1)
+    left = picture - shade[..., None] * behind
+    off = _dot(left, left) / sigma**2
     shadow = -0.5 * off - 2 * np.log(sigma) - np.log(2 * np.pi) - np.log((1 - SHADE) * np.sqrt(brightness2))
     p_plain = 1 - P_SHADOW - P_OTHER
     either = np.logaddexp(np.log(p_plain) + plain, np.log(P_SHADOW) + shadow)
@@ -144,10 +145,15 @@ def rim_alpha(probability: np.ndarray, color: np.ndarray, room: Room) -> tuple[n
     value_of[labels[core]] = cv2.blur(color, (3, 3))[core]
     person, behind = value_of[labels], np.nan_to_num(room.color)
     across = person - behind
-    length2 = (across**2).sum(axis=-1)
-    is_read = rim & np.isfinite(room.color).all(axis=-1) & (length2 > (CONTRAST * np.nan_to_num(room.sigma)) ** 2)
-    alpha = (((color - behind) * across).sum(axis=-1) / np.maximum(length2, 1)).clip(0, 1)
+    length2 = _dot(across, across)
+    is_read = rim & np.isfinite(room.sigma) & (length2 > (CONTRAST * np.nan_to_num(room.sigma)) ** 2)
+    alpha = (_dot(color - behind, across) / np.maximum(length2, 1)).clip(0, 1)
     mixed = alpha[..., None] * person + (1 - alpha[..., None]) * behind
     # A sole is no mixture of the shoe and the floor.
-    is_read &= ((color - mixed) ** 2).sum(axis=-1) < (MISFIT * np.nan_to_num(room.sigma)) ** 2
+    is_read &= _dot(color - mixed, color - mixed) < (MISFIT * np.nan_to_num(room.sigma)) ** 2
     return np.where(is_read, alpha, probability).astype(np.float32), is_read
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(H, W) inner products over the channels; numpy's own sum over so short an axis takes five times as long."""
+    return np.einsum("hwc,hwc->hw", a, b)

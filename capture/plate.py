@@ -36,7 +36,7 @@ class Plate:
     """The empty room, and the colours of the person in front of it."""
 
     color: np.ndarray  # (h, w, 3) float32, NaN where the room was never seen
-    sigma: np.ndarray  # (h, w) float32 grey levels, how much it varies from frame to frame
+    sigma: np.ndarray  # (h, w) float32 grey levels, how much it varies from frame to frame; NaN where color is
     depth_m: np.ndarray  # (h, w) float32 in the colour camera, NaN where unknown
     person_log: np.ndarray  # (BINS, BINS, BINS) float32, log density of the person's colours per cubic grey level
     is_still: bool  # the camera stands still
@@ -155,9 +155,9 @@ def learned(
         depth_m = np.where(num_depth >= MIN_SEEN, depth_mm * np.float32(1e-3), np.float32(np.nan))
     color = np.where(is_seen[..., None], center, np.nan).astype(np.float32)
     gradient = np.hypot(*(cv2.Sobel(center, cv2.CV_32F, dx, 1 - dx, scale=1 / 8) for dx in (1, 0))).max(axis=-1)
-    sigma = np.sqrt(sigma**2 + NOISE_GREY**2 + (EDGE_SHIFT_PX * gradient) ** 2).astype(np.float32)
+    sigma = np.where(is_seen, np.sqrt(sigma**2 + NOISE_GREY**2 + (EDGE_SHIFT_PX * gradient) ** 2), np.nan)
     persons = [(colors[k], mask_of(indices[k])) for k in keep]
-    return Plate(color, sigma, depth_m.astype(np.float32), person_colors(persons), is_still)
+    return Plate(color, sigma.astype(np.float32), depth_m.astype(np.float32), person_colors(persons), is_still)
 
 
 def person_colors(pictures: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -198,9 +198,8 @@ def _moved_to_first(
     ]
     left = [
         [
-            _left(grays[middle], gray, smalls[middle] & room, m)
+            _left(grays[middle], gray, smalls[middle] & room, np.eye(3) if is_held else motion)
             for gray, room, motion in zip(grays, smalls, motions, strict=True)
-            for m in [np.eye(3) if is_held else motion]
             if motion is not None
         ]
         for is_held in (True, False)
@@ -266,12 +265,13 @@ def _exposed_alike(stack: np.ndarray, center: np.ndarray, is_room: np.ndarray) -
 
 def gains(color: np.ndarray, room: np.ndarray, is_room: np.ndarray) -> np.ndarray:
     """(3,) by how much a picture (H, W, 3) is brighter than the room (H, W, 3) where only the room is seen."""
-    usable = is_room & (np.nan_to_num(room).min(axis=-1) > 20) & (np.nan_to_num(room, nan=255.0).max(axis=-1) < 235)
+    rows = np.flatnonzero(is_room)
+    rows = rows[:: max(1, len(rows) // 20000)]
+    seen, behind = color.reshape(-1, 3)[rows], room.reshape(-1, 3)[rows]
+    usable = ((behind > 20) & (behind < 235)).all(axis=-1)  # NaN is neither
     if usable.sum() < 300:
         return np.ones(3, np.float32)
-    rows = np.flatnonzero(usable)
-    rows = rows[:: max(1, len(rows) // 20000)]
-    ratio = color.reshape(-1, 3)[rows] / room.reshape(-1, 3)[rows]
+    ratio = seen[usable] / behind[usable]
     return np.median(ratio, axis=0).astype(np.float32).clip(0.5, 2.0)
 
 

@@ -37,7 +37,7 @@ def from_picture(plate: Plate, path: Path, recording: Recording) -> Plate:
     if not plate.is_still:
         raise UserError(f"{path}: the camera moves in this recording; use matte.method=embedded")
     color = reduced_to(picture, plate.image_wh).astype(np.float32)
-    is_both = np.isfinite(plate.color).all(axis=-1)
+    is_both = np.isfinite(plate.sigma)
     color *= 1 / gains(color, plate.color, is_both)
     usual = float(np.median(plate.sigma[is_both])) if is_both.any() else 2 * NOISE_GREY
     # Somebody may have moved a chair since: the clip's own view says how far the picture can be believed.
@@ -62,7 +62,7 @@ def from_screen(plate: Plate, hue: int) -> Plate:
     """The plate with what the person always hid filled by the screen: a quadratic surface per channel through the
     pixels of the screen, which follows its lighting."""
     height, width = plate.color.shape[:2]
-    is_known = np.isfinite(plate.color).all(axis=-1)
+    is_known = np.isfinite(plate.sigma)
     hsv = _hsv(np.nan_to_num(plate.color).astype(np.uint8))
     is_screen = is_known & (np.abs(hsv[..., 0].astype(int) - hue) < HUE_SPREAD) & (hsv[..., 1] > LEAST_SATURATION)
     if is_screen.sum() < 100:

@@ -12,7 +12,7 @@ from test_matting import WH, figure, film, iou, network, picture, rough  # noqa:
 from capture.likelihood import Room, color_log_odds, depth_log_odds, held, posterior, rim_alpha
 from capture.mask_pictures import uncertain, write_pictures
 from capture.plate import BINS, Plate, aligned, learned
-from capture.recording import Recording
+from capture.recording import Recording, read_image
 from capture.steady import unexplained
 
 EMPTY = picture(np.zeros((WH[1], WH[0]), np.float32))
@@ -67,7 +67,8 @@ def test_what_reaches_too_far_is_a_thing_and_stays_out_whole():
 
 
 def test_the_room_says_nothing_where_it_was_not_seen():
-    unknown = Room(np.full(EMPTY.shape, np.nan, np.float32), room().sigma, room().depth_m, ANY_COLOR)
+    nothing = np.full(EMPTY.shape, np.nan, np.float32)
+    unknown = Room(nothing, nothing[..., 0], nothing[..., 0], ANY_COLOR)
     prior = rough(figure())
     assert not color_log_odds(picture(figure()), unknown).any()
     np.testing.assert_allclose(posterior(prior, picture(figure()), unknown, None), prior)
@@ -120,7 +121,7 @@ def test_the_least_certain_frames_are_shown(tmp_path: Path):
     write_pictures(tmp_path, recording, mask_of, [0, 1, 2], [0.1, 0.9, 0.2])
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("strip.jpg", "uncertain.jpg", "checker.mp4"))
     alone = uncertain(recording, mask_of, [1])
-    sheet = cv2.cvtColor(cv2.imread(str(tmp_path / "uncertain.jpg")), cv2.COLOR_BGR2RGB)
+    sheet = read_image(tmp_path / "uncertain.jpg")
     assert np.abs(sheet[:, : alone.shape[1]].astype(int) - alone).mean() < 6
 
 
