@@ -102,6 +102,8 @@ def measure(recording: Recording, alphas: list[np.ndarray], truths: list[Path] |
     table = np.array(rows) if rows else np.full((1, 3), np.nan)
     own = flicker(recording, alphas)
     floor = flicker(recording, [read_gray(path) for path in truths]) if truths else 0.0
+    if floor > own:  # a mask that flickers more than what it should judge is no truth
+        floor = 0.0
     overlaps = table[:, 0]
     return [
         float(np.median(overlaps)),
