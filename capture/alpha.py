@@ -28,13 +28,18 @@ class Evidence:
 
 
 def gated(
-    probability: np.ndarray, depth_m: np.ndarray, gate_m: float, footprint_px: float
+    probability: np.ndarray,
+    depth_m: np.ndarray,
+    gate_m: float,
+    footprint_px: float,
+    is_sure: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(prior (H, W), separation (H, W) in 0..1) of the network's probability and depth (H, W), NaN = unknown.
 
     Pixels whose depth differs from the nearest sure piece of the body are background; pixels at its depth are the body
     where depth tells the two apart (``separation`` says where it does; on the floor beside a foot it hardly does).
-    ``footprint_px`` is how far depth edges may be off.
+    ``footprint_px`` is how far depth edges may be off.  Depth does not overrule pixels that ``is_sure`` (H, W) says are
+    the person: a hand far before or behind the trunk, a sole 2 cm above the floor.
     """
     body_m = nearest_body_depth(probability, depth_m, gate_m)
     if body_m is None:
@@ -47,6 +52,8 @@ def gated(
         is_far, is_near = is_far | is_floor, is_near & ~is_floor
     reach = max(1, round(footprint_px))
     surely_far = cv2.erode(is_far.astype(np.uint8), disc(reach)) > 0
+    if is_sure is not None:
+        surely_far &= ~is_sure
     window = 2 * max(3, round(0.025 * max(probability.shape)) + reach) + 1
     separation = (12 * cv2.blur(is_far.astype(np.float32), (window, window))).clip(0, 1)
     limb = _limbs(probability, is_near, FINGERS if floor_m is not None else SOLE)
@@ -153,24 +160,26 @@ def _range(depth_m: np.ndarray) -> np.ndarray:
     return high - low
 
 
-def evidence(prior: np.ndarray, separation: np.ndarray, band_px: float) -> Evidence:
-    """Where the edge may pass: a band around the prior's own edge, narrower where depth fixes it."""
+def evidence(prior: np.ndarray, firm: np.ndarray, band_px: float, is_read: np.ndarray) -> Evidence:
+    """Where the edge may pass: a band around the prior's own edge, narrower where depth or the room fix it (``firm``,
+    0 to 1); where ``is_read`` the prior is an alpha already."""
     is_person = (prior > 0.5).astype(np.uint8)
     inside_px = cv2.distanceTransform(is_person, cv2.DIST_L2, 5)
     outside_px = cv2.distanceTransform(1 - is_person, cv2.DIST_L2, 5)
-    width_px = band_px * (1 - 0.5 * separation)
+    width_px = band_px * (1 - 0.5 * firm)
     in_band = (np.maximum(inside_px, outside_px) <= width_px) | (
         (prior > 0.1) & (prior < 0.9) & (outside_px < 2 * band_px)
     )
     sharpened = ((prior - 0.25) / 0.5).clip(0, 1)  # the network's rim is softer than any edge in a picture
-    certain = np.where(in_band, sharpened, (prior > 0.5).astype(np.float32))
+    rim = np.where(is_read, prior, sharpened)
+    certain = np.where(in_band, rim, (prior > 0.5).astype(np.float32))
     return Evidence(certain.astype(np.float32), ~in_band)
 
 
-def matted(color: np.ndarray, known: Evidence, trust: float, epsilon: float) -> np.ndarray:
+def matted(color: np.ndarray, known: Evidence, trust: np.ndarray, epsilon: float) -> np.ndarray:
     """Closed-form alpha (H, W) of an RGB crop (H, W, 3) uint8, solved for the uncertain pixels only.
 
-    Minimises alpha' L alpha + trust |alpha - prior|^2 with alpha fixed where it is certain.
+    Minimises alpha' L alpha + trust (H, W) |alpha - prior|^2 with alpha fixed where it is certain.
     """
     from pymatting import cf_laplacian, cg, ichol
     from scipy.sparse import diags
@@ -179,11 +188,12 @@ def matted(color: np.ndarray, known: Evidence, trust: float, epsilon: float) -> 
     free = np.flatnonzero(~known.is_certain.ravel())
     if not len(free):
         return known.prior
+    weight = trust.ravel()[free].astype(np.float64)
     laplacian = cf_laplacian(color / 255.0, epsilon, 1, is_known=known.is_certain.ravel()).tocsr()[free]
-    system = (laplacian[:, free] + diags(np.full(len(free), trust))).tocsc()
+    system = (laplacian[:, free] + diags(weight)).tocsc()
     fixed = prior.copy()
     fixed[free] = 0
-    right = trust * prior[free] - laplacian @ fixed
+    right = weight * prior[free] - laplacian @ fixed
     solution = cg(system, right, x0=prior[free], M=ichol(system), rtol=1e-6, maxiter=200)
     alpha = prior
     # Where colours say little, alpha lingers near 0 and 1; stretching it measured better (benchmarks/mattes.py).

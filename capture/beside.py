@@ -1,4 +1,4 @@
-"""What belongs to a source but lies beside it: OpenPose's landmarks, and PROX's calibration.
+"""What belongs to a source but lies beside it: OpenPose's landmarks, masks, the empty room, PROX's calibration.
 
 A source (a video file or a folder) enters, paths leave.  Only names are looked at, so that asking is quick.
 
@@ -16,6 +16,9 @@ from pathlib import Path
 OPENPOSE_SUFFIX = "_keypoints.json"  # how OpenPose names the file of a frame, whatever stands before it
 INSIDE_FOLDERS = ("openpose", "keypoints")
 VIDEO_ENDINGS = ("_openpose", "_keypoints")  # clip.mp4 -> clip_openpose/
+MASK_FOLDERS = ("masks", "mattes")  # inside a folder; clip.mp4 -> clip_masks/
+MASK_SUFFIXES = (".png", ".jpg", ".jpeg")
+ALPHA_FILMS = (".mov", ".webm", ".mkv", ".mp4")  # clip.mp4 -> clip_alpha.mov
 PROX_CALIBRATION = ("Color.json", "IR.json")
 
 
@@ -36,6 +39,31 @@ def openpose_folder(source: Path) -> Path | None:
 def openpose_files(folder: Path) -> list[Path]:
     """The OpenPose files of a folder, by name; empty for what is no folder."""
     return sorted(folder.glob(f"*{OPENPOSE_SUFFIX}")) if folder.is_dir() else []
+
+
+def mask_source(source: Path) -> Path | None:
+    """The folder or film of masks that belongs to ``source``, None where there is none."""
+    source = source.resolve()
+    if source.is_file():
+        homes = [source.with_name(f"{source.stem}_{name}") for name in MASK_FOLDERS]
+        films = [source.with_name(f"{source.stem}_alpha{suffix}") for suffix in ALPHA_FILMS]
+    else:
+        homes, films = [source / name for name in MASK_FOLDERS], []
+    return next((home for home in homes if mask_files(home)), None) or next((f for f in films if f.is_file()), None)
+
+
+def mask_files(folder: Path) -> list[Path]:
+    """The pictures of a folder, by name; empty for what is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in MASK_SUFFIXES and path.is_file())
+
+
+def background_picture(source: Path) -> Path | None:
+    """The picture of the empty room that belongs to ``source``, None where there is none."""
+    source = source.resolve()
+    stem = source.with_name(f"{source.stem}_background") if source.is_file() else source / "background"
+    return next((p for p in (stem.with_name(stem.name + suffix) for suffix in MASK_SUFFIXES) if p.is_file()), None)
 
 
 def prox_recordings(folder: Path) -> list[Path]:
@@ -65,6 +93,13 @@ def outside(source: Path) -> dict[str, Path]:
     folder = openpose_folder(source)
     if folder is not None and not folder.is_relative_to(source):
         files.update({f"openpose/{path.name}": path for path in openpose_files(folder)})
+    masks = mask_source(source)
+    for path in () if masks is None else [masks] if masks.is_file() else mask_files(masks):
+        if not path.is_relative_to(source):
+            files[f"masks/{path.name}"] = path
+    picture = background_picture(source)
+    if picture is not None and not picture.is_relative_to(source):
+        files[picture.name.removeprefix(source.stem + "_")] = picture
     recording = prox_recording(source) if source.is_dir() else None
     if recording is not None:
         home = prox_root(recording) / "calibration"

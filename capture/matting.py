@@ -1,11 +1,14 @@
 """Stage 02: which pixels are the subject, with a soft edge.
 
-A recording enters, N masks of H x W pixels leave.  MediaPipe finds the person in each picture (``segment``),
-neighbouring pictures steady it (``steady``), depth gates it and closed-form matting draws the edge (``alpha``).
+A recording enters, N masks of H x W pixels leave.  A network finds the person in each picture (``matters``,
+``segment``), neighbouring pictures steady it (``steady``), the empty room, learned from the clip (``plate``), and depth
+say where the person ends, and closed-form matting draws the edge (``edges``).
 
-    masks.json         per frame: confidence, the person's box, what the mask rests on; notes for people
+    masks.json         per frame: confidence, the person's box, what the mask rests on, doubt; notes for people
     masks/000000.png   uint8 alpha, 255 = subject
     strip.jpg          some frames cut out over a chequered ground, to look at
+    uncertain.jpg      the ten frames with the greatest doubt, with their numbers
+    checker.mp4        all frames cut out
 """
 
 from __future__ import annotations
@@ -16,30 +19,40 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from capture.alpha import cleaned, enlarged, evidence, gated, matted
+from capture import matters
+from capture.edges import learn_plate, refined
 from capture.errors import UserError
+from capture.local_model import KNOWN, LocalModel
+from capture.mask_pictures import write_pictures
+from capture.matters import Matter, chosen, given_mask
+from capture.plate import Plate
 from capture.progress import progress
-from capture.recording import Recording, encode_jpeg, encode_png, read_gray, write_atomically
-from capture.registration import depth_in_color, is_registered
-from capture.segment import Segment, Segmenter, boxes_beside, main_part, scored, strangers
-from capture.steady import steadied
+from capture.recording import Recording, encode_png, read_gray, write_atomically
+from capture.segment import Segment, Segmenter, boxes_beside, main_part, scored, strangers, widened
+from capture.steady import steadied, unexplained
 from capture.workers import Workers
 
 log = logging.getLogger(__name__)
 
 CHUNK = 12  # frames a worker takes at a time: neighbours share their decoded pictures
 MIN_SHARE_FOUND = 0.1  # a person in fewer frames is a false alarm, not a film of somebody
-BODY_MARGIN = 0.08  # of the person's longer side, around the crop the edge is drawn in
 
 
 @dataclass(frozen=True)
 class MatteConfig:
     """How masks are made."""
 
+    method: str = matters.AUTO  # auto, embedded, rembg, plate, chroma or given: see matters
+    model: str = field(default="u2net_human_seg", metadata={"file": True, "words": tuple(KNOWN)})  # rembg: or a file
+    weights_sha256: str = ""  # rembg: what the weights must be; empty = what rembg publishes
+    masks: str = field(default="", metadata={"file": True})  # given: a folder; empty = those of the recording
+    background: str = field(default="", metadata={"file": True})  # plate: a picture; empty = that of the recording
+    learn_room: bool = True  # off: what would the network and depth alone give?
     use_depth: bool = True  # off: what would colour alone give?
     steady: bool = True  # median with the neighbouring frames, moved along the optical flow
     edge_side_px: int = 512  # the edge is solved on a crop of this size; 640 takes twice the time for the same IoU
@@ -50,6 +63,8 @@ class MatteConfig:
     workers: int = field(default=2, metadata={"cosmetic": True})  # processes
 
     def __post_init__(self) -> None:
+        if self.method not in matters.METHODS:
+            raise UserError(f"matte.method = {self.method}: there are {', '.join(matters.METHODS)}")
         for name in ("band", "trust", "smoothness", "gate_m"):
             if not getattr(self, name) > 0:
                 raise UserError(f"matte.{name} = {getattr(self, name)}: must be positive")
@@ -105,19 +120,27 @@ def matte(config: MatteConfig, out_dir: Path, recording_dir: Path) -> None:
     What is finished is kept in ``out_dir``, so that an interrupted run goes on where it was.
     """
     recording = Recording.load(recording_dir)
+    matter = chosen(config, recording)
+    log.info("method %s%s", matter.method, f": {matter.note}" if matter.note else "")
+    notes = [matter.note] if matter.note else []
     (out_dir / "scratch").mkdir(parents=True, exist_ok=True)
     (out_dir / "masks").mkdir(exist_ok=True)
+    count = len(recording)
     with Workers(config.workers) as workers:
         job = Job(config, out_dir, recording_dir, workers)
-        job.run(_segment_chunk, [(i, None) for i in _missing(_raw_path, out_dir, len(recording))], "find the person")
-        _refuse_an_empty_film([_read(_raw_path(out_dir, i)) for i in range(len(recording))], recording.source)
-        notes = _follow_one_person(job, len(recording))
-        raw = [_read_raw(out_dir, i) for i in range(len(recording))]
-        num_empty = sum(not segment.is_found for segment in raw)
-        if num_empty:
-            notes.append(f"nobody was found in {num_empty} of {len(raw)} frames: their masks are empty")
-        job.run(_refine_chunk, [(i, None) for i in _missing(_mask_path, out_dir, len(recording))], "draw the edges")
-    _finish(config, out_dir, recording, raw, notes)
+        if matter.method == matters.GIVEN:
+            job.run(_given_chunk, [(i, None) for i in _missing(_mask_path, out_dir, count)], "take the masks")
+            found = [bool(read_gray(_mask_path(out_dir, i)).max() > 127) for i in range(count)]
+            _refuse_an_empty_film(found, f"the masks of {recording.source}")
+        else:
+            found = _find(job, recording, notes)
+            if config.learn_room:
+                _learn_room(job, recording, matter, found, notes)
+            job.run(_refine_chunk, [(i, None) for i in _missing(_mask_path, out_dir, count)], "draw the edges")
+        job.run(_judge_chunk, [(i, None) for i in _missing(_doubt_path, out_dir, count)], "compare neighbours")
+    if not all(found):
+        notes.append(f"nobody was found in {count - sum(found)} of {count} frames: their masks are empty")
+    _finish(config, matter, out_dir, recording, notes)
 
 
 @dataclass(frozen=True)
@@ -143,16 +166,46 @@ def _missing(path_of: Callable[[Path, int], Path], out_dir: Path, num_frames: in
     return [i for i in range(num_frames) if not path_of(out_dir, i).is_file()]
 
 
-def _refuse_an_empty_film(first: list[Segment], source: str) -> None:
+def _refuse_an_empty_film(found: list[bool], source: str) -> None:
     """Raises UserError when the first look found somebody in (nearly) no frame.  A second look, which believes the
     neighbouring frames, would make a film of one false alarm."""
-    num_found = sum(segment.is_found for segment in first)
-    if num_found < max(1, MIN_SHARE_FOUND * len(first)):
+    num_found = sum(found)
+    if num_found < max(1, MIN_SHARE_FOUND * len(found)):
         seen = "no person found in any" if not num_found else f"a person found in only {num_found}"
-        raise UserError(f"{seen} of {len(first)} frames of {source}; is somebody in view, and well lit?")
+        raise UserError(f"{seen} of {len(found)} frames of {source}; is somebody in view, and well lit?")
 
 
 # ------------------------------------------------------------------------------------- first half: the network alone
+
+
+def _find(job: Job, recording: Recording, notes: list[str]) -> list[bool]:
+    """The network's masks of all frames, of one person.  Returns who was found; adds to ``notes``."""
+    out_dir, count = job.out_dir, len(recording)
+    job.run(_segment_chunk, [(i, None) for i in _missing(_raw_path, out_dir, count)], "find the person")
+    first = [_read(_raw_path(out_dir, i)).is_found for i in range(count)]
+    _refuse_an_empty_film(first, recording.source)
+    notes += _follow_one_person(job, count)
+    return [_read_raw(out_dir, i).is_found for i in range(count)]
+
+
+def _learn_room(job: Job, recording: Recording, matter: Matter, found: list[bool], notes: list[str]) -> None:
+    """Leave the plate in scratch/, for all workers; without one nothing is left there."""
+    path = _plate_path(job.out_dir)
+    if not path.is_file():
+        log.info("learning what the room looks like without the person")
+        plate = learn_plate(
+            job.config,
+            recording,
+            lambda i: _read_raw(job.out_dir, i).probability,
+            [i for i, is_found in enumerate(found) if is_found],
+        )
+        plate = matter.room(plate, recording)
+        if plate is None:
+            notes.append("the person hides the room all the time: masks rest on the network alone")
+            return
+        plate.save(path)
+    if not Plate.load(path).is_still:
+        notes.append("the camera moves: the room is learned from aligned pictures")
 
 
 @functools.cache
@@ -164,10 +217,32 @@ def _segment_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, fram
     """Write the raw probability of each (index, box) frame; with a box, look inside it only."""
     recording = Recording.load(recording_dir)
     for index, box in frames:
-        segment = _segmenter().segment(recording.color(index), None if box is None else np.array(box))
+        color = recording.color(index)
+        segment = _segmenter().segment(color, None if box is None else np.array(box))
+        if config.method == matters.REMBG and segment.is_found:
+            segment = outlined(segment, color, _local_model(config.model, config.weights_sha256))
         path = _raw_path(out_dir, index) if box is None else _retry_path(out_dir, index)
         write_atomically(path, encode_png(np.rint(segment.probability * 255).astype(np.uint8)))
     return len(frames)
+
+
+@functools.cache
+def _local_model(model: str, sha256: str) -> LocalModel:
+    return LocalModel(model, sha256)
+
+
+def outlined(segment: Segment, color: np.ndarray, model: LocalModel) -> Segment:
+    """The person MediaPipe found, as a network of rembg sees what is inside the widened box.  It takes whatever stands
+    out for its subject, so MediaPipe says whether there is somebody, and where."""
+    height, width = segment.probability.shape
+    left, top, right, bottom = (widened(segment.box()).clip(0, 1) * (width, height, width, height)).round().astype(int)
+    scale_x, scale_y = color.shape[1] / width, color.shape[0] / height
+    part = color[round(top * scale_y) : round(bottom * scale_y), round(left * scale_x) : round(right * scale_x)]
+    probability = np.zeros((height, width), np.float32)
+    probability[top:bottom, left:right] = cv2.resize(
+        model.probability(np.ascontiguousarray(part)), (right - left, bottom - top), interpolation=cv2.INTER_AREA
+    )
+    return scored(probability)
 
 
 def _follow_one_person(job: Job, num_frames: int) -> list[str]:
@@ -189,9 +264,36 @@ def _follow_one_person(job: Job, num_frames: int) -> list[str]:
 # ----------------------------------------------------------------------------------------- second half: the soft edge
 
 
+def _given_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frames: Sequence[tuple]) -> int:
+    recording = Recording.load(recording_dir)
+    for index, _ in frames:
+        write_atomically(_mask_path(out_dir, index), encode_png(given_mask(config, recording, index)))
+    return len(frames)
+
+
+def _judge_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frames: Sequence[tuple]) -> int:
+    """Write the doubt about each mask: pixels by which its outline differs from its neighbours' beyond what motion
+    explains, the mean of both, plus the share of it on which the network disagrees."""
+    recording = Recording.load(recording_dir)
+    color = functools.lru_cache(maxsize=3)(recording.color)
+    mask = functools.lru_cache(maxsize=3)(lambda i: read_gray(_mask_path(out_dir, i)) * np.float32(1 / 255))
+    change = functools.lru_cache(maxsize=2)(lambda i: unexplained(mask(i), mask(i + 1), color(i), color(i + 1)))
+    for index, _ in frames:
+        around = [change(i) for i in (index - 1, index) if 0 <= i < len(recording) - 1]
+        believed = [pixels for pixels in around if np.isfinite(pixels)]
+        doubt = float(np.mean(believed)) if believed else 0.0
+        if _raw_path(out_dir, index).is_file() and mask(index).any():
+            rough = main_part(_read_raw(out_dir, index).probability)
+            small = cv2.resize(mask(index), (rough.shape[1], rough.shape[0]), interpolation=cv2.INTER_AREA)
+            doubt += float(((small > 0.5) != (rough > 0.5)).sum() / max(1, (small > 0.5).sum()))
+        write_atomically(_doubt_path(out_dir, index), f"{doubt:.4f}".encode())
+    return len(frames)
+
+
 def _refine_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frames: Sequence[tuple]) -> int:
     recording = Recording.load(recording_dir)
     color = functools.lru_cache(maxsize=3)(recording.color)
+    plate = Plate.load(_plate_path(out_dir)) if _plate_path(out_dir).is_file() else None
     for index, _ in frames:
         probability = _read_raw(out_dir, index).probability
         if config.steady and probability.any():
@@ -199,121 +301,56 @@ def _refine_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frame
             neighbours = [(color(i), _read_raw(out_dir, i).probability) for i in around]
             probability = steadied(probability, color(index), neighbours)
         depth_mm = recording.depth_mm(index) if config.use_depth and recording.rig.depth is not None else None
-        alpha = refined(config, recording, color(index), main_part(probability), depth_mm)
+        alpha = refined(config, recording, color(index), main_part(probability), depth_mm, plate)
         write_atomically(_mask_path(out_dir, index), encode_png(np.rint(alpha * 255).astype(np.uint8)))
     return len(frames)
-
-
-def refined(
-    config: MatteConfig, recording: Recording, color: np.ndarray, probability: np.ndarray, depth_mm: np.ndarray | None
-) -> np.ndarray:
-    """Alpha (H, W) float32 of a picture (H, W, 3) from its probability (h, w) and its depth image, if it has one."""
-    height, width = color.shape[:2]
-    alpha = np.zeros((height, width), np.float32)
-    crop_px = _crop_px(probability, (width, height))
-    if crop_px is None:
-        return alpha
-    left, top, right, bottom = crop_px
-    picture = color[top:bottom, left:right]
-    scale = min(1.0, config.edge_side_px / max(right - left, bottom - top))
-    work_wh = (max(8, round((right - left) * scale)), max(8, round((bottom - top) * scale)))
-    work = cv2.resize(picture, work_wh, interpolation=cv2.INTER_AREA)
-    prior = _sampled(probability, (width, height), crop_px, work_wh)
-    separation = np.zeros_like(prior)
-    if depth_mm is not None:
-        rig = recording.rig
-        assert rig.depth is not None
-        camera = rig.color.crop(crop_px, work_wh)
-        depth_m = depth_in_color(rig, depth_mm, camera)
-        # Half a depth pixel, half a pixel of ours, and what two separate sensors disagree about.
-        footprint_px = 0.5 * camera.fx_px / rig.depth.fx_px + (0.5 if is_registered(rig) else 1.0)
-        prior, separation = gated(prior, depth_m, config.gate_m, footprint_px)
-    known = evidence(prior, separation, max(2.0, config.band * max(work_wh)))
-    solved = cleaned(matted(work, known, config.trust, config.smoothness), prior)
-    alpha[top:bottom, left:right] = enlarged(solved, np.ascontiguousarray(picture))
-    return alpha
-
-
-def _crop_px(probability: np.ndarray, image_wh: tuple[int, int]) -> tuple[int, int, int, int] | None:
-    """(left, top, right, bottom) of the person with a margin, in pixels of the picture; None when there is nobody."""
-    rows, columns = np.nonzero(probability > 0.1)
-    if not len(rows):
-        return None
-    scale_x, scale_y = image_wh[0] / probability.shape[1], image_wh[1] / probability.shape[0]
-    left, right = columns.min() * scale_x, (columns.max() + 1) * scale_x
-    top, bottom = rows.min() * scale_y, (rows.max() + 1) * scale_y
-    margin = BODY_MARGIN * max(right - left, bottom - top) + 2
-    return (
-        max(0, int(left - margin)),
-        max(0, int(top - margin)),
-        min(image_wh[0], int(right + margin) + 1),
-        min(image_wh[1], int(bottom + margin) + 1),
-    )
-
-
-def _sampled(
-    probability: np.ndarray, image_wh: tuple[int, int], box_px: tuple[int, int, int, int], work_wh: tuple[int, int]
-) -> np.ndarray:
-    """The part ``box_px`` of a probability map (h, w) of the whole picture, resampled to ``work_wh``."""
-    left, top, right, bottom = box_px
-    x = (left + (np.arange(work_wh[0]) + 0.5) * (right - left) / work_wh[0]) * probability.shape[1] / image_wh[0] - 0.5
-    y = (top + (np.arange(work_wh[1]) + 0.5) * (bottom - top) / work_wh[1]) * probability.shape[0] / image_wh[1] - 0.5
-    map_x, map_y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
-    return cv2.remap(probability, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 # --------------------------------------------------------------------------------------------------------- the results
 
 
-def _finish(config: MatteConfig, out_dir: Path, recording: Recording, raw: list[Segment], notes: list[str]) -> None:
-    """Write masks.json, last, and the picture strip."""
-    frames, num_clipped = [], 0
-    for index, segment in enumerate(raw):
+def _finish(config: MatteConfig, matter: Matter, out_dir: Path, recording: Recording, notes: list[str]) -> None:
+    """Write masks.json, last, and the pictures."""
+    frames: list[dict[str, Any]] = []
+    num_clipped, count = 0, len(recording)
+    has_room = _plate_path(out_dir).is_file()
+    for index in range(count):
         mask = read_gray(_mask_path(out_dir, index))
+        raw = _read_raw(out_dir, index) if _raw_path(out_dir, index).is_file() else None
         rows, columns = np.nonzero(mask > 127)
         box = [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1] if len(rows) else None
-        has_depth = config.use_depth and recording.rig.depth is not None and bool(recording.has_depth[index])
         num_clipped += box is not None and box[3] >= mask.shape[0] - 1
-        is_person = segment.is_found and box is not None
+        is_person = box is not None and (raw is None or raw.is_found)
+        confidence = float(mask[mask > 127].mean()) / 255 if raw is None and is_person else raw and raw.confidence
         frames.append(
             {
-                "confidence": round(segment.confidence, 4) if is_person else None,
+                "confidence": round(float(confidence), 4) if is_person and confidence else None,
                 "box_px": box if is_person else None,
-                "method": ("pose + depth" if has_depth else "pose") if is_person else None,
+                "method": _rests_on(config, matter, recording, index, has_room) if is_person else None,
+                "doubt": float(_doubt_path(out_dir, index).read_text()) if is_person else None,
             }
         )
     if num_clipped:
         notes.append(
-            f"the person touches the lower edge of the picture in {num_clipped} of {len(raw)} frames: feet may be cut"
+            f"the person touches the lower edge of the picture in {num_clipped} of {count} frames: feet may be cut"
         )
     for note in notes:
         log.info("%s", note)
     settings = {name: value for name, value in asdict(config).items() if name != "workers"}
     found = [i for i, frame in enumerate(frames) if frame["box_px"] is not None]
-    if found:
-        write_atomically(out_dir / "strip.jpg", encode_jpeg(_strip(out_dir, recording, found), quality=88))
-    fields = {"settings": settings, "notes": notes, "frames": frames}
+    doubts = [float(frame["doubt"] or 0) for frame in frames]
+    write_pictures(out_dir, recording, lambda i: read_gray(_mask_path(out_dir, i)), found, doubts)
+    fields = {"settings": settings, "method": matter.method, "notes": notes, "frames": frames}
     write_atomically(out_dir / "masks.json", json.dumps(fields, indent=1).encode())
 
 
-def _strip(out_dir: Path, recording: Recording, found: list[int], count: int = 8, height_px: int = 400) -> np.ndarray:
-    """(H, W, 3) cut-outs of ``count`` frames, spread over those with a person."""
-    chosen = sorted({found[round(k * (len(found) - 1) / max(1, count - 1))] for k in range(count)})
-    tiles = []
-    for index in chosen:
-        alpha = read_gray(_mask_path(out_dir, index))[..., None] / 255
-        rows, columns = np.nonzero(alpha[..., 0] > 0.5)
-        margin = round(0.05 * (rows.max() - rows.min())) + 2
-        part = np.s_[
-            max(0, rows.min() - margin) : rows.max() + margin, max(0, columns.min() - margin) : columns.max() + margin
-        ]
-        color = recording.color(index)[part]
-        v, u = np.mgrid[: color.shape[0], : color.shape[1]] * height_px // color.shape[0] // 12
-        ground = np.where((u + v) % 2 == 0, 235, 190)[..., None]
-        tile = np.rint(color * alpha[part] + ground * (1 - alpha[part])).astype(np.uint8)
-        wh = (max(1, round(tile.shape[1] * height_px / tile.shape[0])), height_px)
-        tiles.append(cv2.resize(tile, wh, interpolation=cv2.INTER_AREA))
-    return np.hstack(tiles)
+def _rests_on(config: MatteConfig, matter: Matter, recording: Recording, index: int, has_room: bool) -> str:
+    """What the mask of a frame rests on, in words."""
+    if matter.method == matters.GIVEN:
+        return matter.method
+    has_depth = config.use_depth and recording.rig.depth is not None and bool(recording.has_depth[index])
+    words = ["rembg" if matter.method == matters.REMBG else "pose", *(["room"] if has_room else [])]
+    return " + ".join([*words, *(["depth"] if has_depth else [])])
 
 
 def _read(path: Path) -> Segment:
@@ -332,6 +369,14 @@ def _raw_path(out_dir: Path, index: int) -> Path:
 
 def _retry_path(out_dir: Path, index: int) -> Path:
     return out_dir / "scratch" / f"again_{index:06d}.png"
+
+
+def _doubt_path(out_dir: Path, index: int) -> Path:
+    return out_dir / "scratch" / f"doubt_{index:06d}.txt"
+
+
+def _plate_path(out_dir: Path) -> Path:
+    return out_dir / "scratch" / "plate.npz"
 
 
 def _mask_path(folder: Path, index: int) -> Path:

@@ -96,6 +96,17 @@ class Recording:
         path = self.folder / "openpose" / f"{index:06d}.json"
         return path if path.is_file() else None
 
+    def mask_path(self, index: int) -> Path | None:
+        """The user's own mask of one frame, where the source brought one along."""
+        path = self.folder / "masks" / f"{index:06d}.png"
+        return path if path.is_file() else None
+
+    @property
+    def background_path(self) -> Path | None:
+        """The picture of the empty room, where the source brought one along."""
+        path = self.folder / "background.png"
+        return path if path.is_file() else None
+
     @property
     def frames_per_second(self) -> float:
         """Median rate; 30 for a single frame."""
@@ -154,6 +165,18 @@ class RecordingWriter:
             return
         (self._folder / "openpose").mkdir(exist_ok=True)
         (self._folder / "openpose" / f"{index:06d}.json").write_bytes(data)
+
+    def add_mask(self, index: int, mask: np.ndarray) -> None:
+        """Keep the user's own mask (H, W) uint8 of frame ``index``.  Raises OSError when the disk refuses."""
+        if self._taker is not None:
+            return
+        (self._folder / "masks").mkdir(exist_ok=True)
+        (self._folder / "masks" / f"{index:06d}.png").write_bytes(encode_png(mask))
+
+    def add_background(self, color: np.ndarray) -> None:
+        """Keep a picture (H, W, 3) uint8 of the empty room.  Raises OSError when the disk refuses."""
+        if self._taker is None:
+            (self._folder / "background.png").write_bytes(encode_png(color))
 
     def __len__(self) -> int:
         return len(self._frames)

@@ -147,7 +147,11 @@ def boxes_beside(boxes: np.ndarray, is_trusted: np.ndarray, reach: int = 15) -> 
         before, after = trusted[trusted < i][-1:], trusted[trusted > i][:1]
         near = [j for j in (*before, *after) if abs(j - i) <= reach]
         if near:
-            low, high = boxes[near, :2].min(axis=0), boxes[near, 2:].max(axis=0)
-            margin = 0.25 * (high - low)
-            result[i] = [*(low - margin), *(high + margin)]
+            result[i] = widened(np.concatenate([boxes[near, :2].min(axis=0), boxes[near, 2:].max(axis=0)]))
     return result
+
+
+def widened(box: np.ndarray) -> np.ndarray:
+    """(left, top, right, bottom) with a quarter of the size around it."""
+    margin = 0.25 * (box[2:] - box[:2])
+    return np.concatenate([box[:2] - margin, box[2:] + margin])

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 FLOW_SIDE_PX = 320
+FLICKER_SIDE_PX = 640
 ALIKE = 12  # grey levels: more between a picture and its moved neighbour, and the flow is not believed
 NO_MAP: Any = None  # OpenCV's "not given", which its type stubs do not know
 NO_FLOW: Any = None
@@ -56,3 +57,22 @@ def _fitted_wh(color: np.ndarray, side_px: int) -> tuple[int, int]:
 
 def _small_gray(color: np.ndarray, image_wh: tuple[int, int]) -> np.ndarray:
     return cv2.cvtColor(cv2.resize(color, image_wh, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+
+
+def unexplained(mask: np.ndarray, other: np.ndarray, color: np.ndarray, other_color: np.ndarray) -> float:
+    """By how many pixels (of a picture FLICKER_SIDE_PX long) the outline of ``other`` (H, W) differs on average from
+    that of ``mask``, once the optical flow between their pictures (H, W, 3) has moved it there; NaN where one is empty.
+
+    The area that disagrees, divided by the outline's length.
+    """
+    wh = _fitted_wh(color, FLICKER_SIDE_PX)
+    flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow_px = flow_of.calc(_small_gray(color, wh), _small_gray(other_color, wh), NO_FLOW)
+    grid = np.stack(np.meshgrid(np.arange(wh[0]), np.arange(wh[1])), axis=-1).astype(np.float32)
+    own, there = (cv2.resize(m.astype(np.float32), wh, interpolation=cv2.INTER_AREA) for m in (mask, other))
+    moved = cv2.remap(there, grid + flow_px, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    is_person = (own > 0.5).astype(np.uint8)
+    outline_px = int((is_person - cv2.erode(is_person, np.ones((3, 3), np.uint8))).sum())
+    if not outline_px or not (there > 0.5).any():
+        return float("nan")
+    return float(np.abs(moved - own).sum()) / outline_px

@@ -17,7 +17,7 @@ import numpy as np
 from capture.beside import openpose_folder
 from capture.camera import Camera, Rig
 from capture.errors import UserError
-from capture.importers import ImportConfig, color_camera, openpose
+from capture.importers import ImportConfig, color_camera, masks, openpose
 from capture.progress import progress
 from capture.recording import RecordingWriter, encode_png, read_depth
 
@@ -82,6 +82,7 @@ def import_folder(config: ImportConfig, out_dir: Path, source: SourceFolder) -> 
         )
     stems = [frame.color.stem for frame in frames]
     openpose.carry(writer, openpose_folder(source.folder), indices, len(frames), stems)
+    masks.carry(writer, source.folder, indices, len(frames), stems)
     writer.finish()
 
 

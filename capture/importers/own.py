@@ -11,7 +11,7 @@ from pathlib import Path
 from capture.importers import ImportConfig
 from capture.importers.openpose import read_checked
 from capture.progress import progress
-from capture.recording import Recording, RecordingWriter, read_image
+from capture.recording import Recording, RecordingWriter, read_gray, read_image
 
 
 def recognises(folder: Path) -> bool:
@@ -55,4 +55,9 @@ def import_own(config: ImportConfig, out_dir: Path, folder: Path) -> None:
         openpose_path = recording.openpose_path(index)
         if openpose_path is not None:
             writer.add_openpose(new_index, read_checked(openpose_path))
+        mask_path = recording.mask_path(index)
+        if mask_path is not None:
+            writer.add_mask(new_index, read_gray(mask_path))
+    if recording.background_path is not None:
+        writer.add_background(read_image(recording.background_path))
     writer.finish()

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from capture.beside import openpose_folder
 from capture.camera import Rig
 from capture.errors import UserError
-from capture.importers import ImportConfig, color_camera, openpose
+from capture.importers import ImportConfig, color_camera, masks, openpose
 from capture.progress import progress
 from capture.recording import RecordingWriter
 
@@ -93,6 +94,9 @@ def _import(
         corrupt += bool(frame.is_corrupt)
         times_s.append(_time_s(frame, stream, times_s))
         writer.add(times_s[-1], image)
+        alpha = masks.alpha_of(frame)
+        if alpha is not None and alpha.min() < 255:
+            writer.add_mask(len(writer) - 1, turned(cv2.resize(alpha, _shown_wh(frame, stream)), frame))
     if not state.decoded:
         raise UserError(
             f"{path}: not a single frame could be decoded ({state.broken or 'the stream is empty'}); copy it again"
@@ -113,7 +117,9 @@ def _import(
     if len(steps_s) and steps_s.max() > 1.5 * np.median(steps_s) * 1.0001:
         writer.note(f"variable frame rate: {1000 * steps_s.min():.0f} to {1000 * steps_s.max():.0f} ms between frames")
     num_frames = state.decoded if state.is_complete else stream.frames
-    openpose.carry(writer, openpose_folder(path), [i for i in range(state.decoded) if config.takes(i)], num_frames)
+    taken = [i for i in range(state.decoded) if config.takes(i)]
+    openpose.carry(writer, openpose_folder(path), taken, num_frames)
+    masks.carry(writer, path, taken, num_frames)
     writer.finish()
 
 
@@ -191,11 +197,21 @@ def _focal_from_metadata(metadata: dict[str, str], image_wh: tuple[int, int]) ->
 
 def upright(frame: av.VideoFrame, stream: av.VideoStream) -> np.ndarray:
     """(H, W, 3) uint8 RGB as a player shows it: square pixels, the display matrix' quarter turns applied."""
+    width, height = _shown_wh(frame, stream)
+    return turned(frame.reformat(width=width, height=height, format="rgb24").to_ndarray(), frame)
+
+
+def _shown_wh(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int]:
+    """Width and height with square pixels, before turning."""
     ratio = stream.sample_aspect_ratio
     width = frame.width
     if ratio and ratio > 0 and ratio != 1:
         width = max(1, round(frame.width * float(ratio)))
-    image = frame.reformat(width=width, height=frame.height, format="rgb24").to_ndarray()
+    return width, frame.height
+
+
+def turned(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """An image with the display matrix' quarter turns applied."""
     # PyAV: degrees counter-clockwise by which the display matrix turns the stored picture.
     quarter_turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, quarter_turns))
