@@ -36,6 +36,8 @@ class ImportConfig:
     frames_per_second: float = 30.0  # for numbered images, which carry no times
     depth_units_per_m: float = 0.0  # overrides what the format says, 0 = believe it
     focal_px: float = 0.0  # overrides the colour focal length, 0 = from the source, or guessed
+    turn_deg: int = 0  # clockwise, for a camera that lay on its side: 90, 180, 270
+    mirrored: bool = False  # exchange left and right, for sources that store what a mirror shows
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -47,6 +49,8 @@ class ImportConfig:
                 raise UserError(f"recording.{name} = {value}: must be at least {least}")
         if not self.frames_per_second > 0:
             raise UserError(f"recording.frames_per_second = {self.frames_per_second}: must be positive")
+        if self.turn_deg not in (0, 90, 180, 270):
+            raise UserError(f"recording.turn_deg = {self.turn_deg}: must be 0, 90, 180 or 270, clockwise")
         if self.depth_units_per_m < 0 or self.focal_px < 0:
             raise UserError(
                 "recording.depth_units_per_m and recording.focal_px: must not be negative; 0 = from the source"

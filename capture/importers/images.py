@@ -18,6 +18,7 @@ from capture.beside import openpose_folder
 from capture.camera import Camera, Rig
 from capture.errors import UserError
 from capture.importers import ImportConfig, color_camera, openpose
+from capture.importers.upright import open_writer
 from capture.progress import progress
 from capture.recording import RecordingWriter, encode_png, read_depth
 
@@ -101,8 +102,8 @@ def _open(
                 f"{image_wh[0]}x{image_wh[1]} (another shape); register it first, or use --no-depth"
             )
         depth, depth_from_color = color.resize(depth_wh), np.eye(4)
-    writer = RecordingWriter(
-        out_dir, Rig(color, depth, depth_from_color), source.folder.resolve().name, focal_is_known=is_known
+    writer = open_writer(
+        config, out_dir, Rig(color, depth, depth_from_color), source.folder.resolve().name, focal_is_known=is_known
     )
     for note in [
         *source.notes,

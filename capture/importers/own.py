@@ -10,8 +10,9 @@ from pathlib import Path
 
 from capture.importers import ImportConfig
 from capture.importers.openpose import read_checked
+from capture.importers.upright import open_writer
 from capture.progress import progress
-from capture.recording import Recording, RecordingWriter, read_image
+from capture.recording import Recording, read_image
 
 
 def recognises(folder: Path) -> bool:
@@ -42,7 +43,7 @@ def import_own(config: ImportConfig, out_dir: Path, folder: Path) -> None:
         rig = replace(rig, color=rig.color.with_focal(config.focal_px))
     if config.no_depth:
         rig = replace(rig, depth=None, depth_from_color=None)
-    writer = RecordingWriter(out_dir, rig, recording.source, recording.focal_is_known or config.focal_px > 0)
+    writer = open_writer(config, out_dir, rig, recording.source, recording.focal_is_known or config.focal_px > 0)
     for note in recording.notes:
         writer.note(note)
     if config.no_depth:

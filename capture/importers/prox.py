@@ -30,6 +30,7 @@ from capture.errors import UserError
 from capture.importers import ImportConfig, color_camera, openpose
 from capture.importers.images import COLOR_SUFFIXES, SourceFrame, same_size, to_millimetres
 from capture.progress import progress
+from capture.importers.upright import open_writer
 from capture.recording import RecordingWriter, read_depth, read_image
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def import_prox(config: ImportConfig, out_dir: Path, folder: Path) -> None:
             rig, is_known, told = _rig(
                 config, home, color_wh, next(f.depth for f in wanted if f.depth) if has_depth else None
             )
-            writer = RecordingWriter(out_dir, rig, home.name, is_known)
+            writer = open_writer(config, out_dir, rig, home.name, is_known)
             notes += [told] if told else []
         writer.add(frame.time_s, color, depth_mm)
     assert writer is not None

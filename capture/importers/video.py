@@ -20,6 +20,7 @@ from capture.beside import openpose_folder
 from capture.camera import Rig
 from capture.errors import UserError
 from capture.importers import ImportConfig, color_camera, openpose
+from capture.importers.upright import open_writer
 from capture.progress import progress
 from capture.recording import RecordingWriter
 
@@ -166,7 +167,7 @@ def _open(
     if said is not None and not is_known:
         camera = camera.with_focal(said)
         told = f"focal length {said:.0f} px from the video's metadata, the fit refines it"  # stabilisation crops
-    writer = RecordingWriter(out_dir, Rig(camera), path.name, focal_is_known=is_known)
+    writer = open_writer(config, out_dir, Rig(camera), path.name, focal_is_known=is_known)
     notes = [told, "a video has no depth: fitted from colour alone"]
     if len([s for s in container.streams.video if s.duration != 0]) > 1:
         notes.append(f"{len(container.streams.video)} video tracks: only track {stream.index} is used")
