@@ -6,6 +6,7 @@ rows or units is caught.
 
 from __future__ import annotations
 
+import json
 import struct
 import uuid
 import zlib
@@ -141,3 +142,112 @@ def write_xef(
                 file.write(packed(*event, n))
             file.write(struct.pack("<H", 4) + b"\xff" * 1712)
     return path
+
+
+# ------------------------------------------------------------------------------------------------------- Azure Kinect
+
+# A factory calibration as Azure Kinects carry it: 14 parameters (cx, cy, fx, fy, k1..k6, codx, cody, p2, p1) in units
+# of the whole sensor's sides; Rt takes points of the depth camera, in metres.
+DEPTH_PARAMETERS = [
+    *(0.5118, 0.4943, 0.4921, 0.4922, 3.130577, 2.324939, 0.130416, 3.458652, 3.350115, 0.662942, 0, 0, -5.1e-5, 8.1e-5),
+]
+COLOR_PARAMETERS = [
+    *(0.49866, 0.50207, 0.47819, 0.63736, 0.58438, -2.49425, 1.36028, 0.46476, -2.33625, 1.30116, 0, 0, -1.77e-4, 6.53e-4),
+]
+TILT_RAD = 0.1025  # the colour camera looks down by 6 degrees
+
+
+def azure_calibration() -> dict:
+    cos, sin = float(np.cos(TILT_RAD)), float(np.sin(TILT_RAD))
+    cameras = []
+    for place, parameters, rotation, translation, size in (
+        ("D0", DEPTH_PARAMETERS, [1, 0, 0, 0, 1, 0, 0, 0, 1], [0, 0, 0], (1024, 1024)),
+        ("PV0", COLOR_PARAMETERS, [1, 0, 0, 0, cos, sin, 0, -sin, cos], [-0.032, -0.002, 0.004], (4096, 3072)),
+    ):
+        intrinsics = {"ModelParameterCount": 14, "ModelParameters": parameters}
+        intrinsics["ModelType"] = "CALIBRATION_LensDistortionModelBrownConrady"
+        cameras.append(
+            {
+                "Intrinsics": intrinsics,
+                "Location": f"CALIBRATION_CameraLocation{place}",
+                "MetricRadius": 1.7,
+                "Rt": {"Rotation": rotation, "Translation": translation},
+                "SensorHeight": size[1],
+                "SensorWidth": size[0],
+            }
+        )
+    return {"CalibrationInformation": {"Cameras": cameras}}
+
+
+def ebml(kind: int, payload: bytes, length_bytes: int = 0) -> bytes:
+    """An element; ``length_bytes`` = 0 takes the shortest length, -1 the unknown one."""
+    name = kind.to_bytes((kind.bit_length() + 7) // 8, "big")
+    if length_bytes == -1:
+        return name + b"\x01" + b"\xff" * 7 + payload
+    count = length_bytes or next(n for n in range(1, 9) if len(payload) < (1 << (7 * n)) - 1)
+    return name + ((1 << (7 * count)) | len(payload)).to_bytes(count, "big") + payload
+
+
+def ebml_number(kind: int, value: int) -> bytes:
+    return ebml(kind, value.to_bytes(max(1, (value.bit_length() + 7) // 8), "big"))
+
+
+def with_checksum(payload: bytes) -> bytes:
+    return b"\xbf\x84" + struct.pack("<I", zlib.crc32(payload)) + payload
+
+
+def mkv_track(number: int, name: str, fourcc: bytes, wh: tuple[int, int], bits: int) -> bytes:
+    header = struct.pack("<IiiHH4sIiiII", 40, *wh, 1, bits, fourcc, wh[0] * wh[1] * bits // 8, 0, 0, 0, 0)
+    video = ebml(0xE0, ebml_number(0xB0, wh[0]) + ebml_number(0xBA, wh[1]))
+    parts = ebml_number(0xD7, number) + ebml_number(0x73C5, 1000 + number) + ebml_number(0x83, 1)
+    parts += ebml(0x536E, name.encode()) + ebml(0x86, b"V_MS/VFW/FOURCC") + ebml(0x63A2, header) + video
+    return ebml(0xAE, parts)
+
+
+def write_mkv(
+    path: Path,
+    fourcc: bytes = b"MJPG",
+    num_frames: int = 3,
+    color_wh: tuple[int, int] = (128, 72),
+    depth_wh: tuple[int, int] = (320, 288),
+    missing: tuple[int, ...] = (),
+    calibration: dict | None = None,
+    is_open: bool = False,
+    in_groups: bool = False,
+) -> Path:
+    """What k4arecorder writes: COLOR and DEPTH in a clock of microseconds, tags, calibration.json, clusters with a
+    checksum; ``missing`` colour frames were dropped; ``is_open``: lengths unknown, as when the recorder was killed."""
+    calibration = azure_calibration() if calibration is None else calibration
+    tag = ebml(0x67C8, ebml(0x45A3, b"K4A_COLOR_MODE") + ebml(0x4487, fourcc + b"_720P"))
+    head = ebml(0x1549A966, ebml_number(0x2AD7B1, 1000) + ebml(0x7BA9, b"Azure Kinect") + ebml(0x4D80, b"x"))
+    tracks = mkv_track(1, "COLOR", fourcc, color_wh, 24) + mkv_track(2, "DEPTH", b"b16g", depth_wh, 16)
+    head += ebml(0x1654AE6B, tracks) + ebml(0x1254C367, with_checksum(ebml(0x7373, ebml(0x63C0, b"") + tag)))
+    if calibration:
+        data = json.dumps(calibration).encode()
+        attached = ebml(0x466E, b"calibration.json") + ebml(0x4660, b"application/octet-stream") + ebml(0x465C, data)
+        head += ebml(0x1941A469, ebml(0x61A7, attached + ebml_number(0x46AE, 77)))
+    body = b""
+    for i in range(num_frames):
+        time_us = 200_000 + 33_333 * i
+        blocks = [] if i in missing else [(1, 0, _mkv_color(fourcc, i, color_wh))]
+        blocks.append((2, 1200, depth_of(i, depth_wh).astype(">u2").tobytes()))
+        cluster = ebml_number(0xE7, time_us)
+        for track, late, payload in blocks:
+            block = bytes([0x80 | track]) + struct.pack(">hB", late, 0) + payload
+            cluster += ebml(0xA0, ebml(0xA1, block)) if in_groups else ebml(0xA3, block, 4)
+        body += ebml(0x1F43B675, cluster, -1) if is_open else ebml(0x1F43B675, with_checksum(cluster), 8)
+    ids = ebml(0x1A45DFA3, ebml(0x4282, b"matroska") + ebml_number(0x4287, 4) + ebml_number(0x4285, 2))
+    path.write_bytes(ids + ebml(0x18538067, head + body, -1 if is_open else 8))
+    return path
+
+
+def _mkv_color(fourcc: bytes, index: int, wh: tuple[int, int]) -> bytes:
+    image = color_of(index, wh)
+    if fourcc == b"MJPG":
+        return encode_jpeg(image)
+    if fourcc == b"BGRA":
+        return np.dstack([image[..., ::-1], np.full((wh[1], wh[0]), 255, np.uint8)]).tobytes()
+    pairs = np.frombuffer(yuy2(image), np.uint8).reshape(wh[1], wh[0], 2)
+    if fourcc == b"YUY2":
+        return pairs.tobytes()
+    return pairs[..., 0].tobytes() + pairs[0::2, :, 1].tobytes()  # NV12

@@ -77,8 +77,8 @@ def camera(
     pinhole_px: tuple[float, float, float, float],
     coefficients: Sequence[float],
     is_inverse: bool = False,
-) -> tuple[Camera, str]:
-    """(camera in our pixels, what to tell the user) of k1, k2, p1, p2, k3 [, k4, k5, k6].
+) -> tuple[Camera, float]:
+    """(camera in our pixels, largest error in pixels, 0 = exact) of k1, k2, p1, p2, k3 [, k4, k5, k6].
 
     Raises UserError for numbers that are no lens.
     """
@@ -88,15 +88,18 @@ def camera(
         raise UserError(f"camera {pinhole_px} with distortion {values}: its numbers must be finite")
     checked = Camera(image_wh, *pinhole_px)  # refuses what is not positive
     if not any(values):
-        return checked, ""
+        return checked, 0.0
     if len(values) == 5 and not is_inverse:
-        return Camera(image_wh, *pinhole_px, tuple(values)), ""
+        return Camera(image_wh, *pinhole_px, tuple(values)), 0.0
     try:
-        found, error_px = fitted(image_wh, pinhole_px, inverse_brown(values) if is_inverse else rational(values))
+        return fitted(image_wh, pinhole_px, inverse_brown(values) if is_inverse else rational(values))
     except (ValueError, cv2.error) as error:
         raise UserError(f"distortion {values}: is not that of a lens ({error})") from None
-    told = f"lens model of {len(values)} coefficients brought to five, within {error_px:.2f} pixels"
-    return found, told
+
+
+def words(error_px: float) -> str:
+    """What to tell the user about a fit; nothing where it is exact."""
+    return f"lens model brought to five coefficients, within {error_px:.2f} pixels" if error_px else ""
 
 
 def straightened(
