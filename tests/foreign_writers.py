@@ -6,7 +6,9 @@ rows or units is caught.
 
 from __future__ import annotations
 
+import bz2
 import json
+import re
 import struct
 import uuid
 import zlib
@@ -251,3 +253,158 @@ def _mkv_color(fourcc: bytes, index: int, wh: tuple[int, int]) -> bytes:
     if fourcc == b"YUY2":
         return pairs.tobytes()
     return pairs[..., 0].tobytes() + pairs[0::2, :, 1].tobytes()  # NV12
+
+
+# ---------------------------------------------------------------------------------------------------------- RealSense
+
+
+def ros_text(text: str) -> bytes:
+    return struct.pack("<I", len(text.encode())) + text.encode()
+
+
+def ros_header(time_s: float, frame: str) -> bytes:
+    return struct.pack("<III", 0, int(time_s), round(time_s % 1 * 1e9)) + ros_text(frame)
+
+
+def ros_image(time_s: float, image: np.ndarray, encoding: str, frame: str = "f", pad: int = 0) -> bytes:
+    rows = image.reshape(image.shape[0], -1).view(np.uint8)
+    rows = np.pad(rows, ((0, 0), (0, pad)))
+    head = ros_header(time_s, frame) + struct.pack("<II", *image.shape[:2]) + ros_text(encoding)
+    return head + struct.pack("<BII", 0, rows.shape[1], rows.size) + rows.tobytes()
+
+
+def ros_camera(wh: tuple[int, int], focal_px: float, model: str, coefficients: list[float]) -> bytes:
+    k = [focal_px, 0, wh[0] / 2 - 0.5, 0, focal_px, wh[1] / 2 - 0.5, 0, 0, 1]
+    data = ros_header(0, "f") + struct.pack("<II", wh[1], wh[0]) + ros_text(model)
+    data += struct.pack(f"<I{len(coefficients)}d", len(coefficients), *coefficients)
+    return data + struct.pack("<30d", *k, *np.eye(3).ravel(), *np.eye(3, 4).ravel()) + bytes(8 + 17)
+
+
+def ros_transform(translation_m: tuple[float, float, float]) -> bytes:
+    return struct.pack("<7d", *translation_m, 0, 0, 0, 1)
+
+
+def bag_record(data: bytes, **fields: bytes) -> bytes:
+    header = b"".join(
+        struct.pack("<I", len(name) + 1 + len(value)) + name.encode() + b"=" + value for name, value in fields.items()
+    )
+    return struct.pack("<I", len(header)) + header + struct.pack("<I", len(data)) + data
+
+
+class BagWriter:
+    """A ROS 1 bag of version 2.0, one chunk per ``flush``, without the optional index at its end."""
+
+    def __init__(self, compression: str = "none") -> None:
+        self._compression, self._chunk, self._connections = compression, b"", {}
+        header = bag_record(b"", op=b"\x03", index_pos=bytes(8), conn_count=bytes(4), chunk_count=bytes(4))
+        self.data = b"#ROSBAG V2.0\n" + header[:-4] + struct.pack("<I", 4096 - len(header)) + b" " * (4096 - len(header))
+
+    def add(self, topic: str, kind: str, message: bytes, time_s: float = 0.0) -> None:
+        if topic not in self._connections:
+            number = self._connections[topic] = len(self._connections)
+            fields = {"topic": topic.encode(), "type": kind.encode(), "md5sum": b"*", "message_definition": b""}
+            inner = b"".join(
+                struct.pack("<I", len(n) + 1 + len(v)) + n.encode() + b"=" + v for n, v in fields.items()
+            )
+            self._chunk += bag_record(inner, op=b"\x07", conn=struct.pack("<I", number), topic=topic.encode())
+        time = struct.pack("<II", int(time_s), round(time_s % 1 * 1e9))
+        self._chunk += bag_record(message, op=b"\x02", conn=struct.pack("<I", self._connections[topic]), time=time)
+
+    def flush(self) -> None:
+        packed = {"none": bytes, "bz2": bz2.compress, "lz4": lz4_frame}[self._compression](self._chunk)
+        size = struct.pack("<I", len(self._chunk))
+        self.data += bag_record(packed, op=b"\x05", compression=self._compression.encode(), size=size)
+        self._chunk = b""
+
+
+def lz4_frame(data: bytes) -> bytes:
+    """An LZ4 frame of literals and of the one long match that zeros are, with both checksums."""
+    from capture.importers.lz4 import xxh32
+
+    head = bytes([0b01100100, 0x60])  # version 1, independent blocks, content checksum; blocks of 1 MB
+    out = struct.pack("<I", 0x184D2204) + head + bytes([(xxh32(head) >> 8) & 0xFF])
+    for start in range(0, len(data), 1 << 20):
+        part = data[start : start + (1 << 20)]
+        block = lz4_block(part)
+        out += struct.pack("<I", len(block)) + block
+    return out + struct.pack("<II", 0, xxh32(data))
+
+
+def lz4_block(data: bytes) -> bytes:
+    """Runs of one byte become matches at distance 1, everything else literals; the last five bytes are literals."""
+
+    def sequence(literals: bytes, match: int) -> bytes:
+        def length(value: int) -> bytes:
+            rest = value - 15
+            return b"" if rest < 0 else b"\xff" * (rest // 255) + bytes([rest % 255])
+
+        token = min(len(literals), 15) << 4 | (min(match - 4, 15) if match else 0)
+        out = bytes([token]) + length(len(literals)) + literals
+        return out + (b"\x01\x00" + length(match - 4) if match else b"")
+
+    out, start = b"", 0
+    for run in re.finditer(rb"(?s)(.)\1{19,}", data):
+        first, last = run.start() + 1, min(run.end(), len(data) - 12)
+        if last - first >= 4:
+            out += sequence(data[start:first], last - first)
+            start = last
+    return out + sequence(data[start:], 0)
+
+
+def write_bag(
+    path: Path,
+    num_frames: int = 4,
+    compression: str = "none",
+    depth_late_s: float = 0.004,
+    unit_m: float = 0.001,
+    inverse: list[float] | None = None,
+    missing_depth: tuple[int, ...] = (),
+) -> Path:
+    """What the RealSense SDK records: colour and depth of two cameras 15 mm apart, cameras, transforms, depth units."""
+    bag = BagWriter(compression)
+    depth_wh = (40, 30)
+    color, depth = "/device_0/sensor_1/Color_0", "/device_0/sensor_0/Depth_0"
+    bag.add("/file_version", "std_msgs/UInt32", struct.pack("<I", 3))
+    bag.add("/device_0/sensor_0/option/Depth Units/value", "std_msgs/Float32", struct.pack("<f", unit_m))
+    model = "Inverse Brown Conrady" if inverse else "Brown Conrady"
+    bag.add(f"{color}/info/camera_info", "sensor_msgs/CameraInfo", ros_camera(WH, 60.0, model, inverse or [0.0] * 5))
+    bag.add(f"{depth}/info/camera_info", "sensor_msgs/CameraInfo", ros_camera(depth_wh, 38.0, "Brown Conrady", [0.0] * 5))
+    bag.add(f"{depth}/tf/0", "geometry_msgs/Transform", ros_transform((0, 0, 0)))
+    bag.add(f"{color}/tf/0", "geometry_msgs/Transform", ros_transform((0.015, 0, 0)))
+    bag.flush()
+    for i in range(num_frames):
+        time_s = 1_700_000_000 + i / 30
+        values = np.rint(depth_of(i, depth_wh) * 0.001 / unit_m).astype(np.uint16)
+        bag.add(f"{color}/image/data", "sensor_msgs/Image", ros_image(time_s, color_of(i), "rgb8"), time_s)
+        if i not in missing_depth:
+            message = ros_image(time_s + depth_late_s, values, "mono16")
+            bag.add(f"{depth}/image/data", "sensor_msgs/Image", message, time_s)
+        bag.flush()
+    path.write_bytes(bag.data)
+    return path
+
+
+def write_ros_bag(path: Path, is_aligned: bool = False, num_frames: int = 3) -> Path:
+    """What ``rosbag record`` keeps of the ROS node: JPEG colour, depth as float metres, /tf_static."""
+    bag = BagWriter("bz2")
+    depth = "/camera/aligned_depth_to_color" if is_aligned else "/camera/depth"
+    depth_wh = WH if is_aligned else (40, 30)
+    chain = [("camera_link", "camera_color_optical", (0, 0.015, 0)), ("camera_link", "camera_depth_optical", (0, 0, 0))]
+    transforms = struct.pack("<I", len(chain)) + b"".join(
+        ros_header(0, parent) + ros_text(child) + ros_transform(shift) for parent, child, shift in chain
+    )
+    bag.add("/tf_static", "tf2_msgs/TFMessage", transforms)
+    bag.add("/camera/color/camera_info", "sensor_msgs/CameraInfo", ros_camera(WH, 60.0, "plumb_bob", [0.0] * 5))
+    bag.add(f"{depth}/camera_info", "sensor_msgs/CameraInfo", ros_camera(depth_wh, 60.0, "plumb_bob", [0.0] * 5))
+    for i in range(num_frames):
+        time_s = 5 + i / 15
+        jpeg = encode_jpeg(color_of(i))
+        message = ros_header(time_s, "camera_color_optical") + ros_text("rgb8; jpeg compressed bgr8")
+        message += struct.pack("<I", len(jpeg)) + jpeg
+        bag.add("/camera/color/image_raw/compressed", "sensor_msgs/CompressedImage", message, time_s)
+        metres = np.where(depth_of(i, depth_wh) == 0, np.nan, depth_of(i, depth_wh) * 1e-3).astype(np.float32)
+        message = ros_image(time_s, metres, "32FC1", "camera_depth_optical", pad=8)
+        bag.add(f"{depth}/image_rect_raw", "sensor_msgs/Image", message, time_s)
+    bag.flush()
+    path.write_bytes(bag.data)
+    return path
