@@ -11,7 +11,9 @@ import json
 import re
 import struct
 import uuid
+import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -407,4 +409,57 @@ def write_ros_bag(path: Path, is_aligned: bool = False, num_frames: int = 3) -> 
         bag.add(f"{depth}/image_rect_raw", "sensor_msgs/Image", message, time_s)
     bag.flush()
     path.write_bytes(bag.data)
+    return path
+
+
+# ----------------------------------------------------------------------------------------------------------- Record3D
+
+
+def lzfse_stored(data: bytes) -> bytes:
+    """An LZFSE stream of one uncompressed block."""
+    return b"bvx-" + struct.pack("<I", len(data)) + data + b"bvx$"
+
+
+def lzvn(data: bytes) -> bytes:
+    """An LZFSE stream of one LZVN block: runs of one byte become matches at distance 1, everything else literals."""
+    out, at = b"", 0
+    for run in [*re.finditer(rb"(?s)(.)\1{9,}", data), None]:
+        end = run.start() + 1 if run else len(data)
+        while at < end:  # 0xE1 to 0xEF: literals
+            part = data[at : min(end, at + 15)]
+            out, at = out + bytes([0xE0 | len(part)]) + part, at + len(part)
+        if run:
+            left = run.end() - run.start() - 1
+            out, left = out + b"\x3f\x01\x00", left - 10  # LLMMM111: no literal, match of 10, 16-bit distance
+            while left > 0:  # 0xF1 to 0xFF: the match goes on
+                out, left = out + bytes([0xF0 | min(left, 15)]), left - min(left, 15)
+            at = run.end()
+    out += b"\x06" + bytes(7)
+    return b"bvxn" + struct.pack("<II", len(data), len(out)) + out + b"bvx$"
+
+
+def write_r3d(
+    path: Path,
+    num_frames: int = 4,
+    pack: Callable[[bytes], bytes] = lzvn,
+    jpg_wh: tuple[int, int] = (48, 64),
+    depth_wh: tuple[int, int] = (24, 32),
+    with_confidence: bool = False,
+    metadata: dict | None = None,
+) -> Path:
+    """An upright phone: colour 48x64, depth 24x32 in metres, K column by column."""
+    fields = {"w": 48, "h": 64, "dw": depth_wh[0], "dh": depth_wh[1], "fps": 60}
+    fields |= {"K": [55.0, 0, 0, 0, 55.0, 0, 23.0, 32.0, 1], "frameTimestamps": [2 + i / 60 for i in range(num_frames)]}
+    fields |= metadata or {}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata", json.dumps(fields))
+        for i in range(num_frames):
+            depth = depth_of(i, depth_wh)
+            metres = np.where(depth == 0, np.nan, depth * 1e-3).astype("<f4")
+            archive.writestr(f"rgbd/{i}.jpg", encode_jpeg(color_of(i, jpg_wh)))
+            archive.writestr(f"rgbd/{i}.depth", pack(metres.tobytes()))
+            if with_confidence:
+                confidence = np.full(depth.shape, 2, np.uint8)
+                confidence[-1] = 0
+                archive.writestr(f"rgbd/{i}.conf", pack(confidence.tobytes()))
     return path
