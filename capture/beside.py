@@ -1,4 +1,4 @@
-"""What belongs to a source but lies beside it: OpenPose's landmarks, and PROX's calibration.
+"""What belongs to a source but lies beside it: OpenPose's landmarks, and a Kinect's calibration.
 
 A source (a video file or a folder) enters, paths leave.  Only names are looked at, so that asking is quick.
 
@@ -59,12 +59,22 @@ def prox_root(recording: Path) -> Path:
     return recording.parent.parent
 
 
+def calibration_beside(source: Path) -> Path | None:
+    """PROX's calibration beside a Kinect Studio file, which carries none; None where there is none."""
+    folder = source.resolve().parent / "calibration"
+    is_there = source.suffix.lower() == ".xef" and all((folder / name).is_file() for name in PROX_CALIBRATION)
+    return folder if is_there else None
+
+
 def outside(source: Path) -> dict[str, Path]:
     """The files that count as part of ``source`` though they lie outside of it, by a name that moves with it."""
     source, files = source.resolve(), {}
     folder = openpose_folder(source)
     if folder is not None and not folder.is_relative_to(source):
         files.update({f"openpose/{path.name}": path for path in openpose_files(folder)})
+    home = calibration_beside(source) if source.is_file() else None
+    if home is not None:
+        files.update({f"calibration/{n}": home / n for n in PROX_CALIBRATION})
     recording = prox_recording(source) if source.is_dir() else None
     if recording is not None:
         home = prox_root(recording) / "calibration"

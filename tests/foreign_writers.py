@@ -153,10 +153,40 @@ def write_xef(
 # A factory calibration as Azure Kinects carry it: 14 parameters (cx, cy, fx, fy, k1..k6, codx, cody, p2, p1) in units
 # of the whole sensor's sides; Rt takes points of the depth camera, in metres.
 DEPTH_PARAMETERS = [
-    *(0.5118, 0.4943, 0.4921, 0.4922, 3.130577, 2.324939, 0.130416, 3.458652, 3.350115, 0.662942, 0, 0, -5.1e-5, 8.1e-5),
+    *(
+        0.5118,
+        0.4943,
+        0.4921,
+        0.4922,
+        3.130577,
+        2.324939,
+        0.130416,
+        3.458652,
+        3.350115,
+        0.662942,
+        0,
+        0,
+        -5.1e-5,
+        8.1e-5,
+    ),
 ]
 COLOR_PARAMETERS = [
-    *(0.49866, 0.50207, 0.47819, 0.63736, 0.58438, -2.49425, 1.36028, 0.46476, -2.33625, 1.30116, 0, 0, -1.77e-4, 6.53e-4),
+    *(
+        0.49866,
+        0.50207,
+        0.47819,
+        0.63736,
+        0.58438,
+        -2.49425,
+        1.36028,
+        0.46476,
+        -2.33625,
+        1.30116,
+        0,
+        0,
+        -1.77e-4,
+        6.53e-4,
+    ),
 ]
 TILT_RAD = 0.1025  # the colour camera looks down by 6 degrees
 
@@ -297,23 +327,25 @@ class BagWriter:
     """A ROS 1 bag of version 2.0, one chunk per ``flush``, without the optional index at its end."""
 
     def __init__(self, compression: str = "none") -> None:
-        self._compression, self._chunk, self._connections = compression, b"", {}
+        self._compression, self._chunk = compression, b""
+        self._connections: dict[str, int] = {}
         header = bag_record(b"", op=b"\x03", index_pos=bytes(8), conn_count=bytes(4), chunk_count=bytes(4))
-        self.data = b"#ROSBAG V2.0\n" + header[:-4] + struct.pack("<I", 4096 - len(header)) + b" " * (4096 - len(header))
+        self.data = (
+            b"#ROSBAG V2.0\n" + header[:-4] + struct.pack("<I", 4096 - len(header)) + b" " * (4096 - len(header))
+        )
 
     def add(self, topic: str, kind: str, message: bytes, time_s: float = 0.0) -> None:
         if topic not in self._connections:
             number = self._connections[topic] = len(self._connections)
             fields = {"topic": topic.encode(), "type": kind.encode(), "md5sum": b"*", "message_definition": b""}
-            inner = b"".join(
-                struct.pack("<I", len(n) + 1 + len(v)) + n.encode() + b"=" + v for n, v in fields.items()
-            )
+            inner = b"".join(struct.pack("<I", len(n) + 1 + len(v)) + n.encode() + b"=" + v for n, v in fields.items())
             self._chunk += bag_record(inner, op=b"\x07", conn=struct.pack("<I", number), topic=topic.encode())
         time = struct.pack("<II", int(time_s), round(time_s % 1 * 1e9))
         self._chunk += bag_record(message, op=b"\x02", conn=struct.pack("<I", self._connections[topic]), time=time)
 
     def flush(self) -> None:
-        packed = {"none": bytes, "bz2": bz2.compress, "lz4": lz4_frame}[self._compression](self._chunk)
+        packers: dict[str, Callable[[bytes], bytes]] = {"none": bytes, "bz2": bz2.compress, "lz4": lz4_frame}
+        packed = packers[self._compression](self._chunk)
         size = struct.pack("<I", len(self._chunk))
         self.data += bag_record(packed, op=b"\x05", compression=self._compression.encode(), size=size)
         self._chunk = b""
@@ -370,7 +402,9 @@ def write_bag(
     bag.add("/device_0/sensor_0/option/Depth Units/value", "std_msgs/Float32", struct.pack("<f", unit_m))
     model = "Inverse Brown Conrady" if inverse else "Brown Conrady"
     bag.add(f"{color}/info/camera_info", "sensor_msgs/CameraInfo", ros_camera(WH, 60.0, model, inverse or [0.0] * 5))
-    bag.add(f"{depth}/info/camera_info", "sensor_msgs/CameraInfo", ros_camera(depth_wh, 38.0, "Brown Conrady", [0.0] * 5))
+    bag.add(
+        f"{depth}/info/camera_info", "sensor_msgs/CameraInfo", ros_camera(depth_wh, 38.0, "Brown Conrady", [0.0] * 5)
+    )
     bag.add(f"{depth}/tf/0", "geometry_msgs/Transform", ros_transform((0, 0, 0)))
     bag.add(f"{color}/tf/0", "geometry_msgs/Transform", ros_transform((0.015, 0, 0)))
     bag.flush()
@@ -448,7 +482,7 @@ def write_r3d(
     metadata: dict | None = None,
 ) -> Path:
     """An upright phone: colour 48x64, depth 24x32 in metres, K column by column."""
-    fields = {"w": 48, "h": 64, "dw": depth_wh[0], "dh": depth_wh[1], "fps": 60}
+    fields: dict[str, object] = {"w": 48, "h": 64, "dw": depth_wh[0], "dh": depth_wh[1], "fps": 60}
     fields |= {"K": [55.0, 0, 0, 0, 55.0, 0, 23.0, 32.0, 1], "frameTimestamps": [2 + i / 60 for i in range(num_frames)]}
     fields |= metadata or {}
     with zipfile.ZipFile(path, "w") as archive:

@@ -17,7 +17,8 @@ from capture.errors import UserError
 log = logging.getLogger(__name__)
 
 LAYOUTS = (
-    "a video file, a TUM RGB-D folder (rgb.txt, depth.txt), a folder of numbered images (0001.jpg, 0001_depth.png, "
+    "a video file, a recording of Kinect Studio (.xef), Azure Kinect (.mkv), RealSense (.bag), Record3D (.r3d) or "
+    "ScanNet (.sens), a TUM RGB-D folder (rgb.txt, depth.txt), a folder of numbered images (0001.jpg, 0001_depth.png, "
     "0001_camera.xml, or color/ and depth/ with a calibration.json), a PROX recording (Color/, Depth/, with "
     "../../calibration/), or a recording of ours (recording.json)"
 )
@@ -110,6 +111,7 @@ class Layout:
 
     words: str  # for people
     importer: Callable[[ImportConfig, Path, Path], None]
+    describe: Callable[[Path], str] | None = None  # what a file holds, in words; raises UserError
 
 
 def recognise(path: Path) -> Layout:
@@ -124,9 +126,7 @@ def recognise(path: Path) -> Layout:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if names is None:
-        from capture.importers import video
-
-        return Layout("a video file", video.import_video)
+        return _recognise_file(path)
     if not names:
         raise UserError(f"{path}: the folder is empty; give {LAYOUTS}")
     for words, module, importer in (
@@ -139,6 +139,22 @@ def recognise(path: Path) -> Layout:
             return Layout(words, importer)
     found = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     raise UserError(f"{path}: no recording recognised in this folder (found {found}); give {LAYOUTS}")
+
+
+def _recognise_file(path: Path) -> Layout:
+    """The layout of a file, by its first bytes; what nobody claims is a video, or refused as one."""
+    from capture.importers import azure, realsense, record3d, sens, video, xef
+
+    for words, module, importer in (
+        ("a recording of Kinect Studio", xef, xef.import_xef),
+        ("an Azure Kinect recording", azure, azure.import_azure),
+        ("a ROS 1 bag", realsense, realsense.import_realsense),
+        ("a Record3D recording", record3d, record3d.import_record3d),
+        ("a ScanNet recording", sens, sens.import_sens),
+    ):
+        if module.recognises(path):
+            return Layout(words, importer, module.describe)
+    return Layout("a video file", video.import_video, video.describe)
 
 
 def _by(image_wh: tuple[int, int]) -> str:

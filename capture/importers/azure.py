@@ -27,7 +27,7 @@ SIGNS = (b"K4A_", b"Azure Kinect", b"b16g")  # in the first bytes of every such 
 HEAD_BYTES = 65536
 CALIBRATION = "calibration.json"
 COLOR_FORMATS = {"MJPG": 0.0, "NV12": 1.5, "YUY2": 2.0, "BGRA": 4.0}  # bytes per pixel
-# Depth mode by picture size: size of the whole calibrated sensor at its binning, and where the picture is cut out of it.
+# Depth mode by picture size: side of the whole calibrated sensor at its binning, and where the picture is cut out.
 DEPTH_MODES = {
     (640, 576): (1024, (192, 180)),
     (320, 288): (512, (96, 90)),
@@ -87,8 +87,10 @@ def import_azure(config: ImportConfig, out_dir: Path, path: Path) -> None:
         if found.damage:
             notes.append(f"{found.damage} stretches of the file are damaged and left out: the film has gaps there")
         breaks_off = f"after {len(color.ticks)} colour pictures" if found.breaks_off else ""
-        times = [[tick * found.tick_s for tick in track.ticks] if track else [] for track in (color, depth)]
-        import_timed(config, out_dir, TimedSource(path, *times, read_color, read_depth, rig, notes, breaks_off))
+        color_s, depth_s = ([tick * found.tick_s for tick in track.ticks] if track else [] for track in (color, depth))
+        import_timed(
+            config, out_dir, TimedSource(path, color_s, depth_s, read_color, read_depth, rig, notes, breaks_off)
+        )
 
 
 def _read(path: Path, blob: Blob) -> Matroska:

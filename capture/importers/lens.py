@@ -53,7 +53,8 @@ def fitted(
     found = least_squares(missed_px, start, bounds=(low, high), x_scale=np.maximum(np.abs(start), 0.1), max_nfev=200)
     error_px = float(np.linalg.norm(found.fun.reshape(-1, 2), axis=1).max())
     numbers = [float(number) for number in found.x]
-    return Camera(image_wh, *numbers[:4], tuple(numbers[4:])), error_px
+    fx, fy, cx, cy, *distortion = numbers
+    return Camera(image_wh, fx, fy, cx, cy, tuple(distortion)), error_px
 
 
 def rational(coefficients: Sequence[float]) -> Callable[[np.ndarray], np.ndarray]:

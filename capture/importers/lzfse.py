@@ -9,6 +9,7 @@ back.
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -23,7 +24,9 @@ DISTANCE_BITS = np.repeat(np.arange(16), 4).astype(np.int64)
 MAX_LITERALS = 40000
 HEADER_BYTES = 32
 FREQUENCY_BITS = np.array([2, 3, 2, 5, 2, 3, 2, 8, 2, 3, 2, 5, 2, 3, 2, 14] * 2, np.int64)
-FREQUENCIES = np.array([0, 2, 1, 4, 0, 3, 1, -1, 0, 2, 1, 5, 0, 3, 1, -1, 0, 2, 1, 6, 0, 3, 1, -1, 0, 2, 1, 7, 0, 3, 1, -1])
+FREQUENCIES = np.array(
+    [0, 2, 1, 4, 0, 3, 1, -1, 0, 2, 1, 5, 0, 3, 1, -1, 0, 2, 1, 6, 0, 3, 1, -1, 0, 2, 1, 7, 0, 3, 1, -1]
+)
 
 
 def _bases(bits: np.ndarray) -> np.ndarray:
@@ -172,7 +175,8 @@ def _table(states: int, frequencies: np.ndarray, extra: np.ndarray, first: np.nd
 @njit(cache=True, nogil=True)
 def _bits(stream: np.ndarray, position: int, count: int) -> int:
     """``count`` bits from bit ``position`` on, the least significant first."""
-    value, byte = 0, position >> 3
+    value: Any = 0  # numba counts in 64 bits
+    byte = position >> 3
     have = -(position & 7)
     while have < count:
         if have < 0:
@@ -186,9 +190,7 @@ def _bits(stream: np.ndarray, position: int, count: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _read_literals(
-    stream: np.ndarray, spare: int, table: np.ndarray, states: np.ndarray, literals: np.ndarray
-) -> bool:
+def _read_literals(stream: np.ndarray, spare: int, table: np.ndarray, states: np.ndarray, literals: np.ndarray) -> bool:
     position = 8 * len(stream) + spare
     for i in range(len(literals)):
         entry = table[states[i & 3]]
@@ -237,12 +239,16 @@ def _read_triples(
 @njit(cache=True, nogil=True)
 def _lzvn(source: np.ndarray, out: np.ndarray, filled: int, end: int) -> int:
     """Where the output of an LZVN block ends, -1 for a damaged one."""
-    at, distance, last = 0, 0, len(source)
+    at: Any = 0
+    distance: Any = 0
+    last = len(source)
     while at < last:
         code = np.int64(source[at])
         following = np.int64(source[at + 1]) if at + 1 < last else 0
         third = np.int64(source[at + 2]) if at + 2 < last else 0
-        literals, match, used = 0, 0, 1
+        literals: Any = 0
+        match: Any = 0
+        used: Any = 1
         if code == 0x06:
             return filled
         if code == 0x0E or code == 0x16:

@@ -1,7 +1,7 @@
 """Matroska, as far as sensor recordings use it: tracks, attachments, and where each block lies.  Headers only are read.
 
-Layout: RFC 8794 (EBML) and RFC 9559 (Matroska).  An element is an id, a length and a payload; lengths of all ones are
-unknown, and the payload ends where an element of a higher level begins.  Checksums are checked where a writer left some.
+Layout: RFC 8794 (EBML) and RFC 9559 (Matroska).  An element is an id, a length and a payload; a length of all ones is
+unknown, and the payload ends where an element of a higher level begins.  Checksums are checked where there are some.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """RealSense's .bag, from the SDK's recorder or from its ROS node: colour and depth topics, cameras, transforms.
 
 Topics (librealsense, ros_file_format.h; realsense-ros): ``/device_0/sensor_1/Color_0/image/data`` with
-``.../Color_0/info/camera_info`` and ``.../Color_0/tf/0``, or ``/camera/color/image_raw`` with ``camera_info`` beside it and
-``/tf_static``.  H x W colour pixels, h x w depth pixels.
+``.../Color_0/info/camera_info`` and ``.../Color_0/tf/0``, or ``/camera/color/image_raw`` with ``camera_info`` beside it
+and ``/tf_static``.  H x W colour pixels, h x w depth pixels.
 """
 
 from __future__ import annotations
@@ -67,8 +67,10 @@ def import_realsense(config: ImportConfig, out_dir: Path, path: Path) -> None:
         if bag.damage:
             notes.append(f"{bag.damage} stretches of the file are damaged and left out: the film may have gaps there")
         breaks_off = f"after {len(color.places)} colour pictures" if bag.breaks_off else ""
-        times = [topic.times_s if topic else [] for topic in (color, depth)]
-        import_timed(config, out_dir, TimedSource(path, *times, read_color, read_depth, rig, notes, breaks_off))
+        color_s, depth_s = color.times_s, depth.times_s if depth is not None else []
+        import_timed(
+            config, out_dir, TimedSource(path, color_s, depth_s, read_color, read_depth, rig, notes, breaks_off)
+        )
 
 
 def _open(path: Path, blob: Blob) -> Bag:
@@ -191,7 +193,9 @@ def _rig(
 def _camera(bag: Bag, images: Topic) -> tuple[Camera, float] | None:
     """(camera in our pixels, error in pixels of bringing its lens to ours) of the camera_info beside a topic."""
     prefix = _prefix(images.name)
-    topics = [t for t in bag.topics.values() if t.messages and t.name.endswith("camera_info") and _prefix(t.name) == prefix]
+    topics = [
+        t for t in bag.topics.values() if t.messages and t.name.endswith("camera_info") and _prefix(t.name) == prefix
+    ]
     if not topics:
         return None
     message = Message(topics[0].messages[0])
@@ -228,10 +232,14 @@ def _depth_from_color(bag: Bag, color: Topic, depth: Topic) -> np.ndarray:
         frames = [Message(bag.read(topic.places[0])).header()[1].lstrip("/") for topic in (color, depth)]
         roots = [_to_root(_static_transforms(bag), frame) for frame in frames]
         if roots[0][0] != roots[1][0]:
-            raise UserError("does not say how colour and depth stand to each other (no tf); record depth aligned to colour")
+            raise UserError(
+                "does not say how colour and depth stand to each other (no tf); record depth aligned to colour"
+            )
         matrix = invert(roots[1][1]) @ roots[0][1]
     if np.linalg.norm(matrix[:3, 3]) > MAX_BASELINE_M:
-        raise UserError(f"cameras {np.linalg.norm(matrix[:3, 3]):.3g} m apart; its transforms are damaged: copy it again")
+        raise UserError(
+            f"cameras {np.linalg.norm(matrix[:3, 3]):.3g} m apart; its transforms are damaged: copy it again"
+        )
     return matrix
 
 

@@ -1,8 +1,8 @@
-"""Record3D's .r3d: a zip archive of an iPhone's or iPad's colour (JPEG) and depth (LZFSE), with the camera in ``metadata``.
+"""Record3D's .r3d: a zip archive of an iPhone's or iPad's colour (JPEG) and depth (LZFSE), and its cameras.
 
 Layout, as exported by the app: ``metadata`` (JSON: K column by column, w, h, dw, dh, fps, frameTimestamps,
-perFrameIntrinsicCoeffs), ``rgbd/0.jpg``, ``rgbd/0.depth`` (float32 metres, or uint16 millimetres) and ``rgbd/0.conf`` (0 to
-2).  Depth is registered to colour.  H x W colour pixels, h x w depth pixels.
+perFrameIntrinsicCoeffs), ``rgbd/0.jpg``, ``rgbd/0.depth`` (float32 metres, or uint16 millimetres) and ``rgbd/0.conf``
+(0 to 2).  Depth is registered to colour.  H x W colour pixels, h x w depth pixels.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def _times_s(config: ImportConfig, fields: Mapping[str, Any], numbers: list[int]
     if isinstance(stamps, list) and numbers and len(stamps) > numbers[-1]:
         try:
             times_s = [float(stamps[number]) for number in numbers]
-            if all(map(math.isfinite, times_s)) and all(a < b for a, b in zip(times_s, times_s[1:], strict=False)):
+            if all(map(math.isfinite, times_s)) and all(a < b for a, b in pairwise(times_s)):
                 return times_s, []
         except (TypeError, ValueError):
             pass

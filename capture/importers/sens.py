@@ -1,8 +1,8 @@
 """ScanNet's .sens: one file of JPEG colour and zlib depth, two pinhole cameras.
 
 Layout, little-endian (github.com/ScanNet/ScanNet, SensReader): version, sensor name, four 4x4 float32 matrices
-(colour intrinsic and extrinsic, depth intrinsic and extrinsic), compressions, sizes, depth units per metre, then per frame
-a pose, two times in microseconds, two lengths, colour, depth.  H x W colour pixels, h x w depth pixels.
+(colour intrinsic and extrinsic, depth intrinsic and extrinsic), compressions, sizes, depth units per metre, then per
+frame a pose, two times in microseconds, two lengths, colour, depth.  H x W colour pixels, h x w depth pixels.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,7 @@ def _times_s(config: ImportConfig, places: list[tuple[int, ...]]) -> tuple[np.nd
     """Seconds of each frame (N,); many files carry no times."""
     times_us = [place[0] for place in places]
     notes = ["ScanNet's poses are not used: the camera is taken to stand still"]
-    if any(b <= a for a, b in zip(times_us, times_us[1:], strict=False)):
+    if any(b <= a for a, b in pairwise(times_us)):
         notes.append(f"no times in the file: {config.frames_per_second:g} frames per second assumed")
         return np.arange(len(places)) / config.frames_per_second, notes
     return np.array([(time - times_us[0]) * 1e-6 for time in times_us]), notes

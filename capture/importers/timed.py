@@ -20,11 +20,11 @@ from capture.beside import openpose_folder
 from capture.camera import Rig
 from capture.errors import UserError
 from capture.importers import ImportConfig, openpose
-from capture.importers.images import MAX_PIXELS
+from capture.importers.images import MAX_PIXELS, decode
 from capture.importers.tum import associate
 from capture.importers.upright import open_writer
 from capture.progress import progress
-from capture.recording import RecordingWriter, decode_color
+from capture.recording import RecordingWriter
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class TimedSource:
     """A file as its format's module understood it.  ``rig`` is asked once the sizes are known."""
 
     path: Path
-    color_times_s: Sequence[float]  # (N,) one clock for both
-    depth_times_s: Sequence[float]  # (M,)
+    color_times_s: Sequence[float] | np.ndarray  # (N,) one clock for both
+    depth_times_s: Sequence[float] | np.ndarray  # (M,)
     read_color: Callable[[int], np.ndarray | bytes]  # (H, W, 3) uint8 RGB, or a JPEG or PNG file; raises Damaged
     read_depth: Callable[[int], np.ndarray]  # (h, w) uint16 millimetres; raises Damaged
     rig: Callable[[tuple[int, int], tuple[int, int] | None], tuple[Rig, bool, list[str]]]  # rig, focal known, notes
@@ -78,13 +78,15 @@ def import_timed(config: ImportConfig, out_dir: Path, source: TimedSource) -> No
             notes += told
         if size_wh != color_wh:
             raise UserError(
-                f"{source.path}: the picture changes from {_by(color_wh)} to {_by(size_wh)} at frame {i}; split it there"
+                f"{source.path}: the picture changes from {_by(color_wh)} to {_by(size_wh)} at frame {i}; split it"
             )
         taken.append(i)
         writer.add(float(times_s[i] - times_s[0]), data, depth_mm)
     for count, what in zip(damaged, ("colour", "depth"), strict=True):
         if count > MAX_DAMAGED * len(indices):
-            raise UserError(f"{source.path}: {count} of {len(indices)} {what} pictures are damaged; copy the file again")
+            raise UserError(
+                f"{source.path}: {count} of {len(indices)} {what} pictures are damaged; copy the file again"
+            )
     assert writer is not None
     without = sum(depth_of[i] is None for i in taken)
     notes += _gaps(times_s[indices] if config.every == 1 else times_s)
@@ -146,13 +148,11 @@ def _color(source: TimedSource, index: int) -> tuple[np.ndarray | bytes, tuple[i
     except Damaged as error:
         log.debug("%s: colour picture %d: %s", source.path, index, error)
         return None
-    image = decode_color(data) if isinstance(data, bytes) else data
+    image = decode(data) if isinstance(data, bytes) else data
     return None if image is None else (data, (image.shape[1], image.shape[0]))
 
 
-def _depth(
-    source: TimedSource, index: int | None, depth_wh: tuple[int, int] | None
-) -> tuple[np.ndarray | None, bool]:
+def _depth(source: TimedSource, index: int | None, depth_wh: tuple[int, int] | None) -> tuple[np.ndarray | None, bool]:
     """(depth or None, whether it should be there and is damaged)."""
     if index is None:
         return None, False

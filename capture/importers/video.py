@@ -26,6 +26,7 @@ from capture.recording import RecordingWriter
 
 log = logging.getLogger(__name__)
 
+MAX_PIXELS = 40_000_000  # a film of 8K has 33 million
 STILLS = ("tty", "image2", "_pipe", "ico")  # FFmpeg demuxers that take text and single pictures for films
 FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)  # what a "35 mm equivalent" focal length refers to
 
@@ -70,6 +71,8 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
         if stream is None or any(word in container.format.name for word in STILLS):
             raise UserError(f"{path}: holds no film (recognised as {container.format.name}); give a video file")
         assert isinstance(stream, av.VideoStream)
+        if stream.width * stream.height > MAX_PIXELS:
+            raise UserError(f"{path}: pictures of {stream.width}x{stream.height}; its header is damaged: copy it again")
         yield container, stream
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from capture.beside import PROX_CALIBRATION
+from capture.beside import calibration_beside
 from capture.camera import Camera, Rig, invert
 from capture.errors import UserError
 from capture.importers import ImportConfig, color_camera
@@ -81,12 +81,6 @@ def describe(path: Path) -> str:
     return (", ".join(found) or "no events") + (f"; breaks off, {breaks_off}" if breaks_off else "")
 
 
-def calibration_folder(path: Path) -> Path | None:
-    """PROX's calibration beside a file, None where there is none."""
-    folder = path.resolve().parent / "calibration"
-    return folder if all((folder / name).is_file() for name in PROX_CALIBRATION) else None
-
-
 def import_xef(config: ImportConfig, out_dir: Path, path: Path) -> None:
     """Import a .xef file.  Raises UserError for one without plain colour, and for one that breaks off."""
     with opened(path) as blob:
@@ -116,8 +110,10 @@ def import_xef(config: ImportConfig, out_dir: Path, path: Path) -> None:
         def rig(color_wh: tuple[int, int], depth_wh: tuple[int, int] | None) -> tuple[Rig, bool, list[str]]:
             return _rig(config, path, color_wh, depth_wh)
 
-        times = [[tick * TICK_S for tick in stream.ticks] for stream in (color, depth)]
-        import_timed(config, out_dir, TimedSource(path, *times, read_color, read_depth, rig, notes, breaks_off))
+        color_s, depth_s = ([tick * TICK_S for tick in stream.ticks] for stream in (color, depth))
+        import_timed(
+            config, out_dir, TimedSource(path, color_s, depth_s, read_color, read_depth, rig, notes, breaks_off)
+        )
 
 
 def _of_kind(streams: dict[int, _Stream], kind: uuid.UUID) -> _Stream:
@@ -155,22 +151,28 @@ def _index(path: Path, blob: Blob) -> tuple[dict[int, _Stream], str]:
         raise UserError(f"{path}: not a .xef; give a recording of Kinect Studio")
     last = count - 1 if 0 < count <= MAX_STREAMS else MAX_STREAMS  # an archive may say 0
     streams: dict[int, _Stream] = {}
+    before: _Stream | None = None
     try:
         for index, flags in _keys(blob, last, streams):
-            if index in streams:
-                _event(blob, streams[index])
+            before = streams.get(index)
+            if before is not None:
+                _event(blob, before)
             elif index == 0:
                 _describing(blob)
             else:
                 streams[index] = _described(blob, index, bool(flags & IS_COMPRESSED))
-    except CutShort:
+    except (CutShort, Damaged) as error:
+        if isinstance(error, Damaged) and before is not None and before.ticks:
+            before.ticks.pop()  # what lies right before the nonsense is of the wrong length, or damaged itself
+            before.places.pop()
         frames = sum(len(stream.ticks) for stream in streams.values() if stream.kind == COLOR)
         return streams, f"after {frames} colour pictures"
     return streams, ""
 
 
 def _keys(blob: Blob, last: int, streams: dict[int, _Stream]) -> Iterator[tuple[int, int]]:
-    """(stream number, flags) of each event, read position at its header, up to the footer.  Raises CutShort.
+    """(stream number, flags) of each event, read position at its header, up to the footer.  Raises CutShort, and
+    Damaged for bytes that are no event: from there on nothing can be trusted.
 
     An archive may not say how many streams it has, so that its footer is known by its length, or it has none.
     """
@@ -182,7 +184,7 @@ def _keys(blob: Blob, last: int, streams: dict[int, _Stream]) -> Iterator[tuple[
             _skip_index_record(blob, last)
             continue
         if index > last and index not in streams:
-            raise CutShort  # bytes that are no event: from here on nothing can be trusted
+            raise Damaged("bytes that are no event")
         yield index, flags
 
 
@@ -200,7 +202,7 @@ def _skip_index_record(blob: Blob, last: int) -> None:
         index, _ = _peek(blob)
         if 0 < index <= last + 1 or index == INDEX_RECORD:
             return
-    raise CutShort
+    raise Damaged("an index record that leads nowhere")
 
 
 def _event(blob: Blob, stream: _Stream) -> None:
@@ -220,10 +222,10 @@ def _describing(blob: Blob) -> tuple[bytes, bytes]:
 
 
 def _described(blob: Blob, index: int, is_compressed: bool) -> _Stream:
-    """A stream from its two describing events.  Raises CutShort for bytes that describe nothing."""
+    """A stream from its two describing events.  Raises Damaged for bytes that describe nothing."""
     tag, data = _describing(blob)
     if len(data) < STREAM_TAG_AT + 2 or int.from_bytes(tag[:2], "little") != index:
-        raise CutShort
+        raise Damaged("an event of no stream")
     flags = int.from_bytes(tag[2:4], "little")
     stream = _Stream(
         uuid.UUID(bytes_le=tag[4:20]),
@@ -239,7 +241,7 @@ def _described(blob: Blob, index: int, is_compressed: bool) -> _Stream:
 def _rig(
     config: ImportConfig, path: Path, color_wh: tuple[int, int], depth_wh: tuple[int, int] | None
 ) -> tuple[Rig, bool, list[str]]:
-    folder = calibration_folder(path)
+    folder = calibration_beside(path)
     if folder is None:
         rig = upright_rig(TYPICAL, 0, True)
         notes = [
@@ -251,7 +253,10 @@ def _rig(
 
         color, color_from_world = read_camera(folder / "Color.json", COLOR_WH)
         depth, depth_from_world = read_camera(folder / "IR.json", DEPTH_WH)
-        rig, notes = Rig(color, depth, depth_from_world @ invert(color_from_world)), [f"calibration from {folder.name}/"]
+        rig, notes = (
+            Rig(color, depth, depth_from_world @ invert(color_from_world)),
+            [f"calibration from {folder.name}/"],
+        )
     color, is_known, told = color_camera(config, rig.color, color_wh)
     notes += [told] if told else []
     return (Rig(color) if depth_wh is None else Rig(color, rig.depth, rig.depth_from_color)), is_known, notes
