@@ -69,8 +69,6 @@ def import_timed(config: ImportConfig, out_dir: Path, source: TimedSource) -> No
             damaged[0] += 1
             continue
         data, size_wh = color
-        depth_mm, is_lost = _depth(source, depth_of[i], depth_wh)
-        damaged[1] += is_lost
         if writer is None:
             color_wh = size_wh
             rig, is_known, told = source.rig(color_wh, depth_wh)
@@ -80,6 +78,8 @@ def import_timed(config: ImportConfig, out_dir: Path, source: TimedSource) -> No
             raise UserError(
                 f"{source.path}: the picture changes from {_by(color_wh)} to {_by(size_wh)} at frame {i}; split it"
             )
+        depth_mm, is_lost = _depth(source, depth_of[i], depth_wh)  # after the rig, which may ask for other pixels
+        damaged[1] += is_lost
         taken.append(i)
         writer.add(float(times_s[i] - times_s[0]), data, depth_mm)
     for count, what in zip(damaged, ("colour", "depth"), strict=True):
