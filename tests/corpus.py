@@ -145,7 +145,7 @@ def cases(folder: Path, count: int, seed: int) -> Iterator[Case]:
             path = target / source.name
             (shutil.copytree if (intact / source.name).is_dir() else shutil.copyfile)(intact / source.name, path)
             _damage(path, kind, rng)
-        yield Case(source, kind, path, bool(number % 2))
+        yield Case(source, kind, path, bool(rng.integers(2)))
         shutil.rmtree(target)
 
 

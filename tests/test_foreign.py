@@ -23,7 +23,7 @@ from capture.camera import project, unproject
 from capture.importers import ImportConfig, lens, lz4, lzfse, recognise
 from capture.importers.blob import inflate
 from capture.importers.timed import Damaged
-from capture.recording import Recording
+from capture.recording import Recording, encode_jpeg
 from capture.registration import depth_in_color
 
 ROOT = Path(__file__).parents[1]
@@ -175,6 +175,19 @@ def test_a_wide_depth_picture_is_straightened(tmp_path):
         there = cv2.projectPoints(ray, np.zeros(3), np.zeros(3), matrix, distortion)[0][0, 0]
         stored = write.depth_of(0, (512, 512))[int(there[1]), int(there[0])]
         assert recording.depth_mm(0)[y, x] == stored
+
+
+def test_motion_jpeg_without_huffman_tables(tmp_path, monkeypatch):
+    """Cameras leave out the tables that every MJPEG frame shares."""
+
+    def bare(image: np.ndarray) -> bytes:
+        data = encode_jpeg(image)
+        while (at := data.find(b"\xff\xc4")) >= 0:
+            data = data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4], "big") :]
+        return data
+
+    monkeypatch.setattr(write, "encode_jpeg", bare)
+    assert_filmed(run(tmp_path, write.write_mkv(tmp_path / "a.mkv")), {i: i for i in range(3)}, (128, 72), (320, 288))
 
 
 def test_frames_that_a_recorder_dropped_stay_gaps(tmp_path):

@@ -26,6 +26,7 @@ RGB, RGBA = {"rgb8": None, "bgr8": cv2.COLOR_BGR2RGB}, {"rgba8": cv2.COLOR_RGBA2
 YUV = {"yuyv": cv2.COLOR_YUV2RGB_YUY2, "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUY2, "yuv422": cv2.COLOR_YUV2RGB_UYVY}
 COLOR_BYTES = {**dict.fromkeys(RGB, 3), **dict.fromkeys(RGBA, 4), **dict.fromkeys(YUV, 2)}
 DEPTH_16, DEPTH_FLOAT = ("mono16", "16uc1", "z16"), "32fc1"
+OTHER_LENSES = ("fish", "equi", "ftheta", "kannala")
 MAX_BASELINE_M = 1.0
 
 
@@ -209,7 +210,7 @@ def _camera(bag: Bag, images: Topic) -> tuple[Camera, float] | None:
     matrix = message.unpack("9d")
     # OpenCV, ROS and the SDK put the first pixel's centre at (0, 0), we at (0.5, 0.5).
     pinhole_px = (matrix[0], matrix[4], matrix[2] + 0.5, matrix[5] + 0.5)
-    if any(coefficients[8:]) or (("fish" in model or "equi" in model or "ftheta" in model) and any(coefficients)):
+    if any(coefficients[8:]) or (any(word in model for word in OTHER_LENSES) and any(coefficients)):
         raise UserError(f"{topics[0].name}: lens model {model!r} is not supported; record rectified pictures")
     values = coefficients[:8] if any(coefficients[5:8]) else coefficients[:5]
     return lens.camera((width, height), pinhole_px, values, is_inverse="inverse" in model)
