@@ -245,6 +245,21 @@ def hostile() -> Iterator[tuple[str, str, Callable[[Path], Path]]]:
         (path / "recording.json").write_text(json.dumps(fields))
         return path
 
+    def zeros_behind(maker: Callable[[Path], Path]) -> Callable[[Path], Path]:
+        """A file that was allocated in advance and never filled; sparse, it takes no room."""
+
+        def make(path: Path) -> Path:
+            data = maker(path).read_bytes()
+            path.write_bytes(data[: len(data) * 2 // 3])
+            with open(path, "r+b") as file:
+                file.truncate(3_000_000_000)
+            return path
+
+        return make
+
+    for source in SOURCES:
+        if source.name.endswith((".sens", ".bag", ".mkv", ".xef", ".r3d")):
+            yield source.name, "zeros to the end", zeros_behind(source.make)
     yield "room.sens", "bomb", sens_bomb
     yield "room.sens", "huge number", sens_count
     yield "phone.r3d", "bomb", zip_bomb

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 import subprocess
 import sys
 import zlib
@@ -194,6 +195,22 @@ def test_frames_that_a_recorder_dropped_stay_gaps(tmp_path):
     recording = run(tmp_path, write.write_mkv(tmp_path / "a.mkv", num_frames=6, missing=(1, 4)))
     assert_filmed(recording, {0: 0, 1: 2, 2: 3, 3: 5}, (128, 72), (320, 288))
     np.testing.assert_allclose(recording.times_s, np.array([0, 2, 3, 5]) * 0.033333, atol=1e-6)
+
+
+def test_a_time_that_cannot_be_leaves_a_gap(tmp_path):
+    times_us = [1_000_000 + 33_333 * i for i in range(6)]
+    times_us[2] ^= 1 << 40  # a flipped bit: twelve days later
+    recording = run(tmp_path, write.write_sens(tmp_path / "a.sens", 6, times_us=times_us), frames_per_second=7.0)
+    if len(recording) == 6:  # taken for a file without times, and said
+        assert any("assumed" in note for note in recording.notes)
+    path = write.write_xef(tmp_path / "a.xef", 4)
+    data = bytearray(path.read_bytes())
+    at = data.find(struct.pack("<HHIq", 1, 0, 4_147_200, 333_333)) + 8
+    data[at + 5] ^= 1
+    path.write_bytes(data)
+    recording = run(tmp_path, path)
+    np.testing.assert_allclose(recording.times_s, np.array([0, 2, 3]) / 30, atol=1e-5)
+    assert any("cannot be" in note for note in recording.notes)
 
 
 def test_a_gap_is_said(tmp_path):

@@ -28,7 +28,7 @@ CLUSTER_TIME, SIMPLE_BLOCK, BLOCK_GROUP, BLOCK = 0xE7, 0xA3, 0xA0, 0xA1
 ATTACHED, FILE_NAME, FILE_DATA = 0x61A7, 0x466E, 0x465C
 LACING = 0x06
 MAX_SMALL = 16_000_000  # of an element that is kept in memory: headers and attachments
-SEARCH_STEP = 1 << 20
+SEARCH_STEP, MAX_SEARCH = 1 << 20, 1 << 28  # no cluster is larger
 
 
 @dataclass
@@ -87,6 +87,7 @@ def read(blob: Blob, with_blocks: bool = True) -> Matroska:
             log.debug("at %d: %s", start, error)
             found.damage += 1
             if not _find_cluster(blob, start + 1):
+                found.breaks_off = True
                 return found
     return found
 
@@ -193,9 +194,10 @@ def _checked(data: bytes) -> bytes:
 
 
 def _find_cluster(blob: Blob, start: int) -> bool:
-    """Go to the next cluster from ``start`` on; False when there is none."""
+    """Go to the next cluster from ``start`` on; False when there is none near."""
     magic = CLUSTER.to_bytes(4, "big")
-    while start < blob.size:
+    end = min(blob.size, start + MAX_SEARCH)
+    while start < end:
         data = blob.read(start, min(SEARCH_STEP + 3, blob.size - start))
         at = data.find(magic)
         if at >= 0:

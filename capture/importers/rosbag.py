@@ -77,9 +77,14 @@ class Bag:
             raise Damaged("it ends there") from None
 
     def _record(self) -> None:
-        fields = _fields(self._blob.take(self._length(MAX_HEADER)))
+        try:
+            fields = _fields(self._blob.take(self._length(MAX_HEADER)))
+        except Damaged:
+            raise CutShort from None
         count = self._length(self._blob.size)
         kind = _byte(fields, b"op")
+        if kind < 0:
+            raise CutShort  # no record, as the zeros that a file system leaves where writing ended
         start = self._blob.skip(count)
         try:
             if kind == CHUNK:

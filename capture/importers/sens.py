@@ -113,6 +113,8 @@ def _index(blob: Blob, header: _Header) -> tuple[list[tuple[int, ...]], str]:
     try:
         while len(places) < header.num_frames:
             *_, color_us, depth_us, color_bytes, depth_bytes = blob.unpack(FRAME)
+            if not color_bytes:
+                raise CutShort  # no frame, as the zeros that a file system leaves where writing ended
             color_at, depth_at = blob.skip(color_bytes), blob.skip(depth_bytes)
             places.append((color_us, depth_us, color_at, color_bytes, depth_at, depth_bytes))
     except CutShort:

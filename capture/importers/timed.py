@@ -114,7 +114,10 @@ def _in_time(source: TimedSource, config: ImportConfig) -> tuple[list[int], np.n
         raise UserError(f"{source.path}: holds not a single colour picture; record colour and depth together")
     notes = [*source.notes, *([f"the file breaks off: {source.breaks_off}"] if source.breaks_off else [])]
     times_s = np.array(source.color_times_s, float)
-    order = [int(i) for i in np.argsort(times_s, kind="stable")]
+    is_torn = _is_out_of_order(times_s)
+    if is_torn.any():
+        notes.append(f"{is_torn.sum()} colour pictures have a time that cannot be and are left out")
+    order = [int(i) for i in np.argsort(times_s, kind="stable") if not is_torn[i]]
     times_s = times_s[order]
     if not np.isfinite(times_s).all() or times_s[-1] - times_s[0] > 1e6:
         raise UserError(f"{source.path}: its times run from {times_s[0]} to {times_s[-1]} s; copy it again")
@@ -123,6 +126,15 @@ def _in_time(source: TimedSource, config: ImportConfig) -> tuple[list[int], np.n
         notes.append(f"{(~is_new).sum()} colour pictures repeat the time of the one before and are left out")
         order, times_s = [i for i, new in zip(order, is_new, strict=True) if new], times_s[is_new]
     return order, times_s, notes
+
+
+def _is_out_of_order(times_s: np.ndarray) -> np.ndarray:
+    """(N,) whether a picture's time is not between its neighbours' though theirs rise: recorders write in time."""
+    is_torn = np.zeros(len(times_s), bool)
+    if len(times_s) > 2:
+        before, here, after = times_s[:-2], times_s[1:-1], times_s[2:]
+        is_torn[1:-1] = (before < after) & ((here < before) | (here > after))
+    return is_torn
 
 
 def _paired(config: ImportConfig, source: TimedSource, times_s: np.ndarray) -> list[int | None]:

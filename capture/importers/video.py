@@ -71,6 +71,8 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
         if stream is None or any(word in container.format.name for word in STILLS):
             raise UserError(f"{path}: holds no film (recognised as {container.format.name}); give a video file")
         assert isinstance(stream, av.VideoStream)
+        if getattr(stream, "codec_context", None) is None:
+            raise UserError(f"{path}: no decoder knows its pictures; convert it to H.264, or copy it again")
         if stream.width * stream.height > MAX_PIXELS:
             raise UserError(f"{path}: pictures of {stream.width}x{stream.height}; its header is damaged: copy it again")
         yield container, stream

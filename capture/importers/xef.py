@@ -48,7 +48,7 @@ NAME_BYTES, STREAM_TAG_AT = 256, 258
 IS_COMPRESSED = 1
 INDEX_RECORD, INDEX_BYTES = 0xFFFF, (0x6000, 0x7000, 0xC000)  # what Kinect Studio puts between events
 FOOTER_BYTES = 2 + 1712
-MAX_STREAMS = 1000
+MAX_STREAMS, MAX_DESCRIBING = 1000, 10_000
 
 # A rig fitted to a published Kinect V2 calibration (libfreenect2's registration polynomial, 0.8 to 4.5 m: median 0.24,
 # largest 0.91 px), and the mean of three published depth cameras; of the mirrored pictures.
@@ -152,12 +152,16 @@ def _index(path: Path, blob: Blob) -> tuple[dict[int, _Stream], str]:
     last = count - 1 if 0 < count <= MAX_STREAMS else MAX_STREAMS  # an archive may say 0
     streams: dict[int, _Stream] = {}
     before: _Stream | None = None
+    describing = 0
     try:
         for index, flags in _keys(blob, last, streams):
             before = streams.get(index)
             if before is not None:
                 _event(blob, before)
             elif index == 0:
+                describing += 1
+                if describing > MAX_DESCRIBING:  # the zeros that a file system leaves where writing ended
+                    raise Damaged("no events")
                 _describing(blob)
             else:
                 streams[index] = _described(blob, index, bool(flags & IS_COMPRESSED))
