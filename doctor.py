@@ -66,12 +66,10 @@ def _source(path: Path) -> Iterator[Check]:
     from capture.beside import PROX_CALIBRATION, openpose_files, openpose_folder, prox_root
     from capture.importers import own, prox, recognise
 
-    words = recognise(path).words
-    if path.is_file():
-        from capture.importers.video import describe
-
-        words += f", {describe(path)}"
+    layout = recognise(path)
+    words = layout.words if layout.describe is None else f"{layout.words}: {layout.describe(path)}"
     yield Check("source", "ok", words)
+    yield from _shortcomings(path, layout.words, words)
     folder = openpose_folder(path)
     if prox.recognises(path):
         home = prox.the_recording(path)
@@ -86,6 +84,23 @@ def _source(path: Path) -> Iterator[Check]:
         yield Check("landmarks", "note", "no OpenPose files beside it; MediaPipe will look for them")
     else:
         yield Check("landmarks", "ok", f"{count} OpenPose files in {folder or path}")
+
+
+def _shortcomings(path: Path, kind: str, words: str) -> Iterator[Check]:
+    """What a recording of a depth sensor lacks, by what its description says."""
+    from capture.beside import calibration_beside
+    from capture.importers import xef
+
+    if "breaks off" in words:
+        yield Check("length", "missing", "copy it again, or take what is there: --set recording.allow_truncated=true")
+    if "damaged" in words:
+        yield Check("damage", "note", "what is damaged is left out; copy it again if you can")
+    if kind != "a video file" and path.is_file() and "depth" not in words.lower():
+        yield Check("depth", "note", "none in the file: it is fitted from colour alone")
+    if path.is_file() and xef.recognises(path):
+        folder = calibration_beside(path)
+        said = f"{folder}" if folder else "none beside it: a typical Kinect V2's is used (PROX's calibration/ is read)"
+        yield Check("cameras", "ok" if folder else "note", said)
 
 
 def packages() -> Iterator[Check]:

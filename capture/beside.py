@@ -1,4 +1,4 @@
-"""What belongs to a source but lies beside it: OpenPose's landmarks, masks, the empty room, PROX's calibration.
+"""What belongs to a source but lies beside it: OpenPose's landmarks, masks, the empty room, a Kinect's calibration.
 
 A source (a video file or a folder) enters, paths leave.  Only names are looked at, so that asking is quick.
 
@@ -87,6 +87,13 @@ def prox_root(recording: Path) -> Path:
     return recording.parent.parent
 
 
+def calibration_beside(source: Path) -> Path | None:
+    """PROX's calibration beside a Kinect Studio file, which carries none; None where there is none."""
+    folder = source.resolve().parent / "calibration"
+    is_there = source.suffix.lower() == ".xef" and all((folder / name).is_file() for name in PROX_CALIBRATION)
+    return folder if is_there else None
+
+
 def outside(source: Path) -> dict[str, Path]:
     """The files that count as part of ``source`` though they lie outside of it, by a name that moves with it."""
     source, files = source.resolve(), {}
@@ -100,6 +107,9 @@ def outside(source: Path) -> dict[str, Path]:
     picture = background_picture(source)
     if picture is not None and not picture.is_relative_to(source):
         files[picture.name.removeprefix(source.stem + "_")] = picture
+    home = calibration_beside(source) if source.is_file() else None
+    if home is not None:
+        files.update({f"calibration/{n}": home / n for n in PROX_CALIBRATION})
     recording = prox_recording(source) if source.is_dir() else None
     if recording is not None:
         home = prox_root(recording) / "calibration"

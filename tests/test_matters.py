@@ -19,7 +19,7 @@ from capture.importers import ImportConfig, record
 from capture.local_model import LocalModel, weights_path
 from capture.matters import chosen
 from capture.matting import Masks, MatteConfig, matte
-from capture.recording import Recording, RecordingWriter, encode_png
+from capture.recording import Recording, RecordingWriter, encode_png, read_gray, read_image
 from capture.video import write_video
 
 
@@ -54,6 +54,20 @@ def test_masks_beside_a_folder_are_used_as_they_are(tmp_path):
     assert how(masks) == "given" and masks.is_found.tolist() == [False, True]
     np.testing.assert_array_equal(np.rint(masks[1] * 255), 200 * figure(2))
     assert not masks[0].any() and any("1 of 2 masks" in note for note in Recording.load(tmp_path / "rec").notes)
+
+
+def test_masks_and_the_empty_room_are_turned_with_the_pictures(tmp_path):
+    source = numbered(tmp_path / "film")
+    (source / "masks").mkdir()
+    for i in range(4):
+        (source / "masks" / f"{i:04d}.png").write_bytes(encode_png(255 * figure(i).astype(np.uint8)))
+    (source / "background.png").write_bytes(encode_png(picture(0 * figure(0))))
+    record(ImportConfig(turn_deg=90, mirrored=True), tmp_path / "rec", source)
+    recording = Recording.load(tmp_path / "rec")
+    turned = np.rot90(figure(2)[:, ::-1], -1)
+    np.testing.assert_array_equal(read_gray(recording.mask_path(2)) > 127, turned > 0.5)
+    assert recording.color(2).shape[:2] == turned.shape
+    assert read_image(recording.background_path).shape == recording.color(2).shape
 
 
 def test_masks_beside_a_video_belong_to_the_source(tmp_path):

@@ -17,7 +17,8 @@ from capture.errors import UserError
 log = logging.getLogger(__name__)
 
 LAYOUTS = (
-    "a video file, a TUM RGB-D folder (rgb.txt, depth.txt), a folder of numbered images (0001.jpg, 0001_depth.png, "
+    "a video file, a recording of Kinect Studio (.xef), Azure Kinect (.mkv), RealSense (.bag), Record3D (.r3d) or "
+    "ScanNet (.sens), a TUM RGB-D folder (rgb.txt, depth.txt), a folder of numbered images (0001.jpg, 0001_depth.png, "
     "0001_camera.xml, or color/ and depth/ with a calibration.json), a PROX recording (Color/, Depth/, with "
     "../../calibration/), or a recording of ours (recording.json)"
 )
@@ -36,6 +37,8 @@ class ImportConfig:
     frames_per_second: float = 30.0  # for numbered images, which carry no times
     depth_units_per_m: float = 0.0  # overrides what the format says, 0 = believe it
     focal_px: float = 0.0  # overrides the colour focal length, 0 = from the source, or guessed
+    turn_deg: int = 0  # clockwise, for a camera that lay on its side: 90, 180, 270
+    mirrored: bool = False  # exchange left and right, for sources that store what a mirror shows
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -47,6 +50,8 @@ class ImportConfig:
                 raise UserError(f"recording.{name} = {value}: must be at least {least}")
         if not self.frames_per_second > 0:
             raise UserError(f"recording.frames_per_second = {self.frames_per_second}: must be positive")
+        if self.turn_deg not in (0, 90, 180, 270):
+            raise UserError(f"recording.turn_deg = {self.turn_deg}: must be 0, 90, 180 or 270, clockwise")
         if self.depth_units_per_m < 0 or self.focal_px < 0:
             raise UserError(
                 "recording.depth_units_per_m and recording.focal_px: must not be negative; 0 = from the source"
@@ -106,6 +111,7 @@ class Layout:
 
     words: str  # for people
     importer: Callable[[ImportConfig, Path, Path], None]
+    describe: Callable[[Path], str] | None = None  # what a file holds, in words; raises UserError
 
 
 def recognise(path: Path) -> Layout:
@@ -120,9 +126,7 @@ def recognise(path: Path) -> Layout:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if names is None:
-        from capture.importers import video
-
-        return Layout("a video file", video.import_video)
+        return _recognise_file(path)
     if not names:
         raise UserError(f"{path}: the folder is empty; give {LAYOUTS}")
     for words, module, importer in (
@@ -135,6 +139,22 @@ def recognise(path: Path) -> Layout:
             return Layout(words, importer)
     found = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     raise UserError(f"{path}: no recording recognised in this folder (found {found}); give {LAYOUTS}")
+
+
+def _recognise_file(path: Path) -> Layout:
+    """The layout of a file, by its first bytes; what nobody claims is a video, or refused as one."""
+    from capture.importers import azure, realsense, record3d, sens, video, xef
+
+    for words, module, importer in (
+        ("a recording of Kinect Studio", xef, xef.import_xef),
+        ("an Azure Kinect recording", azure, azure.import_azure),
+        ("a ROS 1 bag", realsense, realsense.import_realsense),
+        ("a Record3D recording", record3d, record3d.import_record3d),
+        ("a ScanNet recording", sens, sens.import_sens),
+    ):
+        if module.recognises(path):
+            return Layout(words, importer, module.describe)
+    return Layout("a video file", video.import_video, video.describe)
 
 
 def _by(image_wh: tuple[int, int]) -> str:

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from capture.beside import openpose_folder
 from capture.camera import Camera, Rig
 from capture.errors import UserError
 from capture.importers import ImportConfig, color_camera, masks, openpose
+from capture.importers.upright import open_writer
 from capture.progress import progress
-from capture.recording import RecordingWriter, encode_png, read_depth
+from capture.recording import RecordingWriter, decode_color, encode_png, read_depth
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +69,7 @@ def import_folder(config: ImportConfig, out_dir: Path, source: SourceFolder) -> 
         color, color_wh = read_color(frame.color, upright=not has_depth)
         depth_mm = None
         if has_depth and frame.depth is not None:
-            depth_mm = to_millimetres(read_depth(frame.depth), units_per_m)
+            depth_mm = to_millimetres(read_depth_picture(frame.depth), units_per_m)
             depth_wh = same_size(frame.depth, (depth_mm.shape[1], depth_mm.shape[0]), depth_wh)
         if writer is None:
             image_wh = color_wh
@@ -102,8 +105,8 @@ def _open(
                 f"{image_wh[0]}x{image_wh[1]} (another shape); register it first, or use --no-depth"
             )
         depth, depth_from_color = color.resize(depth_wh), np.eye(4)
-    writer = RecordingWriter(
-        out_dir, Rig(color, depth, depth_from_color), source.folder.resolve().name, focal_is_known=is_known
+    writer = open_writer(
+        config, out_dir, Rig(color, depth, depth_from_color), source.folder.resolve().name, focal_is_known=is_known
     )
     for note in [
         *source.notes,
@@ -116,7 +119,7 @@ def _open(
 
 
 def _first_depth_wh(frames: Sequence[SourceFrame]) -> tuple[int, int]:
-    depth = read_depth(next(frame.depth for frame in frames if frame.depth is not None))
+    depth = read_depth_picture(next(frame.depth for frame in frames if frame.depth is not None))
     return depth.shape[1], depth.shape[0]
 
 
@@ -136,8 +139,6 @@ def read_color(path: Path, upright: bool) -> tuple[bytes, tuple[int, int]]:
     ``upright`` applies the rotation that a camera left in the EXIF block (not where depth is registered to the stored
     pixels).  Raises UserError when the file is no picture.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data), formats=["JPEG", "PNG", "BMP", "TIFF", "WEBP"]) as header:
@@ -151,12 +152,53 @@ def read_color(path: Path, upright: bool) -> tuple[bytes, tuple[int, int]]:
             f"{path}: {width}x{height} pixels are more than {MAX_PIXELS // 10**6} million; is it the right file?"
         )
     flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # a file that grew shorter under our hands, or that only begins like a picture
+        image = None
     if image is None:
         raise UserError(f"{path}: not a readable picture; copy it again")
     if not kept_as_it_is:
         data = encode_png(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
     return data, (image.shape[1], image.shape[0])
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB as it is stored.  Raises UserError for what is no picture, and for one that is too large."""
+    data, _ = read_color(path, upright=False)
+    image = decode(data)
+    if image is None:
+        raise UserError(f"{path}: not a readable picture; copy it again")
+    return image
+
+
+def read_depth_picture(path: Path) -> np.ndarray:
+    """(h, w) uint16 of a 16-bit picture.  Raises UserError for anything else, and for one that is too large."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(24)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); is the recording complete?") from None
+    width, height = struct.unpack(">2I", head[16:24].ljust(8, b"\0")) if head.startswith(b"\x89PNG") else (0, 0)
+    if width * height > MAX_PIXELS:
+        raise UserError(
+            f"{path}: {width}x{height} pixels are more than {MAX_PIXELS // 10**6} million; is it the right file?"
+        )
+    try:
+        return read_depth(path)
+    except cv2.error:
+        raise UserError(f"{path}: not a readable image; copy it again") from None
+
+
+def decode(data: bytes) -> np.ndarray | None:
+    """(H, W, 3) uint8 RGB of the bytes of a JPEG or PNG file as stored; None for what is none, or too large."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG", "PNG"]) as header:
+            if header.size[0] * header.size[1] > MAX_PIXELS:
+                return None
+        return decode_color(data)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, cv2.error):
+        return None
 
 
 def to_millimetres(depth: np.ndarray, units_per_m: float) -> np.ndarray:

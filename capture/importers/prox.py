@@ -28,9 +28,17 @@ from capture.beside import openpose_folder, prox_recordings, prox_root
 from capture.camera import Camera, Rig, invert
 from capture.errors import UserError
 from capture.importers import ImportConfig, color_camera, openpose
-from capture.importers.images import COLOR_SUFFIXES, SourceFrame, same_size, to_millimetres
+from capture.importers.images import (
+    COLOR_SUFFIXES,
+    SourceFrame,
+    read_depth_picture,
+    read_picture,
+    same_size,
+    to_millimetres,
+)
+from capture.importers.upright import open_writer
 from capture.progress import progress
-from capture.recording import RecordingWriter, read_depth, read_image
+from capture.recording import RecordingWriter
 
 log = logging.getLogger(__name__)
 
@@ -54,18 +62,18 @@ def import_prox(config: ImportConfig, out_dir: Path, folder: Path) -> None:
     writer: RecordingWriter | None = None
     color_wh = depth_wh = (0, 0)
     for frame in progress(wanted, "import"):
-        color = _unmirrored(read_image(frame.color))
+        color = _unmirrored(read_picture(frame.color))
         depth_mm = None
         if has_depth and frame.depth is not None:
             units_per_m = config.depth_units_per_m or UNITS_PER_M
-            depth_mm = to_millimetres(_unmirrored(read_depth(frame.depth)), units_per_m)
+            depth_mm = to_millimetres(_unmirrored(read_depth_picture(frame.depth)), units_per_m)
             depth_wh = same_size(frame.depth, (depth_mm.shape[1], depth_mm.shape[0]), depth_wh)
         color_wh = same_size(frame.color, (color.shape[1], color.shape[0]), color_wh)
         if writer is None:
             rig, is_known, told = _rig(
                 config, home, color_wh, next(f.depth for f in wanted if f.depth) if has_depth else None
             )
-            writer = RecordingWriter(out_dir, rig, home.name, is_known)
+            writer = open_writer(config, out_dir, rig, home.name, is_known)
             notes += [told] if told else []
         writer.add(frame.time_s, color, depth_mm)
     assert writer is not None
@@ -133,7 +141,7 @@ def _rig(
     color, is_known, told = color_camera(config, said, color_wh)
     if first_depth is None:
         return Rig(color), is_known, told
-    height, width = read_depth(first_depth).shape
+    height, width = read_depth_picture(first_depth).shape
     depth, depth_from_world = read_camera(calibration / "IR.json", (width, height))
     depth_from_color = depth_from_world @ invert(color_from_world)
     baseline_m = float(np.linalg.norm(depth_from_color[:3, 3]))

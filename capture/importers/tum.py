@@ -73,10 +73,16 @@ def read_list(folder: Path, name: str) -> list[tuple[float, Path]]:
             time_s, file = math.nan, ""
         if not math.isfinite(time_s):
             raise UserError(f"{folder / name}, line {number}: {line[:60]!r} is not 'time file'; correct the line")
-        path = (folder / file).resolve()
+        try:
+            path = (folder / file).resolve()
+            is_there = path.is_file()
+        except (OSError, ValueError):  # too long, or a zero byte in it
+            raise UserError(
+                f"{folder / name}, line {number}: {file[:60]!r} is no file name; correct the line"
+            ) from None
         if not path.is_relative_to(root):
             raise UserError(f"{folder / name}, line {number}: {file[:60]!r} lies outside the folder; correct the line")
-        if path.is_file():
+        if is_there:
             entries.setdefault(time_s, path)
         elif name == "rgb.txt":
             raise UserError(f"{folder / name}, line {number}: {file[:60]!r} is not there; is the copy complete?")

@@ -21,11 +21,13 @@ from capture.beside import openpose_folder
 from capture.camera import Rig
 from capture.errors import UserError
 from capture.importers import ImportConfig, color_camera, masks, openpose
+from capture.importers.upright import open_writer
 from capture.progress import progress
 from capture.recording import RecordingWriter
 
 log = logging.getLogger(__name__)
 
+MAX_PIXELS = 40_000_000  # a film of 8K has 33 million
 STILLS = ("tty", "image2", "_pipe", "ico")  # FFmpeg demuxers that take text and single pictures for films
 FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)  # what a "35 mm equivalent" focal length refers to
 
@@ -70,6 +72,10 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
         if stream is None or any(word in container.format.name for word in STILLS):
             raise UserError(f"{path}: holds no film (recognised as {container.format.name}); give a video file")
         assert isinstance(stream, av.VideoStream)
+        if getattr(stream, "codec_context", None) is None:
+            raise UserError(f"{path}: no decoder knows its pictures; convert it to H.264, or copy it again")
+        if stream.width * stream.height > MAX_PIXELS:
+            raise UserError(f"{path}: pictures of {stream.width}x{stream.height}; its header is damaged: copy it again")
         yield container, stream
 
 
@@ -172,7 +178,7 @@ def _open(
     if said is not None and not is_known:
         camera = camera.with_focal(said)
         told = f"focal length {said:.0f} px from the video's metadata, the fit refines it"  # stabilisation crops
-    writer = RecordingWriter(out_dir, Rig(camera), path.name, focal_is_known=is_known)
+    writer = open_writer(config, out_dir, Rig(camera), path.name, focal_is_known=is_known)
     notes = [told, "a video has no depth: fitted from colour alone"]
     if len([s for s in container.streams.video if s.duration != 0]) > 1:
         notes.append(f"{len(container.streams.video)} video tracks: only track {stream.index} is used")
