@@ -64,10 +64,11 @@ def examine_source(path: Path) -> Iterator[Check]:
 
 def _source(path: Path) -> Iterator[Check]:
     from capture.beside import PROX_CALIBRATION, openpose_files, openpose_folder, prox_root
+    from capture.container import is_container
     from capture.importers import own, prox, recognise
 
     words = recognise(path).words
-    if path.is_file():
+    if path.is_file() and not is_container(path):
         from capture.importers.video import describe
 
         words += f", {describe(path)}"

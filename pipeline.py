@@ -81,7 +81,7 @@ OF_A_SUBJECT = ("01_recording", "02_masks", "03_fit", "04_keyframes", "05_raster
 
 STAGES = (
     # folder, command, version (raise it whenever the stage writes something else), function, settings, inputs
-    Stage("01_recording", "record", 2, _record, ("recording", "demo"), (), judges_source=True),
+    Stage("01_recording", "record", 3, _record, ("recording", "demo"), (), judges_source=True),
     Stage("02_masks", "matte", 1, _matte, ("matte",), ("01_recording",), judges_source=True),
     Stage("03_fit", "fit", 5, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
     Stage("04_keyframes", "keyframes", 2, _keyframes, ("keyframes",), ("03_fit",)),

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 LAYOUTS = (
     "a video file, a TUM RGB-D folder (rgb.txt, depth.txt), a folder of numbered images (0001.jpg, 0001_depth.png, "
     "0001_camera.xml, or color/ and depth/ with a calibration.json), a PROX recording (Color/, Depth/, with "
-    "../../calibration/), or a recording of ours (recording.json)"
+    "../../calibration/), or a recording of ours (frames.cap)"
 )
 GUESSED_FOCAL_PER_SIDE = 1.2  # of the longer side: phones film at 1.0 to 1.4, and the fit refines it
 
@@ -120,6 +120,10 @@ def recognise(path: Path) -> Layout:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if names is None:
+        from capture.container import is_container
+
+        if is_container(path):
+            return Layout("a recording of ours", own.import_own)
         from capture.importers import video
 
         return Layout("a video file", video.import_video)
