@@ -143,6 +143,9 @@ class Container:
                 if found is not None:
                     return Container(path, {**fields, **found[0]}, found[1], True)
                 index, end = _scanned(file, head.end, size)
+                tail = _read_record(file, end, size)
+                if tail is not None and tail.kind == TAIL and tail.number == len(index):  # only what follows is torn
+                    return Container(path, {**fields, **_json(tail.one, path)}, index, True)
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); is the recording complete?") from None
         return Container(path, fields, index, False, size - end)

@@ -4,13 +4,14 @@ N frames, H x W colour pixels, h x w depth pixels.
 
     frames.cap             all frames, their times and the rig (``capture.container``)
     openpose/000000.json   what OpenPose saw in this frame, where the source brought it along
+    plate/color.png, depth.png   the empty room, where it was filmed before
 
 or the plain layout, for other programs and for people (``pipeline.py convert --layout folder``), which is read alike:
 
     recording.json    rig, times, where it came from, what was said while importing
     color/000000.jpg  or .png; RGB
     depth/000000.png  uint16 millimetres, 0 = no return; absent for frames and recordings without depth
-    openpose/
+    openpose/, plate/
 """
 
 from __future__ import annotations
@@ -153,6 +154,14 @@ class Recording:
         path = self.folder / "openpose" / f"{index:06d}.json"
         return path if path.is_file() else None
 
+    def plate(self) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """The empty room: colour (H, W, 3) uint8 RGB, and depth (h, w) uint16 millimetres or None; None where it was
+        not filmed.  Raises UserError when a picture is broken."""
+        color, depth = self.folder / "plate" / "color.png", self.folder / "plate" / "depth.png"
+        if not color.is_file():
+            return None
+        return read_image(color), read_depth(depth) if depth.is_file() else None
+
     @property
     def frames_per_second(self) -> float:
         """Median rate; 30 for a single frame."""
@@ -224,6 +233,15 @@ class RecordingWriter:
             return
         (self._folder / "openpose").mkdir(exist_ok=True)
         (self._folder / "openpose" / f"{index:06d}.json").write_bytes(data)
+
+    def add_plate(self, color: np.ndarray, depth_mm: np.ndarray | None) -> None:
+        """Keep the empty room: (H, W, 3) uint8 RGB, (h, w) uint16.  Raises OSError when the disk refuses."""
+        if self._taker is not None:
+            return
+        (self._folder / "plate").mkdir(exist_ok=True)
+        write_atomically(self._folder / "plate" / "color.png", encode_png(color))
+        if depth_mm is not None:
+            write_atomically(self._folder / "plate" / "depth.png", encode_png(depth_mm))
 
     def __len__(self) -> int:
         return self._count

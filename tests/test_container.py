@@ -69,7 +69,10 @@ def test_cut_off_at_every_byte_it_opens_with_every_whole_frame(tmp_path: Path) -
     ends = (index["offset"] + containers.RECORD_BYTES + index["color_bytes"] + index["depth_bytes"]).tolist()
     check(Recording.load(tmp_path / "whole"), 6)
     cut = tmp_path / FILE_NAME
-    for length in [*range(0, len(data) - 1, 7), *ends, *(end - 1 for end in ends)]:
+    cut.write_bytes(data[:-5])
+    assert Container.open(cut).is_finished and Recording.load(tmp_path).notes == ("said while writing",)
+    check(Recording.load(tmp_path), 6)
+    for length in [*range(0, len(data) - 17, 7), *ends, *(end - 1 for end in ends)]:
         cut.write_bytes(data[:length])
         expected = sum(end <= length for end in ends)
         if length < index["offset"][0]:

@@ -59,4 +59,7 @@ def import_own(config: ImportConfig, out_dir: Path, folder: Path) -> None:
         openpose_path = recording.openpose_path(index)
         if openpose_path is not None:
             writer.add_openpose(new_index, read_checked(openpose_path))
+    plate = recording.plate()
+    if plate is not None:
+        writer.add_plate(plate[0], None if config.no_depth else plate[1])
     writer.finish()
