@@ -19,9 +19,12 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from capture.errors import UserError
+from capture.manifest import Manifest, digest_outputs, stamp_files
+from project import Identity, Stage
 
 LOG_FILE = "stage.log"
 SCRATCH = "scratch"  # files and folders of this name are a stage's own; kept for resuming, gone when published
@@ -85,6 +88,31 @@ def flush_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_manifest(
+    partial: Path, preset: str, stage: Stage, identity: Identity, source: dict | None, meter: Meter
+) -> None:
+    """Say in a finished partial folder how it was made; everything in it is forced to the disk first."""
+    drop_scratch(partial)
+    flush(partial)
+    volatile = (*stage.volatile, LOG_FILE)
+    files = stamp_files(partial, volatile)
+    Manifest(
+        stage=stage.name,
+        version=stage.version,
+        settings=identity.settings,
+        inputs=identity.inputs,
+        source=source,
+        files=files,
+        volatile=volatile,
+        output_digest=digest_outputs({name: stamp.sha256 for name, stamp in files.items()}, volatile),
+        timing_s=meter.timing_s,
+        peak_rss_mb=meter.peak_rss_mb,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        preset=preset,
+        made_with=made_with(),
+    ).save(partial)
 
 
 def publish(partial: Path, folder: Path) -> None:

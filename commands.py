@@ -26,9 +26,25 @@ from workspace import check_name, check_not_linked
 F = TypeVar("F", bound=Callable[..., Any])
 log = logging.getLogger(__name__)
 
-NO_DEPTH = ("recording.no_depth=true", "demo.with_depth=false")  # what --no-depth sets, whatever is recorded
+NO_DEPTH = (
+    "recording.no_depth=true",
+    "demo.with_depth=false",
+    "capture.no_depth=true",
+)  # what --no-depth sets, whatever is recorded
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
-OUR_LOGGERS = ("capture", "fitting", "rendering", "training", "demo", "stages", "attempt", "commands", "pipeline")
+OUR_LOGGERS = (
+    "capture",
+    "fitting",
+    "rendering",
+    "training",
+    "demo",
+    "stages",
+    "attempt",
+    "captures",
+    "filming",
+    "commands",
+    "pipeline",
+)
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,11 @@ def _settings(atlas: Atlas, home: Path, preset: str | None, chosen: Mapping[str,
     return Settings(atlas.configs, layers, preset)
 
 
+def is_sensor(source: str | None, sensors: Mapping[str, str]) -> bool:
+    """Whether record films this source live."""
+    return source is not None and source.partition(":")[0] in (*sensors, *sources.LIVE)
+
+
 def live_settings(atlas: Atlas, workspace: Path, subject: str | None, assignments: Iterable[str]) -> Settings:
     """The settings of a live session: those of a subject, or of nobody in particular, and --set."""
     chosen = read_assignments(assignments)
@@ -170,7 +191,10 @@ OPTIONS = {
     "subjects": click.option("--subject", "subjects", multiple=True, metavar="NAME", help="Whom; may be repeated."),
     "subject": click.option("--subject", required=True, metavar="NAME", help="Whom."),
     "avatar": click.option("--avatar", metavar="NAME", help="The avatar; by default named like its only subject."),
-    "source": click.option("--source", metavar="kinect|demo|PATH", help="What to record: a video, or an RGB-D folder."),
+    "source": click.option("--source", metavar="demo|PATH", help="What to import: a video, or an RGB-D folder."),
+    "record_source": click.option(
+        "--source", metavar="kinect|demo|replay:PATH|PATH", help="A sensor to film with, or a file or folder to import."
+    ),
     "no_depth": click.option("--no-depth", is_flag=True, help="Leave the source's depth out."),
     "preset": click.option("--preset", metavar="NAME", help="demo, cpu, gpu or paper; by default the last one used."),
     "set": click.option("--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting."),

@@ -19,7 +19,7 @@ import click
 
 import doctor as doctors
 from capture.errors import UserError
-from commands import Atlas, live_settings, live_source, main, open_project, options, show
+from commands import Atlas, is_sensor, live_settings, live_source, main, open_project, options, show
 from project import Job, Stage
 from stages import plan, run
 from workspace import claim, known_names
@@ -81,7 +81,7 @@ OF_A_SUBJECT = ("01_recording", "02_masks", "03_fit", "04_keyframes", "05_raster
 
 STAGES = (
     # folder, command, version (raise it whenever the stage writes something else), function, settings, inputs
-    Stage("01_recording", "record", 3, _record, ("recording", "demo"), (), judges_source=True),
+    Stage("01_recording", "record", 4, _record, ("recording", "demo", "capture"), (), judges_source=True),
     Stage("02_masks", "matte", 2, _matte, ("matte",), ("01_recording",), ("checker.mp4",), judges_source=True),
     Stage("03_fit", "fit", 6, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
     Stage("04_keyframes", "keyframes", 2, _keyframes, ("keyframes",), ("03_fit",)),
@@ -102,12 +102,18 @@ STAGES = (
 CONFIGS = {
     "recording": "capture.importers.ImportConfig",
     "demo": "demo.performer.DemoConfig",
+    "capture": "capture.recorder.CaptureConfig",
     "matte": "capture.matting.MatteConfig",
     "fit": "fitting.fit.FitConfig",
     "keyframes": "fitting.keyframes.KeyframeConfig",
     "raster": "rendering.rasters.RasterConfig",
     "train": "training.train.TrainConfig",
     "evaluate": "training.evaluate.EvaluateConfig",
+}
+
+SENSORS = {  # what record films live: --source NAME or NAME:ARGUMENT -> who opens it
+    "demo": "demo.live.DemoSensor",
+    "replay": "capture.sensor.ReplaySensor",
 }
 
 GPU = {
@@ -177,13 +183,39 @@ def run_command(until: str | None, again: tuple[str, ...], dry_run: bool, **give
 
 
 @cli.command("record")
-@options("subject", "source", "no_depth", "preset", "set", "force")
-def record_command(subject: str, force: bool, **given: Any) -> None:
-    """The recording only; --force replaces one that exists."""
+@options("subject", "record_source", "no_depth", "preset", "set", "force")
+@click.option("--seconds", type=float, metavar="N", help="Film for so long; otherwise until Ctrl-C.")
+@click.option("--no-window", is_flag=True, help="Say in the terminal what a window would show.")
+def record_command(subject: str, force: bool, seconds: float | None, no_window: bool, **given: Any) -> None:
+    """The recording only, from a file or live from a sensor; --force replaces one that exists."""
+    if is_sensor(given["source"], SENSORS):
+        from filming import Wishes, film_live
+
+        wishes = Wishes(given["source"], seconds, not no_window, force)
+        for line in film_live(ATLAS, SENSORS, subject, wishes, given):
+            click.echo(line)
+        return
+    if seconds is not None or no_window:
+        raise UserError(f"--seconds and --no-window go with a sensor: --source {', '.join(SENSORS)} or kinect")
     project = open_project(ATLAS, subjects=[subject], **given)
     if force and project.source is None:
         raise UserError("record --force: say what to record instead, with --source PATH")
     run(project, only=STAGES[0], force=STAGES[:1] if force else ())
+
+
+@cli.command("convert")
+@click.argument("source", type=click.Path(path_type=Path), metavar="SOURCE")
+@click.argument("out", type=click.Path(path_type=Path), metavar="OUT")
+@click.option("--layout", required=True, metavar="folder|tum|container", help="What to write.")
+@click.option("--set", "assignments", multiple=True, metavar="recording.KEY=VALUE", help="What to take of the source.")
+def convert_command(source: Path, out: Path, layout: str, assignments: tuple[str, ...]) -> None:
+    """Any source as a folder of pictures, in TUM's layout, or as one file of ours."""
+    settings = live_settings(ATLAS, Path(), None, assignments)
+    from capture.convert import convert
+
+    for note in convert(settings.config("recording"), source, out, layout):
+        click.echo(note)
+    click.echo(out)
 
 
 def _add_stage_command(stage: Stage, summary: str) -> None:

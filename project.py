@@ -139,5 +139,6 @@ class Project:
 
 
 def sections_of_source(stage: Stage, kind: str | None) -> tuple[str, ...]:
-    """The settings that the recording stage reads: filming the performer and importing a file share none."""
-    return tuple(section for section in stage.settings if (section == sources.DEMO) == (kind == sources.DEMO))
+    """The settings that the recording stage reads: filming the performer, a sensor and importing a file share none."""
+    mine = {sources.DEMO: "demo", sources.SENSOR: "capture"}.get(kind or "", "recording")
+    return tuple(section for section in stage.settings if section == mine)

@@ -97,8 +97,8 @@ class Settings:
 
 def with_content(value: Scalar, metadata: Mapping[str, Any]) -> Scalar:
     """The value itself, or, where it names a file or a folder, the name and the beginning of the content's digest."""
-    if not metadata.get("file") or not isinstance(value, str) or value in metadata.get("words", ()):
-        return value
+    if not metadata.get("file") or not isinstance(value, str) or value in ("", *metadata.get("words", ())):
+        return value  # an empty name is no file; as a path it would be the folder we happen to be in
     path = Path(value)
     if path.is_file():
         return f"{value} ({digest_file(path)[:12]})"

@@ -17,16 +17,17 @@ from capture.beside import outside
 from capture.errors import UserError
 from capture.manifest import digest_file
 
-DEMO, SENSORS = "demo", ("kinect",)
+DEMO, SENSOR = "demo", "sensor"  # kinds
+LIVE = ("kinect", "replay")  # only record, not run, takes these
 MAX_FILES = 200_000  # half an hour of a Kinect is 108 000; beyond, somebody gave their home folder
 
 
 def check(source: str) -> None:
-    """Raises UserError for a source that cannot be read: a sensor without a driver, a path without a file."""
-    if source in SENSORS:
+    """Raises UserError for a source that cannot be read: a sensor, or a path without a file."""
+    if source.partition(":")[0] in LIVE:
         raise UserError(
-            f"--source {source}: live capture is not available yet; record with the sensor's own tools and bring the "
-            "file or folder: --source PATH"
+            f"--source {source}: is filmed live; first pipeline.py record --subject NAME --source {source}, then run "
+            "without --source"
         )
     if source != DEMO and not Path(source).exists():
         raise UserError(f"--source {source}: no such file or folder; check the path")
@@ -83,6 +84,8 @@ def in_words(recorded: dict[str, Any] | None) -> str:
     """A recorded source for people."""
     if recorded is None:
         return "an unknown source"
+    if recorded.get("kind") == SENSOR:
+        return f"the sensor {recorded.get('name')}"
     return DEMO if recorded.get("kind") == DEMO else str(recorded.get("path"))
 
 

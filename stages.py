@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Collection
-from datetime import UTC, datetime
 from pathlib import Path
 
 import attempt
+import captures
 import source as sources
 import workspace as workspaces
 from capture.errors import UserError
-from capture.manifest import Manifest, digest_outputs, stamp_files
+from capture.manifest import Manifest
 from project import Identity, Project, Stage, Step, sections_of_source
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,8 @@ def _look_at_recording(project: Project, stage: Stage, name: str, is_forced: boo
     if is_forced and source is not None:
         return Step(stage, name, ("--force",))
     if not folder.exists():
+        if captures.is_left(folder.parent):
+            return Step(stage, name, ("an interrupted recording waits to be finished",))
         if source is None:
             raise UserError(f"{name} has no recording yet; give run or record --source PATH (or --source demo)")
         return Step(stage, name, ("not made yet",))
@@ -103,7 +105,7 @@ def run(
     Raises UserError; what is finished by then stays, unless the recording itself turned out to be of no use.
     """
     names = {name for stage, name in project.owners(until or only) if only in (None, stage)}
-    if any(attempt.needs_recovery(project.workspace / name) for name in names):
+    if any(_needs_recovery(project, name) for name in names):
         with workspaces.claim(project.workspace, names):
             _recover(project, names)
     planned = plan(project, until or only, force)
@@ -131,9 +133,15 @@ def run(
     return made
 
 
+def _needs_recovery(project: Project, name: str) -> bool:
+    home = project.workspace / name
+    return attempt.needs_recovery(home) or captures.is_left(home)
+
+
 def _recover(project: Project, names: Collection[str]) -> None:
     for name in names:
         attempt.recover(project.workspace / name)
+        captures.recover(project, name)
 
 
 def _check_inputs_exist(project: Project, planned: list[Step], only: Stage | None) -> None:
@@ -173,7 +181,7 @@ def make(project: Project, step: Step) -> None:
                 stage.function(project.job(stage, step.name, partial))
             if source is not None:
                 source = _finish_source(project.source or "", source)
-            _write_manifest(partial, project.settings[step.name].preset, stage, identity, source, meter)
+            attempt.write_manifest(partial, project.settings[step.name].preset, stage, identity, source, meter)
             log.info("%s: done in %.1f s, %.0f MB", step.label, meter.timing_s, meter.peak_rss_mb)
         attempt.publish(partial, folder)
     except Exception as error:
@@ -193,30 +201,6 @@ def _finish_source(source: str, described: dict) -> dict:
     if sources.describe(source) != described:
         raise UserError(f"--source {source}: changed while it was read; wait until it is written, then run again")
     return {**described, "digest": sources.digest(source)}
-
-
-def _write_manifest(
-    partial: Path, preset: str, stage: Stage, identity: Identity, source: dict | None, meter: attempt.Meter
-) -> None:
-    attempt.drop_scratch(partial)
-    attempt.flush(partial)
-    volatile = (*stage.volatile, attempt.LOG_FILE)
-    files = stamp_files(partial, volatile)
-    Manifest(
-        stage=stage.name,
-        version=stage.version,
-        settings=identity.settings,
-        inputs=identity.inputs,
-        source=source,
-        files=files,
-        volatile=volatile,
-        output_digest=digest_outputs({name: stamp.sha256 for name, stamp in files.items()}, volatile),
-        timing_s=meter.timing_s,
-        peak_rss_mb=meter.peak_rss_mb,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        preset=preset,
-        made_with=attempt.made_with(),
-    ).save(partial)
 
 
 def _take_back(project: Project, name: str, made: list[Step]) -> None:

@@ -40,6 +40,7 @@ import numpy as np
 from tracking import SHARED, machine, made
 
 from capture.camera import Camera, Rig, project
+from capture.container import FILE_NAME
 from capture.errors import UserError
 from capture.matting import Masks, MatteConfig, matte
 from capture.recording import Recording, RecordingWriter, encode_png, read_depth, read_image
@@ -139,7 +140,7 @@ def fitted(color: np.ndarray, depth_m: np.ndarray, home: Path) -> BodyFit:
         writer.add(0.0, encode_png(picture), depth_mm)
         writer.finish()
 
-    recording = made(home / "01_recording", "recording.json", convert)
+    recording = made(home / "01_recording", FILE_NAME, convert)
     masks = made(home / "02_masks", "masks.json", lambda folder: matte(MatteConfig(), folder, recording))
     return BodyFit.load(made(home / "03_fit", "fit.json", lambda folder: fit(FitConfig(), folder, recording, masks)))
 
@@ -193,7 +194,7 @@ def draw(path: Path, color: np.ndarray, outlines: dict[str, np.ndarray]) -> None
 def demo_stages(scratch: Path) -> Path:
     """A short clip's folder with 01_recording, 02_masks, 03_fit."""
     home = scratch / "demo"
-    recording = made(home / "01_recording", "recording.json", lambda folder: film(SHORT, folder))
+    recording = made(home / "01_recording", FILE_NAME, lambda folder: film(SHORT, folder))
     masks = made(home / "02_masks", "masks.json", lambda folder: matte(MatteConfig(), folder, recording))
     made(home / "03_fit", "fit.json", lambda folder: fit(FitConfig(), folder, recording, masks))
     return home

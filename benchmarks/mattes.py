@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from capture.importers import ImportConfig, record
 from capture.matting import Masks, MatteConfig, matte
-from capture.recording import Recording, read_gray
+from capture.recording import Recording, holds_recording, read_gray
 from capture.segment import Segmenter
 from capture.steady import unexplained
 from demo.performer import DemoConfig, film
@@ -72,7 +72,7 @@ def recorded(clip: Clip, data: Path, every: int, folder: Path) -> tuple[Recordin
             return recording, [data / "turntable_rgbd" / f"{i:010d}_mask.jpg" for i in frames]
         return recording, None
     whole = folder.parent / "filmed"
-    if not (whole / "recording.json").is_file():
+    if not holds_recording(whole):
         whole.mkdir(exist_ok=True)
         film(DemoConfig(), whole)
     record(config, folder / "recording", whole)

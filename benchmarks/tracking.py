@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import logging
 import os
 import platform
@@ -42,9 +41,10 @@ import numpy as np
 import tracking_figures as figures
 
 from capture.camera import project
+from capture.container import FILE_NAME
 from capture.importers import ImportConfig, record
 from capture.matting import Masks, MatteConfig, matte
-from capture.recording import Recording, read_gray, write_atomically
+from capture.recording import Recording, RecordingWriter, read_gray, write_atomically
 from demo.character import Character
 from demo.performer import DemoConfig, film
 from demo.undressed import skin_color_m, undress
@@ -168,7 +168,7 @@ def stages(clip: Clip, workspace: Path, data: Path, refit: bool) -> Tracked:
     home = workspace / clip.name.replace(" ", "_")
     source, truth = data / clip.source, data / clip.source / "ground_truth"
     if clip.is_demo:
-        filmed = made(workspace / "demo" / "01_recording", "recording.json", lambda folder: film(DEMO, folder))
+        filmed = made(workspace / "demo" / "01_recording", FILE_NAME, lambda folder: film(DEMO, folder))
         source, truth = filmed, filmed / "ground_truth"
     config = ImportConfig(no_depth=clip.no_depth, every=clip.every)
 
@@ -176,7 +176,7 @@ def stages(clip: Clip, workspace: Path, data: Path, refit: bool) -> Tracked:
         record(config, folder, source)
         _quicken(folder, clip.every)
 
-    recording = made(home / "01_recording", "recording.json", take)
+    recording = made(home / "01_recording", FILE_NAME, take)
     masks = made(home / "02_masks", "masks.json", lambda folder: matte(MatteConfig(), folder, recording))
     fitted = home / "03_fit"
     if refit and fitted.exists():
@@ -190,11 +190,16 @@ def stages(clip: Clip, workspace: Path, data: Path, refit: bool) -> Tracked:
 
 def _quicken(folder: Path, times: int) -> None:
     """Let a recording's time run faster, so that fewer frames are not a slower camera but a faster person."""
-    path = folder / "recording.json"
-    fields = json.loads(path.read_text())
-    for frame in fields["frames"]:
-        frame["time_s"] /= times
-    write_atomically(path, json.dumps(fields, indent=1).encode())
+    recording = Recording.load(folder)
+    quick = folder / "quick"
+    writer = RecordingWriter(quick, recording.rig, recording.source, recording.focal_is_known)
+    for i, time_s in enumerate(recording.times_s / times):
+        writer.add(float(time_s), recording.color_bytes(i), recording.depth_mm(i))
+    for note in recording.notes:
+        writer.note(note)
+    writer.finish()
+    (quick / FILE_NAME).replace(folder / FILE_NAME)
+    quick.rmdir()
 
 
 # The figures --------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Matter:
 def chosen(config: MatterSettings, recording: Recording) -> Matter:
     """The method for a recording.  Raises UserError, before anything is computed, where what it needs is absent."""
     method = config.method
-    background = Path(config.background).expanduser() if config.background else recording.background_path
+    background = Path(config.background).expanduser() if config.background else recording.plate_path
     if method == AUTO:
         method = _automatic(config, recording, background)
     if method == GIVEN and not config.masks and not has_masks(recording):
@@ -145,12 +145,13 @@ def _screen(recording: Recording) -> int | None:
 
 def _own_alpha(recording: Recording, index: int) -> np.ndarray | None:
     """(H, W) alpha of a frame's own picture, None where it has none."""
-    path = recording.folder / recording.color_names[index]
-    if path.suffix != ".png":
+    if not recording.color_names[index].endswith(".png"):
         return None
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    is_cut = image is not None and image.ndim == 3 and image.shape[2] == 4 and image[..., 3].min() < 255
-    return read_mask(path) if is_cut else None
+    data = np.frombuffer(recording.color_bytes(index), np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    if image is None or image.ndim != 3 or image.shape[2] != 4 or image[..., 3].min() == 255:
+        return None
+    return np.ascontiguousarray(image[..., 3])
 
 
 def _where(path: Path | None) -> str:

@@ -6,12 +6,10 @@ Frames of a ``Replay`` enter; pictures and a summary in words leave.
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +18,7 @@ import cv2
 import numpy as np
 
 from capture.errors import UserError
+from capture.interrupt import interruptible
 from capture.recording import Frame
 from capture.replay import Replay, newest
 from capture.video import VideoWriter
@@ -235,25 +234,3 @@ class Film:
     ) -> None:
         if self._writer is not None:
             self._writer.__exit__(kind, error, trace)
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask to stop instead of stopping at once; a second Ctrl-C does not ask."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, _: object) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -34,11 +34,14 @@ def why_not() -> str:
 class Window:
     """An open window.  Use as a context manager."""
 
+    def __init__(self, title: str = TITLE) -> None:
+        self._title = title
+
     def show(self, picture: np.ndarray) -> bool:
         """Show an (H, W, 3) uint8 RGB picture; False when the user has had enough."""
-        cv2.imshow(TITLE, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        cv2.imshow(self._title, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         key = cv2.waitKey(1) & 0xFF
-        return key not in END_KEYS and cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
+        return key not in END_KEYS and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
 
     def __enter__(self) -> Window:
         return self

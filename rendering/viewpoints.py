@@ -62,7 +62,7 @@ def orbit(
 
 
 def load_views(path: Path) -> list[View]:
-    """Read ``{"camera": Camera as in recording.json, "camera_from_world": [4x4, ...]}``; one matrix stands still.
+    """Read ``{"camera": Camera as in docs/formats.md, "camera_from_world": [4x4, ...]}``; one matrix stands still.
 
     Raises UserError when the file is not that.
     """

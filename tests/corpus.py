@@ -22,7 +22,7 @@ import numpy as np
 from capture.camera import Camera, Rig
 from capture.errors import UserError
 from capture.importers import ImportConfig, record
-from capture.recording import Recording, RecordingWriter, encode_jpeg, encode_png
+from capture.recording import Recording, RecordingWriter, encode_jpeg, encode_png, layout
 from capture.video import write_video
 
 FLAGS = {"colour": 1, "depth": 2}
@@ -83,6 +83,15 @@ def _prox(path: Path) -> Path:
 
 
 def _own(path: Path) -> Path:
+    """The plain layout of ours."""
+    token = layout.set("folder")
+    try:
+        return _cap(path)
+    finally:
+        layout.reset(token)
+
+
+def _cap(path: Path) -> Path:
     camera = Camera(write.WH, 60, 60, 32, 24)
     writer = RecordingWriter(_folder(path), Rig(camera, camera, np.eye(4)), "own")
     for i in range(3):
@@ -102,6 +111,7 @@ SOURCES = (
     Source("numbered", _numbered, ("depth",)),
     Source("prox", _prox, ("depth",)),
     Source("own", _own, ("depth",)),
+    Source("cap", _cap, ("colour", "depth")),
     Source("kinect.xef", lambda path: write.write_xef(path, 1)),
     Source("archived.xef", lambda path: write.write_xef(path, 2, is_archived=True), ("colour", "depth")),
     Source("azure.mkv", write.write_mkv, ("colour", "depth")),

@@ -209,7 +209,7 @@ def test_tum_depth_becomes_millimetres_and_pixels_shift_by_half(tmp_path):
     camera = recording.rig.color
     assert (camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px) == (50, 51, 24, 18)
     assert recording.rig.depth == camera and np.array_equal(recording.rig.depth_from_color, np.eye(4))
-    assert (recording.folder / recording.color_names[3]).read_bytes() == (tmp_path / "tum/rgb/3.jpg").read_bytes()
+    assert recording.color_bytes(3) == (tmp_path / "tum/rgb/3.jpg").read_bytes()
 
 
 def test_depth_is_associated_within_half_a_frame(tmp_path):

@@ -67,7 +67,7 @@ def test_masks_and_the_empty_room_are_turned_with_the_pictures(tmp_path):
     turned = np.rot90(figure(2)[:, ::-1], -1)
     np.testing.assert_array_equal(read_gray(recording.mask_path(2)) > 127, turned > 0.5)
     assert recording.color(2).shape[:2] == turned.shape
-    assert read_image(recording.background_path).shape == recording.color(2).shape
+    assert read_image(recording.plate_path).shape == recording.color(2).shape
 
 
 def test_masks_beside_a_video_belong_to_the_source(tmp_path):
@@ -172,12 +172,13 @@ def still_film(folder: Path, room: np.ndarray, count: int = 6) -> Path:
 def test_a_picture_of_the_empty_room_tells_person_from_room(tmp_path, network):  # noqa: F811
     room = picture(np.zeros((WH[1], WH[0]), np.float32)).astype(float)
     folder = still_film(tmp_path / "film", room)
-    (folder / "background.png").write_bytes(encode_png((room * 0.9).astype(np.uint8)))  # the exposure was another
+    (folder / "plate").mkdir()
+    (folder / "plate" / "color.png").write_bytes(encode_png((room * 0.9).astype(np.uint8)))  # the exposure was another
     assert chosen(MatteConfig(), Recording.load(folder)).method == "plate"
     with_room = matted(tmp_path, folder)
     without = matted(tmp_path, folder, method="embedded", learn_room=False)
     assert how(with_room) == "plate" and iou(with_room[2], figure()) > max(0.97, iou(without[2], figure()))
-    (folder / "background.png").write_bytes(encode_png(np.zeros((20, 20, 3), np.uint8)))
+    (folder / "plate" / "color.png").write_bytes(encode_png(np.zeros((20, 20, 3), np.uint8)))
     with pytest.raises(UserError, match="20x20 pixels, the recording has 160x200"):
         matted(tmp_path, folder)
 

@@ -129,7 +129,7 @@ def test_demo_needs_no_source(tmp_path: Path) -> None:
         ({"subjects": ["a", "b"], "avatar": "duo", "source": "demo"}, "goes with one --subject"),
         ({"subjects": []}, "--subject NAME is missing"),
         ({"subjects": ["a"], "preset": "gpuu"}, "did you mean gpu"),
-        ({"subjects": ["a"], "source": "kinect"}, "live capture is not available yet"),
+        ({"subjects": ["a"], "source": "kinect"}, "is filmed live; first pipeline.py record"),
         ({"subjects": ["a"], "source": "nowhere/film.mp4"}, "no such file or folder"),
     ],
 )
@@ -182,7 +182,7 @@ def test_ordinary_names_are_not(name: str) -> None:
         (["run", "--subject", "a/b"], "letters, digits"),
         (["run", "--subject", "a", "--preset", "huge"], "there is no such preset"),
         (["run", "--subject", "a"], "no recording yet"),
-        (["run", "--subject", "a", "--source", "kinect"], "live capture"),
+        (["run", "--subject", "a", "--source", "kinect"], "filmed live"),
         (["run"], "--subject NAME is missing"),
         (["run", "--subject", "a", "--until", "fitt"], "did you mean fit"),
         (["run", "--subject", "a", "--force", "record"], "never records again"),

@@ -13,6 +13,7 @@ from capture.recording import (
     RecordingWriter,
     encode_jpeg,
     encode_png,
+    layout,
     read_depth,
     read_image,
     write_atomically,
@@ -21,6 +22,20 @@ from capture.video import VideoWriter, write_video
 
 COLOR = Camera((40, 30), 45.0, 45.0, 20.0, 15.0)
 DEPTH = Camera((24, 20), 25.0, 25.0, 12.0, 10.0)
+
+
+@pytest.fixture(params=["container", "folder"])
+def either_layout(request):
+    token = layout.set(request.param)
+    yield request.param
+    layout.reset(token)
+
+
+@pytest.fixture
+def plain_layout():
+    token = layout.set("folder")
+    yield
+    layout.reset(token)
 
 
 def picture(index: int) -> np.ndarray:
@@ -39,9 +54,11 @@ def write(folder, num_frames: int = 4) -> None:
     writer.finish()
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_what_is_written_is_read(tmp_path, either_layout):
     write(tmp_path / "r")
     recording = Recording.load(tmp_path / "r")
+    assert (recording.container is None) == (either_layout == "folder")
+    assert [name.split(".")[1] for name in recording.color_names] == ["jpg", "jpg", "png", "jpg"]
     assert len(recording) == 4 and recording.notes == ("remember this",) and not recording.focal_is_known
     assert recording.rig.color == COLOR and recording.rig.depth == DEPTH
     for i, frame in enumerate(recording):
@@ -56,24 +73,27 @@ def test_what_is_written_is_read(tmp_path):
         recording[4]
 
 
-def test_bytes_of_an_image_are_kept_as_they_are(tmp_path):
+def test_bytes_of_an_image_are_kept_as_they_are(tmp_path, either_layout):
     writer = RecordingWriter(tmp_path, Rig(COLOR), "a test")
     data = encode_jpeg(picture(3), quality=60)
     writer.add(0.0, data)
     writer.finish()
-    assert (tmp_path / Recording.load(tmp_path).color_names[0]).read_bytes() == data
+    assert Recording.load(tmp_path).color_bytes(0) == data
 
 
-def test_an_unfinished_recording_is_not_read(tmp_path):
+def test_an_unfinished_folder_is_not_read(tmp_path, plain_layout):
     writer = RecordingWriter(tmp_path, Rig(COLOR), "a test")
     writer.add(0.0, picture(0))
     with pytest.raises(UserError, match=r"recording\.json"):
         Recording.load(tmp_path)
+
+
+def test_a_recording_without_a_frame_is_refused(tmp_path, either_layout):
     with pytest.raises(UserError, match="single frame"):
         RecordingWriter(tmp_path / "empty", Rig(COLOR), "a test").finish()
 
 
-def test_broken_pictures_are_refused_by_name(tmp_path):
+def test_broken_pictures_are_refused_by_name(tmp_path, plain_layout):
     write(tmp_path)
     (tmp_path / "color" / "000000.jpg").write_bytes(b"")
     (tmp_path / "color" / "000001.jpg").unlink()

@@ -125,3 +125,10 @@ def test_mistakes_in_subject_toml_are_named(tmp_path: Path, text: str, complaint
     with pytest.raises(UserError) as caught:
         settings(Layer(str(path), read_toml(path)[1]))
     assert complaint in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_no_file_has_no_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("one")
+    assert with_content("", {"file": True}) == ""
+    assert with_content(".", {"file": True}) != "."

@@ -20,7 +20,7 @@ LAYOUTS = (
     "a video file, a recording of Kinect Studio (.xef), Azure Kinect (.mkv), RealSense (.bag), Record3D (.r3d) or "
     "ScanNet (.sens), a TUM RGB-D folder (rgb.txt, depth.txt), a folder of numbered images (0001.jpg, 0001_depth.png, "
     "0001_camera.xml, or color/ and depth/ with a calibration.json), a PROX recording (Color/, Depth/, with "
-    "../../calibration/), or a recording of ours (recording.json)"
+    "../../calibration/), or a recording of ours (frames.cap)"
 )
 GUESSED_FOCAL_PER_SIDE = 1.2  # of the longer side: phones film at 1.0 to 1.4, and the fit refines it
 
@@ -143,8 +143,11 @@ def recognise(path: Path) -> Layout:
 
 def _recognise_file(path: Path) -> Layout:
     """The layout of a file, by its first bytes; what nobody claims is a video, or refused as one."""
-    from capture.importers import azure, realsense, record3d, sens, video, xef
+    from capture.container import is_container
+    from capture.importers import azure, own, realsense, record3d, sens, video, xef
 
+    if is_container(path):
+        return Layout("a recording of ours", own.import_own)
     for words, module, importer in (
         ("a recording of Kinect Studio", xef, xef.import_xef),
         ("an Azure Kinect recording", azure, azure.import_azure),

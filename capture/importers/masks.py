@@ -47,7 +47,7 @@ def carry(
         log.info("%s", note)
     picture = background_picture(source)
     if picture is not None:
-        writer.add_background(read_image(picture))
+        writer.add_plate(read_image(picture), None)
         writer.note(f"picture of the empty room taken along: {picture.name}")
 
 

@@ -49,9 +49,10 @@ class _UprightWriter(RecordingWriter):
         """As in RecordingWriter; masks beside a source are turned with its pictures."""
         super().add_mask(index, upright(mask, self._turns, self._mirrored))
 
-    def add_background(self, image: np.ndarray) -> None:
+    def add_plate(self, color: np.ndarray, depth_mm: np.ndarray | None) -> None:
         """As in RecordingWriter; so is the empty room."""
-        super().add_background(upright(image, self._turns, self._mirrored))
+        depth = None if depth_mm is None else upright(depth_mm, self._turns, self._mirrored)
+        super().add_plate(upright(color, self._turns, self._mirrored), depth)
 
     def add_openpose(self, index: int, data: bytes) -> None:
         """Refuses: landmarks beside a source belong to its pictures as they are stored.  Raises UserError."""
