@@ -18,9 +18,9 @@ import numpy as np
 
 from capture.recording import Recording
 
-SIDE_PX = 1280  # of the plate
+SIDE_PX = 1024  # of the plate
 ALIGN_SIDE_PX = 480  # of the pictures that are aligned
-SAMPLES = 48  # frames that a plate is learned from
+SAMPLES = 32  # frames that a plate is learned from
 MIN_SEEN = 3  # times that a pixel must be seen without the person: the median of three outvotes one mistake
 WELL_SEEN = 8  # times, for a spread of its own
 NOISE_GREY = 2.0  # least standard deviation: rounding, JPEG and the reduction of the picture
