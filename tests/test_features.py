@@ -86,3 +86,24 @@ def test_random_features_keep_their_scale_and_tell_pictures_apart():
     assert [tuple(m.shape[1:]) for m in maps] == [(16, 64, 64), (32, 32, 32), (64, 16, 16), (128, 8, 8)]
     assert all(0.1 < m.square().mean().sqrt().item() < 10 for m in maps)
     assert (maps[-1][0] - maps[-1][1]).abs().mean().item() > 0.05
+
+
+@pytest.mark.parametrize("kind", ["random", "laplacian", "ssim"])
+def test_every_kind_measures_a_distance_and_teaches_only_the_picture(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("ANR_WEIGHTS", str(tmp_path))
+    features, description = load_features(4, 2, seed=0, kind=kind)
+    truth = torch.rand(1, 3, 24, 16, requires_grad=True)
+    image = (truth.detach() * 0.5).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert features.distance(truth.detach(), truth.detach()).item() == pytest.approx(0, abs=1e-5)
+        features.distance(image, truth.detach()).backward()
+    assert image.grad.abs().sum() > 0
+    assert kind in description.lower() or (kind == "random" and "random" in description)
+
+
+def test_a_kind_that_cannot_be_had_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANR_WEIGHTS", str(tmp_path))
+    with pytest.raises(UserError, match="vgg19-dcbb9e9d"):
+        load_features(4, 2, seed=0, kind="vgg")
+    with pytest.raises(UserError, match="expected one of auto, vgg"):
+        load_features(4, 2, seed=0, kind="sobel")

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from rendering.networks import NeuralRenderer, NeuralTexture, Rendering, Surface
-from training.features import LAYER_WEIGHTS, VggFeatures
+from training.features import FeatureTerm
 from training.losses import (
     adversarial_loss,
     composite,
     discriminator_loss,
-    feature_loss,
     mask_loss,
     pixel_loss,
     total_variation,
@@ -63,7 +62,7 @@ def train_step(
     state: TrainState,
     subject: int,
     pieces: Sequence[Batch],
-    features: VggFeatures,
+    features: FeatureTerm,
     trains_texture: bool,
     rate: float,
 ) -> list[Outcome]:
@@ -106,7 +105,7 @@ def compare(
     renderer: NeuralRenderer,
     subject: int,
     batch: Batch,
-    features: VggFeatures,
+    features: FeatureTerm,
 ) -> Outcome:
     """Paint the batch and weigh every loss that is switched on."""
     with state.precision():
@@ -124,10 +123,8 @@ def compare(
         losses["tv"] = smooth_image + config.tv_mask_weight * total_variation(rendering.mask)
     with state.precision():
         if config.feature:
-            with torch.no_grad():
-                real = features(truth)
-            distance = feature_loss(features(blended), real, LAYER_WEIGHTS[: len(real)])
-            losses["feature"] = config.feature_weight * distance
+            weight = features.usual_weight if config.feature_weight is None else config.feature_weight
+            losses["feature"] = weight * features.distance(blended, truth)
         if state.discriminator is not None:
             losses["adversarial"] = config.adversarial_weight * adversarial_loss(state.discriminator(blended), 1.0)
     return Outcome(losses, blended, truth)

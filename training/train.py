@@ -77,7 +77,9 @@ class TrainConfig:
     adversarial: bool = False  # sharper only after far more steps than the demo has
     pixel_weight: float = 10.0
     mask_weight: float = 2.0
-    feature_weight: float = 30.0  # of random filters, whose answers are faint; pix2pixHD's 10 belongs to VGG19
+    # auto: VGG19 where its file is cached, otherwise random filters; vgg, random, laplacian, ssim
+    feature_kind: str = "auto"
+    feature_weight: float | None = None  # none: the kind's own, in features.py
     tv_image_weight: float = 0.05  # the paper's beta_I
     tv_mask_weight: float = 0.1  # the paper's beta_m
     adversarial_weight: float = 0.1
@@ -143,7 +145,7 @@ def train(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path]) -> N
 
 def fit_cast(config: TrainConfig, out_dir: Path, cast: list[Actor], device: torch.device) -> TrainState:
     """The training loop."""
-    features, feature_note = load_features(config.feature_width, config.feature_blocks, config.seed)
+    features, feature_note = load_features(config.feature_width, config.feature_blocks, config.seed, config.feature_kind)
     features = on_device(features, device)
     state = new_state(config, cast, device)
     checkpoint_path, log_path = out_dir / "checkpoints" / "last.safetensors", out_dir / "log.jsonl"
