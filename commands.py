@@ -190,6 +190,30 @@ def main(cli: click.Group) -> int:
     # Before any numerical library is loaded: spinning OpenMP threads make a shared machine crawl.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's C++ notices
+    if _started_by_torchrun():
+        return _one_of_many(cli)
+    return _run(cli)
+
+
+def _started_by_torchrun() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ and "MASTER_ADDR" in os.environ
+
+
+def _one_of_many(cli: click.Group) -> int:
+    """Rank 0 does what the command line says; the other ranks train with it when it trains, and end when it ends."""
+    from training import ranks
+
+    if int(os.environ["RANK"]) > 0:
+        ranks.follow()
+        return 0
+    ranks.join()
+    code = _run(cli)
+    if not ranks.is_training():  # otherwise followers are in the middle of a step; torchrun ends them
+        ranks.dismiss()
+    return code
+
+
+def _run(cli: click.Group) -> int:
     _log_to_stderr()
     try:
         return cli.main(prog_name="pipeline.py", standalone_mode=False) or 0

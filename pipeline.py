@@ -78,6 +78,7 @@ def _evaluate(job: Job) -> None:
 
 
 OF_A_SUBJECT = ("01_recording", "02_masks", "03_fit", "04_keyframes", "05_rasters")
+OF_TRAINING = ("log.jsonl", "failures.jsonl", "preview.jpg", "checkpoints/*")  # for looking at and for going on
 
 STAGES = (
     # folder, command, version (raise it whenever the stage writes something else), function, settings, inputs
@@ -86,7 +87,7 @@ STAGES = (
     Stage("03_fit", "fit", 5, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
     Stage("04_keyframes", "keyframes", 2, _keyframes, ("keyframes",), ("03_fit",)),
     Stage("05_rasters", "rasterize", 1, _rasterize, ("raster",), ("01_recording", "03_fit")),
-    Stage("06_avatar", "train", 1, _train, ("train",), OF_A_SUBJECT, ("log.jsonl", "checkpoints/*"), of_avatar=True),
+    Stage("06_avatar", "train", 2, _train, ("train",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True),
     Stage(
         "07_report",
         "evaluate",

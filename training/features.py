@@ -124,7 +124,7 @@ def load_features(width: int, num_blocks: int, seed: int, kind: str = "auto") ->
         raise UserError(f'train.feature_kind "{kind}": expected one of {", ".join(KINDS)}')
     path = weights_dir() / VGG19_FILE
     if kind == "vgg" and not path.is_file():
-        raise UserError(f"train.feature_kind=vgg: there is no {path}; put torchvision's file there, or leave it at auto")
+        raise UserError(f"train.feature_kind=vgg: there is no {path}; put torchvision's file there, or use auto")
     features: FeatureTerm
     if kind == "vgg" or (kind == "auto" and path.is_file()):
         features, description = load_vgg19(path, num_blocks), f"VGG19 ({path.name})"
@@ -137,8 +137,8 @@ def load_features(width: int, num_blocks: int, seed: int, kind: str = "auto") ->
         description = f"random VGG filters of width {width}"
         if kind == "auto":
             description += (
-                f", because torchvision's {VGG19_FILE} is neither in $ANR_WEIGHTS nor in ~/.cache/anr; put it there for "
-                "sharper results"
+                f", because torchvision's {VGG19_FILE} is neither in $ANR_WEIGHTS nor in ~/.cache/anr; put it there "
+                "for sharper results"
             )
     log.info("feature loss: %s", description)
     return features.requires_grad_(False).eval(), description
