@@ -19,7 +19,8 @@ import click
 
 import doctor as doctors
 from capture.errors import UserError
-from commands import Atlas, live_settings, live_source, main, open_project, options, show
+from changes import change
+from commands import Atlas, live_settings, live_source, main, open_change, open_project, options, show
 from project import Job, Stage
 from stages import plan, run
 from workspace import claim, known_names
@@ -69,6 +70,28 @@ def _train(job: Job) -> None:
     train(job.settings.config("train"), job.out_dir, job.subjects)
 
 
+def _adapt(job: Job) -> None:
+    from training.adapt import adapt
+
+    ((name, folder),) = job.subjects.items()
+    adapt(job.settings.config("adapt"), _chosen(job), job.out_dir, job.folders["06_avatar"], name, folder)
+
+
+def _finetune(job: Job) -> None:
+    from training.adapt import finetune
+
+    ((name, folder),) = job.subjects.items()
+    finetune(job.settings.config("finetune"), _chosen(job), job.out_dir, job.folders["06_avatar"], name, folder)
+
+
+def _chosen(job: Job) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in vars(job.settings.config("train")).items()
+        if job.settings.is_explicit(f"train.{key}")
+    }
+
+
 def _evaluate(job: Job) -> None:
     from training.evaluate import evaluate
     from training.report import report
@@ -100,6 +123,10 @@ STAGES = (
     ),
 )
 
+# What may be done to a finished avatar; changes.py runs them.
+ADAPT = Stage("06_avatar", "adapt", 1, _adapt, ("adapt",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+FINETUNE = Stage("06_avatar", "finetune", 1, _finetune, ("finetune",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+
 CONFIGS = {
     "recording": "capture.importers.ImportConfig",
     "demo": "demo.performer.DemoConfig",
@@ -108,6 +135,8 @@ CONFIGS = {
     "keyframes": "fitting.keyframes.KeyframeConfig",
     "raster": "rendering.rasters.RasterConfig",
     "train": "training.train.TrainConfig",
+    "adapt": "training.adapt.AdaptConfig",
+    "finetune": "training.adapt.FinetuneConfig",
     "evaluate": "training.evaluate.EvaluateConfig",
 }
 
@@ -127,6 +156,8 @@ GPU = {
     "train.feature_blocks": 5,
     "train.feature_width": 64,
     "train.discriminator_scales": 3,
+    "adapt.steps": 4000,
+    "finetune.steps": 2000,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -202,6 +233,23 @@ _add_stage_command(ATLAS.stage("keyframes"), "Which frames train what, and which
 _add_stage_command(ATLAS.stage("rasterize"), "The fitted body as seen by the camera.")
 _add_stage_command(ATLAS.stage("train"), "The avatar of one subject, or of several.")
 _add_stage_command(ATLAS.stage("evaluate"), "How good the avatar is on held-out frames; ends with the report.")
+
+
+def _add_change_command(row: Stage, summary: str) -> None:
+    """A command that makes a finished avatar into another one."""
+
+    @cli.command(row.command, help=summary)
+    @options("base", "subject", "as", "steps", "set", "force")
+    def command(
+        avatar: str, subject: str, other: str | None, steps: int | None, assignments: tuple[str, ...], force: bool,
+        workspace: Path,
+    ) -> None:  # fmt: skip
+        project = open_change(ATLAS, workspace, row, avatar, subject, other, steps, assignments)
+        change(project, row, avatar, subject, is_forced=force)
+
+
+_add_change_command(ADAPT, "Somebody new in a trained avatar: a texture, under the same networks.")
+_add_change_command(FINETUNE, "Networks and texture of one subject trained on, from a trained avatar.")
 
 
 @cli.command("report")

@@ -107,7 +107,8 @@ def run(
         with workspaces.claim(project.workspace, names):
             _recover(project, names)
     planned = plan(project, until or only, force)
-    _check_inputs_exist(project, planned, only)
+    if only is not None:
+        _check_inputs(project, planned, only)
     if not any(step.reasons for step in planned if only in (None, step.stage)):
         _note(planned)
         return []
@@ -136,9 +137,13 @@ def _recover(project: Project, names: Collection[str]) -> None:
         attempt.recover(project.workspace / name)
 
 
-def _check_inputs_exist(project: Project, planned: list[Step], only: Stage | None) -> None:
-    if only is None:
-        return
+def check_inputs_exist(project: Project, only: Stage) -> None:
+    """Raises UserError when an input of a stage is missing; a stale one is used, and said to be stale."""
+    last = [stage for stage in project.stages if not stage.of_avatar][-1]
+    _check_inputs(project, plan(project, last), only)
+
+
+def _check_inputs(project: Project, planned: list[Step], only: Stage) -> None:
     for step in planned:
         if step.stage is only:
             continue
@@ -173,7 +178,7 @@ def make(project: Project, step: Step) -> None:
                 stage.function(project.job(stage, step.name, partial))
             if source is not None:
                 source = _finish_source(project.source or "", source)
-            _write_manifest(partial, project.settings[step.name].preset, stage, identity, source, meter)
+            write_manifest(partial, project.settings[step.name].preset, stage, identity, source, meter)
             log.info("%s: done in %.1f s, %.0f MB", step.label, meter.timing_s, meter.peak_rss_mb)
         attempt.publish(partial, folder)
     except Exception as error:
@@ -195,9 +200,16 @@ def _finish_source(source: str, described: dict) -> dict:
     return {**described, "digest": sources.digest(source)}
 
 
-def _write_manifest(
-    partial: Path, preset: str, stage: Stage, identity: Identity, source: dict | None, meter: attempt.Meter
+def write_manifest(
+    partial: Path,
+    preset: str,
+    stage: Stage,
+    identity: Identity,
+    source: dict | None,
+    meter: attempt.Meter,
+    changes: tuple[dict, ...] = (),
 ) -> None:
+    """Write stage.json, when everything else is on the disk."""
     attempt.drop_scratch(partial)
     attempt.flush(partial)
     volatile = (*stage.volatile, attempt.LOG_FILE)
@@ -216,6 +228,7 @@ def _write_manifest(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         preset=preset,
         made_with=attempt.made_with(),
+        changes=changes,
     ).save(partial)
 
 

@@ -96,4 +96,4 @@ def stamp(workspace: Path, name: str) -> None:
     for stage in STAGES[:5]:
         source = {"kind": "demo"} if stage is STAGES[0] else None
         folder, identity = project.folder(stage, name), project.identity(stage, name)
-        stages._write_manifest(folder, "demo", stage, identity, source, Meter())
+        stages.write_manifest(folder, "demo", stage, identity, source, Meter())
