@@ -100,7 +100,7 @@ def open_change(
 ) -> Project:
     """What the options of ``adapt`` and ``finetune`` amount to.  Raises UserError for anything that cannot be."""
     name = check_name(other, "--as") if other is not None else check_name(avatar, "--avatar")
-    if row.command == "adapt" and name in {subject, *cast_of(workspace, avatar)}:
+    if row.command == "adapt" and (name == subject or (workspace / name / atlas.stages[0].name).exists()):
         raise UserError("an avatar of several subjects needs a name of its own; add --as NAME")
     # train.steps means the steps of this training, not of the one that made the avatar.
     own = [f"{row.command}.{word[6:]}" if word.startswith("train.steps=") else word for word in assignments]

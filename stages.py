@@ -216,7 +216,7 @@ def write_manifest(
     files = stamp_files(partial, volatile)
     Manifest(
         stage=stage.name,
-        version=stage.version,
+        version=identity.version,
         settings=identity.settings,
         inputs=identity.inputs,
         source=source,

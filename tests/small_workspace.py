@@ -23,10 +23,10 @@ NUM_FRAMES, NUM_TRAIN = 24, 18
 LOST = 20  # a held-out frame in which the body was not found
 
 
-def make_workspace(folder: Path, steps: int = 30, name: str = "doll") -> Path:
+def make_workspace(folder: Path, steps: int = 30, name: str = "doll", look: int = 0) -> Path:
     """Write ``folder``/name/01_recording ... 06_avatar and return that subject's folder."""
     subject = folder / name
-    movie = film(NUM_FRAMES)
+    movie = film(NUM_FRAMES, look=look)
     for stage in ("01_recording", "02_masks/masks", "03_fit/overlay", "04_keyframes", "05_rasters", "06_avatar"):
         (subject / stage).mkdir(parents=True)
     _record(movie, subject / "01_recording")
