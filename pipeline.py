@@ -150,7 +150,6 @@ GPU = {
     "train.renderer_lr": 2e-4,
     "train.texture_lr": 1e-3,
     "train.decay_from": 0.5,
-    "train.feature_weight": 10.0,
     "train.grid_noise": 0.02,
     "train.adversarial": True,
     "train.feature_blocks": 5,

@@ -204,7 +204,7 @@ def test_every_loss_has_an_off_switch(cast, tmp_path, term):
 def test_the_avatar_says_what_made_it(cast, tmp_path):
     run(replace(QUICK, steps=2), tmp_path, cast)
     settings = json.loads((tmp_path / "avatar.json").read_text())
-    assert "random" in settings["features"] or "VGG19" in settings["features"]
+    assert "SSIM" in settings["features"] or "VGG19" in settings["features"]
     assert settings["steps"] == 2 and settings["train"]["widths"] == QUICK.widths
     assert settings["frames"]["doll"] == {"train": 24, "keyframes": 4}
 

@@ -56,7 +56,7 @@ def test_a_step_that_is_not_a_number_changes_nothing(cast, tmp_path, monkeypatch
     state = training.new_state(replace(ALONE, adversarial=True), cast, CPU)
     frames = cast[0].frames
     batch = frames.batch(torch.arange(2), training.Augment(), torch.Generator(), torch.Generator())
-    features, _ = training.load_features(4, 2, 0)
+    features, _ = training.load_features(4, 2, 0, "random")
 
     def step() -> None:
         config = replace(ALONE, adversarial=True)
@@ -104,7 +104,7 @@ def test_gradients_and_statistics_are_looked_at_too(cast, part, monkeypatch):
     batch = cast[0].frames.batch(torch.arange(2), training.Augment(), torch.Generator(), torch.Generator())
     config = replace(ALONE, split=False)
     with pytest.raises(steps.NotFinite, match=part):
-        training.train_step(config, state, 0, [batch], training.load_features(4, 2, 0)[0], False, 1.0)
+        training.train_step(config, state, 0, [batch], training.load_features(4, 2, 0, "random")[0], False, 1.0)
     assert all(torch.isfinite(b).all() for b in state.renderer.buffers())
 
 

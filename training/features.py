@@ -116,7 +116,7 @@ def weights_dir() -> Path:
 def load_features(width: int, num_blocks: int, seed: int, kind: str = "auto") -> tuple[FeatureTerm, str]:
     """The frozen feature term, and one sentence that says which one it is (for the log and the report).
 
-    A cached VGG19 has 64 channels in its first block, so ``width`` only sizes the random stand-in; ``num_blocks`` is
+    A cached VGG19 has 64 channels in its first block, so ``width`` only sizes the random one; ``num_blocks`` is
     also the number of scales of "laplacian" and "ssim".  Raises UserError for a kind that does not exist, when the
     cached file is not the published one, and when "vgg" is asked for and there is no file.
     """
@@ -130,16 +130,12 @@ def load_features(width: int, num_blocks: int, seed: int, kind: str = "auto") ->
         features, description = load_vgg19(path, num_blocks), f"VGG19 ({path.name})"
     elif kind == "laplacian":
         features, description = Pyramid(num_blocks), f"Laplacian pyramid of {num_blocks} scales"
-    elif kind == "ssim":
-        features, description = Structure(num_blocks), f"SSIM at {num_blocks} scales"
+    elif kind == "random":
+        features, description = random_features(width, num_blocks, seed), f"random VGG filters of width {width}"
     else:
-        features = random_features(width, num_blocks, seed)
-        description = f"random VGG filters of width {width}"
-        if kind == "auto":
-            description += (
-                f", because torchvision's {VGG19_FILE} is neither in $ANR_WEIGHTS nor in ~/.cache/anr; put it there "
-                "for sharper results"
-            )
+        features, description = Structure(num_blocks), f"SSIM at {num_blocks} scales"
+    if kind == "auto" and not path.is_file():
+        description += f", because torchvision's {VGG19_FILE} is neither in $ANR_WEIGHTS nor in ~/.cache/anr"
     log.info("feature loss: %s", description)
     return features.requires_grad_(False).eval(), description
 

@@ -54,7 +54,8 @@ class Preview:
         unused = torch.Generator(), torch.Generator(state.device)
         batch = frames.batch(torch.tensor([position]), Augment(), *unused)
         image, mask, _ = painter.paint(list(state.average_textures)[subject], batch.surface)
-        blended = mask * image + (1 - mask) * batch.background
+        visible = mask * batch.valid  # beyond the picture's edge nobody knows
+        blended = visible * image + (1 - visible) * batch.background
         caption = f"{frames.name} {frames.frame_indices[position]}"
         pictures = [((p[0].float() + 1) / 2).permute(1, 2, 0).cpu().numpy() for p in (batch.target, blended)]
         return side_by_side([at_height(to_bytes(p), HEIGHT_PX) for p in pictures], (caption, "avatar"))

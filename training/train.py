@@ -79,7 +79,7 @@ class TrainConfig:
     adversarial: bool = False  # sharper only after far more steps than the demo has
     pixel_weight: float = 10.0
     mask_weight: float = 2.0
-    # auto: VGG19 where its file is cached, otherwise random filters; vgg, random, laplacian, ssim
+    # auto: VGG19 where its file is cached, otherwise SSIM, the best of the embedded; vgg, random, laplacian, ssim
     feature_kind: str = "auto"
     feature_weight: float | None = None  # none: the kind's own, in features.py
     tv_image_weight: float = 0.05  # the paper's beta_I
@@ -159,7 +159,8 @@ def optimise(config: TrainConfig, out_dir: Path, cast: list[Actor], state: Train
     if is_lead():
         checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
         truncate_log(log_path, state.step)
-        truncate_log(out_dir / FAILURES_FILE, state.step)
+        if (out_dir / FAILURES_FILE).exists():
+            truncate_log(out_dir / FAILURES_FILE, state.step)
     first_step, started_s = state.step, time.monotonic()
     saver = Saver(checkpoint_path, config.checkpoint_every_s)
     preview = Preview(out_dir, cast, config.preview_every_s)
