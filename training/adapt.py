@@ -37,7 +37,7 @@ ARCHITECTURE = ("widths", "norm", "latent_channels", "texture_px", "texture_chan
 class AdaptConfig:
     """What is not said here is as the avatar was trained."""
 
-    steps: int = 200  # a texture under a trained renderer is as good after these as both together after 900
+    steps: int = 100  # a warm texture is nearly there after 50, and with few frames hundreds more overfit
     rate: float = 1.0  # of train.texture_lr
 
 
@@ -46,9 +46,8 @@ class FinetuneConfig:
     """What is not said here is as the avatar was trained."""
 
     steps: int = 150
-    rate: float = (
-        0.3  # of the rates it was trained at: Adam's first steps are full ones, and must not undo what is there
-    )
+    # Of the rates it was trained at: Adam's first steps are full ones, and should not undo what is there.
+    rate: float = 0.5
 
 
 def adapt(
