@@ -91,16 +91,23 @@ def flush_folder(folder: Path) -> None:
 
 
 def write_manifest(
-    partial: Path, preset: str, stage: Stage, identity: Identity, source: dict | None, meter: Meter
+    partial: Path,
+    preset: str,
+    stage: Stage,
+    identity: Identity,
+    source: dict | None,
+    meter: Meter,
+    changes: tuple[dict, ...] = (),
 ) -> None:
-    """Say in a finished partial folder how it was made; everything in it is forced to the disk first."""
+    """Say in a finished partial folder how it was made, and changed since; everything in it is forced to the disk
+    first."""
     drop_scratch(partial)
     flush(partial)
     volatile = (*stage.volatile, LOG_FILE)
     files = stamp_files(partial, volatile)
     Manifest(
         stage=stage.name,
-        version=stage.version,
+        version=identity.version,
         settings=identity.settings,
         inputs=identity.inputs,
         source=source,
@@ -112,6 +119,7 @@ def write_manifest(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         preset=preset,
         made_with=made_with(),
+        changes=changes,
     ).save(partial)
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 
 import attempt
+import changes
 import source as sources
 from capture.errors import UserError
 from capture.manifest import Manifest
@@ -103,6 +104,26 @@ def open_project(
     return Project(atlas.stages, workspace, cast, avatar or cast[0], settings, source)
 
 
+def open_change(
+    atlas: Atlas,
+    workspace: Path,
+    row: Stage,
+    avatar: str,
+    subject: str,
+    other: str | None,
+    steps: int | None,
+    assignments: Iterable[str],
+) -> Project:
+    """What the options of ``adapt`` and ``finetune`` amount to.  Raises UserError for anything that cannot be."""
+    name = check_name(other, "--as") if other is not None else check_name(avatar, "--avatar")
+    if row.command == "adapt" and (name == subject or (workspace / name / atlas.stages[0].name).exists()):
+        raise UserError("an avatar of several subjects needs a name of its own; add --as NAME")
+    # train.steps means the steps of this training, not of the one that made the avatar.
+    own = [f"{row.command}.{word[6:]}" if word.startswith("train.steps=") else word for word in assignments]
+    own += [f"{row.command}.steps={steps}"] if steps is not None else []
+    return open_project(atlas, workspace, [subject], name, assignments=own)
+
+
 def _settings(atlas: Atlas, home: Path, preset: str | None, chosen: Mapping[str, str]) -> Settings:
     """The layers of one subject or avatar: preset < its subject.toml < --set."""
     check_not_linked(home)
@@ -158,8 +179,7 @@ def _last_preset(home: Path, atlas: Atlas) -> str | None:
 def cast_of(workspace: Path, avatar: str) -> tuple[str, ...]:
     """The subjects that an avatar was trained on, in order; empty when it was not trained yet."""
     made = Manifest.load(workspace / avatar / "06_avatar")
-    labels = [label for label in made.inputs if "/" in label] if made is not None else []
-    return tuple(dict.fromkeys(label.split("/")[0] for label in labels))
+    return changes.cast_of(made) if made is not None else ()
 
 
 def show(steps: Iterable[Step], project: Project) -> None:
@@ -199,6 +219,9 @@ OPTIONS = {
     "preset": click.option("--preset", metavar="NAME", help="demo, cpu, gpu or paper; by default the last one used."),
     "set": click.option("--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting."),
     "force": click.option("--force", is_flag=True, help="Make it again although it is up to date."),
+    "base": click.option("--avatar", required=True, metavar="NAME", help="The trained avatar."),
+    "as": click.option("--as", "other", metavar="NAME", help="Leave the avatar as it is, and name the result so."),
+    "steps": click.option("--steps", type=click.IntRange(min=1), metavar="N", help="How long to train."),
     "workspace": click.option(
         "--workspace",
         type=click.Path(path_type=Path),
@@ -214,6 +237,30 @@ def main(cli: click.Group) -> int:
     # Before any numerical library is loaded: spinning OpenMP threads make a shared machine crawl.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's C++ notices
+    if _started_by_torchrun():
+        return _one_of_many(cli)
+    return _run(cli)
+
+
+def _started_by_torchrun() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ and "MASTER_ADDR" in os.environ
+
+
+def _one_of_many(cli: click.Group) -> int:
+    """Rank 0 does what the command line says; the other ranks train with it when it trains, and end when it ends."""
+    from training import ranks
+
+    if int(os.environ["RANK"]) > 0:
+        ranks.follow()
+        return 0
+    ranks.join()
+    code = _run(cli)
+    if not ranks.is_training():  # otherwise followers are in the middle of a step; torchrun ends them
+        ranks.dismiss()
+    return code
+
+
+def _run(cli: click.Group) -> int:
     _log_to_stderr()
     try:
         return cli.main(prog_name="pipeline.py", standalone_mode=False) or 0

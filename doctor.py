@@ -186,6 +186,6 @@ def weights() -> Iterator[Check]:
     from training.features import VGG19_FILE, weights_dir
     from training.lpips import ALEXNET_FILE
 
-    for file, without in ((VGG19_FILE, "random features stand in"), (ALEXNET_FILE, "LPIPS is not measured")):
+    for file, without in ((VGG19_FILE, "SSIM stands in"), (ALEXNET_FILE, "LPIPS is not measured")):
         found = (weights_dir() / file).exists()
         yield Check("weights", "ok" if found else "note", f"{file} {'found' if found else f'not there: {without}'}")

@@ -19,7 +19,8 @@ import click
 
 import doctor as doctors
 from capture.errors import UserError
-from commands import Atlas, is_sensor, live_settings, live_source, main, open_project, options, show
+from changes import change
+from commands import Atlas, is_sensor, live_settings, live_source, main, open_change, open_project, options, show
 from project import Job, Stage
 from stages import plan, run
 from workspace import claim, known_names
@@ -69,6 +70,28 @@ def _train(job: Job) -> None:
     train(job.settings.config("train"), job.out_dir, job.subjects)
 
 
+def _adapt(job: Job) -> None:
+    from training.adapt import adapt
+
+    ((name, folder),) = job.subjects.items()
+    adapt(job.settings.config("adapt"), _chosen(job), job.out_dir, job.folders["06_avatar"], name, folder)
+
+
+def _finetune(job: Job) -> None:
+    from training.adapt import finetune
+
+    ((name, folder),) = job.subjects.items()
+    finetune(job.settings.config("finetune"), _chosen(job), job.out_dir, job.folders["06_avatar"], name, folder)
+
+
+def _chosen(job: Job) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in vars(job.settings.config("train")).items()
+        if job.settings.is_explicit(f"train.{key}")
+    }
+
+
 def _evaluate(job: Job) -> None:
     from training.evaluate import evaluate
     from training.report import report
@@ -78,6 +101,7 @@ def _evaluate(job: Job) -> None:
 
 
 OF_A_SUBJECT = ("01_recording", "02_masks", "03_fit", "04_keyframes", "05_rasters")
+OF_TRAINING = ("log.jsonl", "failures.jsonl", "preview.jpg", "checkpoints/*")  # for looking at and for going on
 
 STAGES = (
     # folder, command, version (raise it whenever the stage writes something else), function, settings, inputs
@@ -86,7 +110,7 @@ STAGES = (
     Stage("03_fit", "fit", 6, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
     Stage("04_keyframes", "keyframes", 2, _keyframes, ("keyframes",), ("03_fit",)),
     Stage("05_rasters", "rasterize", 1, _rasterize, ("raster",), ("01_recording", "03_fit")),
-    Stage("06_avatar", "train", 1, _train, ("train",), OF_A_SUBJECT, ("log.jsonl", "checkpoints/*"), of_avatar=True),
+    Stage("06_avatar", "train", 2, _train, ("train",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True),
     Stage(
         "07_report",
         "evaluate",
@@ -99,6 +123,10 @@ STAGES = (
     ),
 )
 
+# What may be done to a finished avatar; changes.py runs them.
+ADAPT = Stage("06_avatar", "adapt", 1, _adapt, ("adapt",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+FINETUNE = Stage("06_avatar", "finetune", 1, _finetune, ("finetune",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+
 CONFIGS = {
     "recording": "capture.importers.ImportConfig",
     "demo": "demo.performer.DemoConfig",
@@ -108,6 +136,8 @@ CONFIGS = {
     "keyframes": "fitting.keyframes.KeyframeConfig",
     "raster": "rendering.rasters.RasterConfig",
     "train": "training.train.TrainConfig",
+    "adapt": "training.adapt.AdaptConfig",
+    "finetune": "training.adapt.FinetuneConfig",
     "evaluate": "training.evaluate.EvaluateConfig",
 }
 
@@ -126,12 +156,13 @@ GPU = {
     "train.renderer_lr": 2e-4,
     "train.texture_lr": 1e-3,
     "train.decay_from": 0.5,
-    "train.feature_weight": 10.0,
     "train.grid_noise": 0.02,
     "train.adversarial": True,
     "train.feature_blocks": 5,
     "train.feature_width": 64,
     "train.discriminator_scales": 3,
+    "adapt.steps": 4000,
+    "finetune.steps": 2000,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -233,6 +264,23 @@ _add_stage_command(ATLAS.stage("keyframes"), "Which frames train what, and which
 _add_stage_command(ATLAS.stage("rasterize"), "The fitted body as seen by the camera.")
 _add_stage_command(ATLAS.stage("train"), "The avatar of one subject, or of several.")
 _add_stage_command(ATLAS.stage("evaluate"), "How good the avatar is on held-out frames; ends with the report.")
+
+
+def _add_change_command(row: Stage, summary: str) -> None:
+    """A command that makes a finished avatar into another one."""
+
+    @cli.command(row.command, help=summary)
+    @options("base", "subject", "as", "steps", "set", "force")
+    def command(
+        avatar: str, subject: str, other: str | None, steps: int | None, assignments: tuple[str, ...], force: bool,
+        workspace: Path,
+    ) -> None:  # fmt: skip
+        project = open_change(ATLAS, workspace, row, avatar, subject, other, steps, assignments)
+        change(project, row, avatar, subject, is_forced=force)
+
+
+_add_change_command(ADAPT, "Somebody new in a trained avatar: a texture, under the same networks.")
+_add_change_command(FINETUNE, "Networks and texture of one subject trained on, from a trained avatar.")
 
 
 @cli.command("report")

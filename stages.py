@@ -109,7 +109,8 @@ def run(
         with workspaces.claim(project.workspace, names):
             _recover(project, names)
     planned = plan(project, until or only, force)
-    _check_inputs_exist(project, planned, only)
+    if only is not None:
+        _check_inputs(project, planned, only)
     if not any(step.reasons for step in planned if only in (None, step.stage)):
         _note(planned)
         return []
@@ -144,9 +145,13 @@ def _recover(project: Project, names: Collection[str]) -> None:
         captures.recover(project, name)
 
 
-def _check_inputs_exist(project: Project, planned: list[Step], only: Stage | None) -> None:
-    if only is None:
-        return
+def check_inputs_exist(project: Project, only: Stage) -> None:
+    """Raises UserError when an input of a stage is missing; a stale one is used, and said to be stale."""
+    last = [stage for stage in project.stages if not stage.of_avatar][-1]
+    _check_inputs(project, plan(project, last), only)
+
+
+def _check_inputs(project: Project, planned: list[Step], only: Stage) -> None:
     for step in planned:
         if step.stage is only:
             continue

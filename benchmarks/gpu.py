@@ -199,7 +199,7 @@ def check(config: TrainConfig, actor: Actor, device: torch.device, size: int) ->
         batch_of = actor.frames.to(where)
         # The same noise on both: none.
         batch = batch_of.batch(torch.arange(2), Augment(), torch.Generator(), torch.Generator(where))
-        feature_net = on_device(load_features(small.feature_width, small.feature_blocks, 0)[0], where)
+        feature_net = on_device(load_features(small.feature_width, small.feature_blocks, 0, "random")[0], where)
         totals[where.type] = [
             train_step(small, state, 0, [batch], feature_net, step % 2 == 1, 1.0)[0].total.item() for step in range(4)
         ]
@@ -264,7 +264,7 @@ def step_rows(
 ) -> list[tuple]:
     """(what, ms per picture, TFLOP per picture, MFU) of R and T steps, data feed included."""
     frames = actor.frames.to(device)
-    feature_net = on_device(load_features(config.feature_width, config.feature_blocks, 0)[0], device)
+    feature_net = on_device(load_features(config.feature_width, config.feature_blocks, 0, "random")[0], device)
     augment = Augment(config.rescale_min, config.rescale_max, config.shift, config.grid_noise)
     rows = []
     for precision, allows_tf32, label in (

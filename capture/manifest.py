@@ -10,6 +10,7 @@ It sits in the lowest layer because every later stage may ask what an earlier on
     volatile          files, or "file.json:key", that differ from run to run and are left out of the output digest
     output_digest     of all other files
     timing_s, peak_rss_mb, finished, preset, made_with    for people and for the report
+    changes           06_avatar only: what was done to the avatar since it was trained
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Manifest:
     finished: str  # UTC, ISO 8601
     preset: str
     made_with: dict[str, str]  # package: version
+    changes: tuple[dict, ...] = ()  # what was done to an avatar since it was trained, see changes.py
 
     @staticmethod
     def load(folder: Path) -> Manifest | None:
@@ -60,6 +62,7 @@ class Manifest:
             fields = json.loads((folder / FILE_NAME).read_bytes())
             fields["files"] = {path: FileStamp(**stamp) for path, stamp in fields["files"].items()}
             fields["volatile"] = tuple(fields["volatile"])
+            fields["changes"] = tuple(fields.get("changes", ()))
             return Manifest(**fields)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None

@@ -112,11 +112,11 @@ def dance(num_frames: int) -> tuple[np.ndarray, np.ndarray]:
     return pose, placed
 
 
-def paint_doll(uv: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """The performer's true colours (..., 3) in [0, 1]: stripes and spots of its own on every part."""
+def paint_doll(uv: np.ndarray, part: np.ndarray, look: int = 0) -> np.ndarray:
+    """The performer's true colours (..., 3) in [0, 1]: stripes and spots of its own on every part, others per look."""
     u, v = uv[..., 0] * 40, uv[..., 1] * 40
-    stripes = 0.5 + 0.5 * np.sign(np.sin(u * 2) * np.where(part % 2 == 1, np.sin(v * 2), 1))
-    hue = part[..., None] * np.array([1.7, 2.9, 4.3])
+    stripes = 0.5 + 0.5 * np.sign(np.sin(u * (2 + look)) * np.where(part % 2 == 1, np.sin(v * 2), 1))
+    hue = (part[..., None] + 10 * look) * np.array([1.7, 2.9, 4.3])
     return np.clip((0.5 + 0.4 * np.sin(hue)) * (0.55 + 0.45 * stripes[..., None]), 0, 1)
 
 
@@ -144,7 +144,9 @@ class Film:
         return CompactRaster.of(rasterize_covered(doll(), vertices_m, camera))
 
 
-def film(num_frames: int, image_wh: tuple[int, int] = (40, 64), seed: int = 0, drift: float = 0.08) -> Film:
+def film(
+    num_frames: int, image_wh: tuple[int, int] = (40, 64), seed: int = 0, drift: float = 0.08, look: int = 0
+) -> Film:
     """Film the doll: clothes 2.5 cm off the body, an exposure drift, and tracking that is off by 0.02 rad."""
     rng = np.random.default_rng(seed)
     pose, placed = dance(num_frames)
@@ -157,7 +159,7 @@ def film(num_frames: int, image_wh: tuple[int, int] = (40, 64), seed: int = 0, d
         vertices_m, _ = doll().posed(None, pose[frame], placed[frame], clothes_m)
         raster = rasterize(doll(), vertices_m, fine)
         light = 0.75 + 0.25 * (raster.normal @ np.array([0.5, -0.6, -0.6]))
-        person = paint_doll(raster.uv, raster.part) * light[..., None]
+        person = paint_doll(raster.uv, raster.part, look) * light[..., None]
         picture = np.where(raster.mask[..., None], person, room) * (1 + drift * np.sin(frame))
         picture = cv2.resize(picture, CAMERA.image_wh, interpolation=cv2.INTER_AREA)
         colors.append(np.rint(picture.clip(0, 1) * 255).astype(np.uint8))

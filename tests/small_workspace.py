@@ -23,10 +23,10 @@ NUM_FRAMES, NUM_TRAIN = 24, 18
 LOST = 20  # a held-out frame in which the body was not found
 
 
-def make_workspace(folder: Path, steps: int = 30, name: str = "doll") -> Path:
+def make_workspace(folder: Path, steps: int = 30, name: str = "doll", look: int = 0) -> Path:
     """Write ``folder``/name/01_recording ... 06_avatar and return that subject's folder."""
     subject = folder / name
-    movie = film(NUM_FRAMES)
+    movie = film(NUM_FRAMES, look=look)
     for stage in ("01_recording", "02_masks/masks", "03_fit/overlay", "04_keyframes", "05_rasters", "06_avatar"):
         (subject / stage).mkdir(parents=True)
     _record(movie, subject / "01_recording")
@@ -81,3 +81,19 @@ def _matte(movie: Film, folder: Path) -> None:
         (folder / "masks" / f"{index:06d}.png").write_bytes(encode_png(np.rint(alpha * 255).astype(np.uint8)))
     frames = [{"confidence": 0.9, "box_px": [0, 0, 1, 1]} for _ in movie.alphas]
     (folder / "masks.json").write_text(json.dumps({"frames": frames, "notes": [], "settings": {}}))
+
+
+def stamp(workspace: Path, name: str) -> None:
+    """Write the stage.json of the stages 01 to 05, so that the command line takes them as made."""
+    import attempt
+    from attempt import Meter
+    from commands import open_project
+    from pipeline import ATLAS, STAGES
+
+    chosen = ["raster.height_px=64", "raster.width_px=40"]
+    project = open_project(ATLAS, workspace, [name], assignments=chosen)
+    (workspace / name / "subject.toml").write_text("[raster]\nheight_px = 64\nwidth_px = 40\n")
+    for stage in STAGES[:5]:
+        source = {"kind": "demo"} if stage is STAGES[0] else None
+        folder, identity = project.folder(stage, name), project.identity(stage, name)
+        attempt.write_manifest(folder, "demo", stage, identity, source, Meter())

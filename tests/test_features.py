@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from capture.errors import UserError
-from training.features import VGG19_FILE, load_features, load_vgg19, random_features
+from training.features import VGG19_FILE, Structure, load_features, load_vgg19, random_features
 
 # torchvision's vgg19.features up to conv2_1: index -> (out, in)
 TORCHVISION_SHAPES = {0: (64, 3), 2: (64, 64), 5: (128, 64)}
@@ -70,10 +70,10 @@ def test_a_file_that_is_no_vgg_is_refused_and_nothing_in_it_runs(tmp_path, conte
     assert not Path("/tmp/anr_payload_ran").exists()
 
 
-def test_without_a_cache_the_filters_are_random_fixed_and_said_to_be(tmp_path, monkeypatch):
+def test_random_filters_are_fixed_and_said_to_be_random(tmp_path, monkeypatch):
     monkeypatch.setenv("ANR_WEIGHTS", str(tmp_path))
-    features, description = load_features(8, 3, seed=0)
-    again, _ = load_features(8, 3, seed=0)
+    features, description = load_features(8, 3, seed=0, kind="random")
+    again, _ = load_features(8, 3, seed=0, kind="random")
     image = torch.rand(1, 3, 32, 32)
     assert "random" in description
     for first, second in zip(features(image), again(image), strict=True):
@@ -86,3 +86,31 @@ def test_random_features_keep_their_scale_and_tell_pictures_apart():
     assert [tuple(m.shape[1:]) for m in maps] == [(16, 64, 64), (32, 32, 32), (64, 16, 16), (128, 8, 8)]
     assert all(0.1 < m.square().mean().sqrt().item() < 10 for m in maps)
     assert (maps[-1][0] - maps[-1][1]).abs().mean().item() > 0.05
+
+
+@pytest.mark.parametrize("kind", ["random", "laplacian", "ssim"])
+def test_every_kind_measures_a_distance_and_teaches_only_the_picture(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("ANR_WEIGHTS", str(tmp_path))
+    features, description = load_features(4, 2, seed=0, kind=kind)
+    truth = torch.rand(1, 3, 24, 16, requires_grad=True)
+    image = (truth.detach() * 0.5).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert features.distance(truth.detach(), truth.detach()).item() == pytest.approx(0, abs=1e-5)
+        features.distance(image, truth.detach()).backward()
+    assert image.grad.abs().sum() > 0
+    assert kind in description.lower() or (kind == "random" and "random" in description)
+
+
+def test_a_kind_that_cannot_be_had_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANR_WEIGHTS", str(tmp_path))
+    with pytest.raises(UserError, match="vgg19-dcbb9e9d"):
+        load_features(4, 2, seed=0, kind="vgg")
+    with pytest.raises(UserError, match="expected one of auto, vgg"):
+        load_features(4, 2, seed=0, kind="sobel")
+
+
+def test_without_a_cache_structure_stands_in_and_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANR_WEIGHTS", str(tmp_path))
+    features, description = load_features(8, 3, seed=0)
+    assert isinstance(features, Structure) and "SSIM" in description and "because" in description
+    assert "because" not in load_features(8, 3, seed=0, kind="ssim")[1]

@@ -12,8 +12,10 @@ from training.losses import (
     composite,
     discriminator_loss,
     feature_loss,
+    laplacian_loss,
     mask_loss,
     pixel_loss,
+    ssim_loss,
     total_variation,
 )
 
@@ -72,3 +74,32 @@ def test_generator_and_discriminator_want_opposite_scores():
     assert adversarial_loss(ones, 1.0) == 0
     assert discriminator_loss(ones, zeros) == 0
     assert discriminator_loss(zeros, ones).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("loss", [laplacian_loss, ssim_loss])
+def test_structure_losses_are_zero_for_equal_pictures_and_their_gradients_are_right(loss):
+    rng = torch.Generator().manual_seed(3)
+    image, truth = (torch.rand(1, 2, 9, 7, generator=rng, dtype=torch.float64) * 2 - 1 for _ in range(2))
+    assert loss(truth, truth, 2).item() == pytest.approx(0, abs=1e-6)
+    assert loss(image, truth, 2).item() > 0.1
+    image.requires_grad_()
+    assert torch.autograd.gradcheck(lambda picture: loss(picture, truth, 2), image, atol=1e-5)
+
+
+def test_a_blurred_edge_costs_the_pyramid_more_than_the_same_error_spread_out():
+    truth = torch.zeros(1, 1, 16, 16)
+    truth[..., 8:] = 1
+    blurred = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(truth, (2, 2, 2, 2), "replicate"), 5, 1)
+    shifted = truth + (blurred - truth).abs().mean()
+    assert laplacian_loss(blurred, truth, 1) > 1.5 * laplacian_loss(shifted, truth, 1)
+
+
+def test_ssim_loss_is_what_the_metric_says():
+    from training.metrics import ssim
+
+    rng = torch.Generator().manual_seed(5)
+    image, truth = (torch.rand(1, 3, 40, 32, generator=rng) for _ in range(2))
+    image = 0.3 * image + 0.7 * truth
+    arrays = [picture[0].permute(1, 2, 0).numpy() for picture in (image, truth)]
+    # The metric leaves a border of half a window out, the loss repeats the edge: equal up to that.
+    assert 1 - ssim_loss(image * 2 - 1, truth * 2 - 1, 1).item() == pytest.approx(ssim(*arrays), abs=0.02)

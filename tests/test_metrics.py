@@ -88,3 +88,12 @@ def test_lpips_reads_a_file_of_torchvisions_format_and_refuses_a_damaged_one(tmp
     path.write_bytes(data[:-100])
     with pytest.raises(UserError, match="SHA-256"):
         read_lpips(path)
+
+
+def test_lpips_refuses_linear_layers_that_are_not_the_published_ones(tmp_path, monkeypatch):
+    data = b"weights"
+    path = tmp_path / f"alexnet-owt-{hashlib.sha256(data).hexdigest()[:8]}.pth"
+    path.write_bytes(data)
+    monkeypatch.setattr("training.lpips.HEADS_SHA256", "0" * 64)
+    with pytest.raises(UserError, match=r"not LPIPS v0\.1"):
+        read_lpips(path)

@@ -190,9 +190,9 @@ def test_problems_come_before_things_that_are_only_good_to_know():
 
 
 def test_stand_ins_of_training_are_named():
-    settings = {"features": "random VGG filters of width 8", "exposure_range": {"doll": [0.8, 1.3]}}
+    settings = {"features": "SSIM at 3 scales, because there is no VGG19", "exposure_range": {"doll": [0.8, 1.3]}}
     found = titles(advise_about_avatar(settings, {"lpips": "no file"}))
-    assert "random filters" in found and "LPIPS" in found and "exposure" in found
+    assert "without VGG19" in found and "LPIPS" in found and "exposure" in found
     assert not advise_about_avatar({"features": "VGG19", "exposure_range": {"doll": [0.98, 1.02]}}, {})
 
 

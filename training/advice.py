@@ -93,12 +93,12 @@ def advise_about_avatar(settings: Mapping[str, Any], reasons: Mapping[str, str])
     """Advice about what all subjects share.  settings: avatar.json; reasons: of metrics.json."""
     found = []
     features = str(settings.get("features", ""))
-    if features.startswith("random"):
+    if "because" in features:
         found.append(
             Advice(
-                "Feature loss with random filters",
-                "Training compared pictures through fixed random filters, because the published VGG19 weights are not "
-                "on this machine. Fine detail comes out softer.",
+                "Feature loss without VGG19",
+                "Training compared the structure of pictures (SSIM), because the published VGG19 weights are not on "
+                "this machine.",
                 "Put torchvision's vgg19-dcbb9e9d.pth into ~/.cache/anr (or $ANR_WEIGHTS) and train again.",
                 is_problem=False,
             )

@@ -7,6 +7,7 @@ no code, and equal states give equal bytes.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from capture.recording import write_atomically
+from training.ranks import is_lead
+from training.state import TrainState
 
 SEPARATOR = "/"
 
@@ -77,3 +80,24 @@ def _lists(value: Any) -> Any:
     if items and all(isinstance(key, str) and key.startswith("[") for key in items):
         return [items[f"[{index}]"] for index in range(len(items))]
     return items
+
+
+class Saver:
+    """Saves now and then; when it does has no influence on what is learned."""
+
+    def __init__(self, path: Path, every_s: float) -> None:
+        self.path, self.every_s = path, every_s
+        self.due_s = time.monotonic() + every_s
+
+    def save_if_due(self, state: TrainState) -> None:
+        if time.monotonic() >= self.due_s:
+            self.save(state)
+
+    def save(self, state: TrainState) -> None:
+        if not is_lead():
+            return
+        started_s = time.monotonic()
+        save_checkpoint(self.path, state.state_dict())
+        ended_s = time.monotonic()
+        # Gigabytes of state must not take more than a twentieth of the run.
+        self.due_s = ended_s + max(self.every_s, 20 * (ended_s - started_s))

@@ -42,6 +42,47 @@ def feature_loss(generated: Sequence[Tensor], real: Sequence[Tensor], layer_weig
     return torch.stack(distances).sum()
 
 
+def laplacian_loss(image: Tensor, truth: Tensor, num_scales: int) -> Tensor:
+    """Mean absolute difference of every band of the Laplacian pyramids of both, the smallest picture included.
+
+    Each band is an edge at one scale, so that a blurred edge costs as much as the edge is strong (Bojanowski et al.
+    2018).  Pyramids are linear: the pyramid of the difference is the difference of the pyramids.
+    """
+    rest, bands = image - truth, []
+    for _ in range(num_scales):
+        smaller = F.avg_pool2d(rest, 2, ceil_mode=True, count_include_pad=False)
+        larger = F.interpolate(smaller, size=rest.shape[-2:], mode="bilinear", align_corners=False)
+        bands.append((rest - larger).abs().mean())
+        rest = smaller
+    return torch.stack([*bands, rest.abs().mean()]).sum()
+
+
+def ssim_loss(image: Tensor, truth: Tensor, num_scales: int) -> Tensor:
+    """1 - SSIM (Wang et al. 2004; Gaussian window 11, sigma 1.5), mean over ``num_scales`` halvings.
+
+    SSIM is defined on [0, 1]: on [-1, 1] its term for brightness means something else.
+    """
+    image, truth = (image + 1) / 2, (truth + 1) / 2
+    taps = torch.exp(-((torch.arange(11, device=image.device, dtype=image.dtype) - 5) ** 2) / (2 * 1.5**2))
+    taps = taps / taps.sum()
+    channels = image.shape[1]
+    rows = taps.view(1, 1, 1, 11).expand(5 * channels, 1, 1, 11)
+    c1, c2 = 0.01**2, 0.03**2
+    scores = []
+    for scale in range(num_scales):
+        if scale:
+            image, truth = (F.avg_pool2d(p, 2, ceil_mode=True, count_include_pad=False) for p in (image, truth))
+        moments = torch.cat([image, truth, image * image, truth * truth, image * truth], dim=1)
+        moments = F.conv2d(F.pad(moments, (5, 5, 5, 5), mode="replicate"), rows, groups=5 * channels)
+        moments = F.conv2d(moments, rows.transpose(2, 3), groups=5 * channels)
+        mean_a, mean_b, square_a, square_b, product = moments.chunk(5, dim=1)
+        covariance = product - mean_a * mean_b
+        variances = square_a - mean_a**2 + square_b - mean_b**2
+        similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+        scores.append((similarity / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))).mean())
+    return 1 - torch.stack(scores).mean()
+
+
 def total_variation(plane: Tensor) -> Tensor:
     """Mean absolute difference between neighbours, both directions; the two terms of Eq. 6 are this."""
     across = (plane[..., :, 1:] - plane[..., :, :-1]).abs().mean()

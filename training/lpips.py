@@ -19,6 +19,8 @@ from capture.errors import UserError
 from training.features import weights_dir
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
+# The published v0.1 linear layers, as torchmetrics ships them: another version of it must not quietly change a figure.
+HEADS_SHA256 = "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0"
 # torchvision's alexnet.features: index, in, out, kernel, stride, padding; whether a 3 x 3 max pool, stride 2, precedes.
 LAYERS = (
     (0, 3, 64, 11, 4, 2, False),
@@ -81,6 +83,8 @@ def read_lpips(path: Path) -> Lpips:
     from torchmetrics.functional import image
 
     heads_path = Path(image.__file__).parent / "lpips_models" / "alex.pth"
+    if hashlib.sha256(heads_path.read_bytes()).hexdigest() != HEADS_SHA256:
+        raise UserError(f"{heads_path}: not LPIPS v0.1; install the torchmetrics that requirements.txt names")
     heads = torch.load(heads_path, map_location="cpu", weights_only=True)
     try:
         alexnet = torch.load(path, map_location="cpu", weights_only=True)

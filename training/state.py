@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,16 @@ from training.shards import Shards
 
 BETAS = (0.9, 0.99)  # runs are hundreds of steps on a CPU: a longer memory than 100 steps would never warm up
 ADVERSARIAL_BETAS = (0.5, 0.999)  # pix2pix
+
+
+@dataclass
+class Progress:
+    """How training fares on the frames that were held back (``heldback``)."""
+
+    best_db: float | None = None
+    best_step: int = 0
+    worse: int = 0  # measurements since then
+    is_over: bool = False
 
 
 class TrainState:
@@ -34,10 +45,14 @@ class TrainState:
         device: torch.device,
         dtype: torch.dtype,
         num_shards: int,
+        is_frozen: bool = False,
     ) -> None:
+        """With ``is_frozen`` the renderer is used as it is and never changes, its running statistics included."""
         self.step = 0
+        self.progress = Progress()
         self.device, self.dtype = device, dtype
-        self.renderer = on_device(renderer, device)
+        self.is_frozen = is_frozen
+        self.renderer = on_device(renderer, device).train(not is_frozen)
         self.textures = nn.ModuleList(textures).to(device)
         self.exposures = nn.ParameterList(exposures).to(device)  # (F, 3) log gain of every training frame
         if discriminator is not None:
@@ -46,7 +61,7 @@ class TrainState:
         self.discriminator = discriminator
         self.shards = Shards(self.renderer, num_shards)
         # The averages are what is kept: they forget the last batches, which a small set of frames makes noisy.
-        self.average = copy.deepcopy(nn.ModuleList([self.renderer, self.textures])).requires_grad_(False)
+        self.average = copy.deepcopy(nn.ModuleList([self.renderer, self.textures])).requires_grad_(False).eval()
         self.renderer_optimizer = torch.optim.AdamW(
             self.renderer.parameters(), betas=BETAS, weight_decay=weight_decay, fused=True
         )
@@ -66,7 +81,7 @@ class TrainState:
 
     def learn(self, renderer: bool, texture: bool) -> None:
         """Choose what the next step may change; what is frozen costs no gradient."""
-        self.renderer.requires_grad_(renderer)
+        self.renderer.requires_grad_(renderer and not self.is_frozen)
         self.exposures.requires_grad_(renderer)
         self.textures.requires_grad_(texture)
 
@@ -133,6 +148,7 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """Nested dict of tensors and plain values; ``load_state_dict`` of a new state continues bit for bit."""
         state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
+        state["progress"] = asdict(self.progress)
         return state | {"step": self.step, "rng": self.rng.get_state(), "noise_rng": self.noise_rng.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -141,6 +157,7 @@ class TrainState:
             if isinstance(part, torch.optim.Optimizer):
                 _match_layout(part)
         self.step = state["step"]
+        self.progress = Progress(**state["progress"])
         self.rng.set_state(state["rng"])
         self.noise_rng.set_state(state["noise_rng"])
 

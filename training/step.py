@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from rendering.networks import NeuralRenderer, NeuralTexture, Rendering, Surface
-from training.features import LAYER_WEIGHTS, VggFeatures
+from training.features import FeatureTerm
 from training.losses import (
     adversarial_loss,
     composite,
     discriminator_loss,
-    feature_loss,
     mask_loss,
     pixel_loss,
     total_variation,
 )
+from training.ranks import mean_over_ranks, sum_over_ranks, world_size
 from training.state import TrainState, set_rate
 
 if TYPE_CHECKING:
@@ -58,36 +58,94 @@ class Outcome:
         return Outcome(losses, self.blended.detach(), self.truth)
 
 
+class NotFinite(Exception):
+    """A step that must not be learned from."""
+
+    def __init__(self, names: list[str], losses: dict[str, float | None]) -> None:
+        super().__init__(", ".join(names))
+        self.names, self.losses = names, losses
+
+
 def train_step(
     config: TrainConfig,
     state: TrainState,
     subject: int,
     pieces: Sequence[Batch],
-    features: VggFeatures,
+    features: FeatureTerm,
     trains_texture: bool,
     rate: float,
 ) -> list[Outcome]:
     """Change R (Eq. 9), or with ``trains_texture`` T (Eq. 10); without ``config.split`` both.
 
-    pieces: the batch in equal parts, at most one per shard; ``rate`` scales the learning rates.
+    pieces: this rank's share of the batch in equal parts, at most one per shard; ``rate`` scales the learning rates.
+    Raises NotFinite, and leaves the state as it was, when a loss, a gradient or a running statistic is not a number.
     """
     state.learn(renderer=not (config.split and trains_texture), texture=trains_texture or not config.split)
     learned = state.learned
+    num_pieces = len(pieces) * world_size()
+    statistics = [buffer.clone() for buffer in state.renderer.buffers()]
 
     def work(renderer: NeuralRenderer, piece: Batch) -> tuple[Outcome, tuple[Tensor | None, ...]]:
         outcome = compare(config, state, renderer, subject, piece, features)
-        return outcome, torch.autograd.grad(outcome.total / len(pieces), learned, allow_unused=True)
+        return outcome, torch.autograd.grad(outcome.total / num_pieces, learned, allow_unused=True)
 
     results = state.shards.map(work, pieces)
     outcomes = [outcome.detached() for outcome, _ in results]
     for parameter, *shares in zip(learned, *(gradients for _, gradients in results), strict=True):
         parameter.grad = _summed([share for share in shares if share is not None], parameter)
+    trains_discriminator = state.discriminator is not None and not trains_texture
+    if trains_discriminator:
+        _discriminator_gradients(state, outcomes)
+    sum_over_ranks([parameter.grad for parameter in learned if parameter.grad is not None])
+    mean_over_ranks([buffer for buffer in state.renderer.buffers() if buffer.is_floating_point()])
+    try:
+        _check_finite(state, outcomes)
+    except NotFinite:
+        _undo(state, statistics)
+        raise
     state.apply_gradients(config.renderer_lr * rate, config.texture_lr * rate, config.exposure_lr * rate)
-    if state.discriminator is not None and not trains_texture:
-        _discriminator_step(state, outcomes, config.discriminator_lr * rate)
+    if trains_discriminator:
+        _apply_discriminator(state, config.discriminator_lr * rate)
     state.update_average(config.average_decay)
     state.step += 1
     return outcomes
+
+
+def _check_finite(state: TrainState, outcomes: Sequence[Outcome]) -> None:
+    """Raises NotFinite with what is not; every rank sees the same sums and so decides alike."""
+    names = list(outcomes[0].losses)
+    losses = [torch.stack([outcome.losses[name] for outcome in outcomes]).mean() for name in names]
+    mean_over_ranks(losses)
+    values, words = list(losses), [f"loss {name}" for name in names]
+    parts = {"renderer": state.renderer, "texture": state.textures, "exposure": state.exposures}
+    for name, part in (parts | ({"discriminator": state.discriminator} if state.discriminator else {})).items():
+        gradients = [parameter.grad for parameter in part.parameters() if parameter.grad is not None]
+        if gradients:
+            # The norm overflows before the square in Adam's second moment does.
+            values.append(torch.stack(torch._foreach_norm(gradients)).square().sum())
+            words.append(f"gradient of the {name}")
+    statistics = [buffer.sum() for buffer in state.renderer.buffers() if buffer.is_floating_point()]
+    if statistics:
+        values.append(torch.stack(statistics).sum())
+        words.append("running statistics of the renderer")
+    found = torch.stack([value.float() for value in values])
+    if not bool(found.isfinite().all()):  # the only wait for the device
+        finite = found.isfinite().tolist()
+        shown = {
+            name: value if fine else None for name, value, fine in zip(names, found.tolist(), finite, strict=False)
+        }
+        raise NotFinite([word for word, fine in zip(words, finite, strict=True) if not fine], shown)
+
+
+@torch.no_grad()
+def _undo(state: TrainState, statistics: Sequence[Tensor]) -> None:
+    """Back to before the step: nothing but the running statistics has changed."""
+    for buffer, before in zip(state.renderer.buffers(), statistics, strict=True):
+        buffer.copy_(before)
+    modules = (state.renderer, state.textures, state.exposures, state.discriminator)
+    for module in modules:
+        if module is not None:
+            module.zero_grad(set_to_none=True)
 
 
 def _summed(shares: list[Tensor], parameter: Tensor) -> Tensor | None:
@@ -106,7 +164,7 @@ def compare(
     renderer: NeuralRenderer,
     subject: int,
     batch: Batch,
-    features: VggFeatures,
+    features: FeatureTerm,
 ) -> Outcome:
     """Paint the batch and weigh every loss that is switched on."""
     with state.precision():
@@ -124,10 +182,8 @@ def compare(
         losses["tv"] = smooth_image + config.tv_mask_weight * total_variation(rendering.mask)
     with state.precision():
         if config.feature:
-            with torch.no_grad():
-                real = features(truth)
-            distance = feature_loss(features(blended), real, LAYER_WEIGHTS[: len(real)])
-            losses["feature"] = config.feature_weight * distance
+            weight = features.usual_weight if config.feature_weight is None else config.feature_weight
+            losses["feature"] = weight * features.distance(blended, truth)
         if state.discriminator is not None:
             losses["adversarial"] = config.adversarial_weight * adversarial_loss(state.discriminator(blended), 1.0)
     return Outcome(losses, blended, truth)
@@ -148,15 +204,20 @@ def paint(state: TrainState, renderer: NeuralRenderer, subject: int, batch: Batc
     )
 
 
-def _discriminator_step(state: TrainState, outcomes: Sequence[Outcome], rate: float) -> None:
-    assert state.discriminator is not None and state.discriminator_optimizer is not None
+def _discriminator_gradients(state: TrainState, outcomes: Sequence[Outcome]) -> None:
+    assert state.discriminator is not None
     state.discriminator.requires_grad_(True)
     with state.precision():
         real = state.discriminator(torch.cat([outcome.truth for outcome in outcomes]))
         fake = state.discriminator(torch.cat([outcome.blended for outcome in outcomes]))
         loss = discriminator_loss(real, fake)
     loss.backward()
+    mean_over_ranks([parameter.grad for parameter in state.discriminator.parameters() if parameter.grad is not None])
+    state.discriminator.requires_grad_(False)
+
+
+def _apply_discriminator(state: TrainState, rate: float) -> None:
+    assert state.discriminator_optimizer is not None
     set_rate(state.discriminator_optimizer, rate)
     state.discriminator_optimizer.step()
     state.discriminator_optimizer.zero_grad(set_to_none=True)
-    state.discriminator.requires_grad_(False)

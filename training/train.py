@@ -6,25 +6,20 @@ B pictures in a batch, H x W pixels of the person crop.  I true picture, B0 its 
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from capture.errors import UserError
-from capture.matting import Masks
 from capture.progress import progress
-from capture.recording import Recording, write_atomically
-from fitting.fit import BodyFit
-from fitting.keyframes import Keyframes
-from rendering.avatar import Avatar, Shape
+from rendering.avatar import Avatar
 from rendering.networks import (
     NeuralRenderer,
     NeuralTexture,
@@ -34,14 +29,21 @@ from rendering.networks import (
     parse_widths,
 )
 from rendering.painter import pick_device
-from rendering.rasters import Rasters
-from training.checkpoint import load_checkpoint, save_checkpoint
-from training.dataset import Augment, SubjectFrames
+from training.cast import Actor, crop_wh, load_cast, whose_turn
+from training.checkpoint import Saver, load_checkpoint
+from training.dataset import Augment
 from training.discriminator import MultiScaleDiscriminator
-from training.features import load_features
+from training.features import FeatureTerm, load_features
+from training.guard import FAILURES_FILE, Guard
+from training.heldback import heldback_psnr_db, judge
+from training.preview import Preview
+from training.ranks import everywhere, is_lead, rank, world_size
 from training.state import TrainState
-from training.step import Batch, Outcome, train_step
+from training.step import Batch, NotFinite, Outcome, train_step
+from training.ticks import append, masked_psnr_db, tick, truncate_log
 from training.warmstart import warm_texture
+
+__all__ = ["Actor", "TrainConfig", "fit_cast", "masked_psnr_db", "new_state", "train", "truncate_log"]
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,9 @@ class TrainConfig:
     adversarial: bool = False  # sharper only after far more steps than the demo has
     pixel_weight: float = 10.0
     mask_weight: float = 2.0
-    feature_weight: float = 30.0  # of random filters, whose answers are faint; pix2pixHD's 10 belongs to VGG19
+    # auto: VGG19 where its file is cached, otherwise SSIM, the best of the embedded; vgg, random, laplacian, ssim
+    feature_kind: str = "auto"
+    feature_weight: float | None = None  # none: the kind's own, in features.py
     tv_image_weight: float = 0.05  # the paper's beta_I
     tv_mask_weight: float = 0.1  # the paper's beta_m
     adversarial_weight: float = 0.1
@@ -95,39 +99,21 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"  # auto, cpu, cuda
     precision: str = "auto"  # bf16 where the hardware multiplies it; auto, bf16, fp32
+    # Stop when a tenth of the training frames, held back for this, is painted no better any more.
+    early_stop: bool = False
+    early_stop_every: int = 50  # steps between two measurements
+    early_stop_patience: int = 4  # measurements without a gain
+    retries: int = 3  # of a step with a loss or gradient that is not a number
     log_every: int = 20  # steps
     checkpoint_every_s: float = field(default=20.0, metadata={"cosmetic": True})
+    preview_every_s: float = field(default=60.0, metadata={"cosmetic": True})
 
-
-@dataclass(frozen=True)
-class Actor:
-    """One subject of the cast: what is seen of it, and when."""
-
-    frames: SubjectFrames
-    train_positions: np.ndarray  # frames that train R
-    keyframe_positions: np.ndarray  # frames that train T
-    shape: Shape
-
-    @staticmethod
-    def load(name: str, folder: Path, device: torch.device) -> Actor:
-        """Open a subject.  Raises UserError when nothing in it can be learned from."""
-        keyframes = Keyframes.load(folder / "04_keyframes")
-        fit = BodyFit.load(folder / "03_fit")
-        rasters = Rasters.load(folder / "05_rasters")
-        wanted = np.union1d(keyframes.train_indices, keyframes.keyframe_indices)
-        wanted = np.setdiff1d(wanted, keyframes.heldout_indices)
-        recording, masks = Recording.load(folder / "01_recording"), Masks.load(folder / "02_masks")
-        frames = SubjectFrames.load(name, wanted, recording, masks, rasters)
-        train_positions = frames.positions_of(keyframes.train_indices)
-        keyframe_positions = frames.positions_of(keyframes.keyframe_indices)
-        if not len(train_positions):
-            raise UserError(f"{name}: the body was found in no training frame; see 03_fit/overlay.mp4")
-        return Actor(
-            frames=frames.to(device),
-            train_positions=train_positions,
-            keyframe_positions=keyframe_positions if len(keyframe_positions) else train_positions,
-            shape=Shape(fit.body, fit.shape, fit.vertex_offsets_m),
-        )
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "early_stop_every", "early_stop_patience"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name} = {getattr(self, name)}: must be at least 1")
+        if self.retries < 0:
+            raise UserError(f"train.retries = {self.retries}: must not be negative")
 
 
 def train(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path]) -> None:
@@ -135,53 +121,118 @@ def train(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path]) -> N
 
     On the CPU the files are the same bytes however often the run was interrupted.
     """
+    everywhere(_train, config, out_dir, dict(subjects))
+
+
+def _train(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path]) -> None:
     device = pick_device(config.device)
-    cast = [Actor.load(name, folder, device) for name, folder in subjects.items()]
-    with _reproducible(device):
+    cast = load_cast(subjects, device, config.early_stop)
+    with reproducible(device):
         fit_cast(config, out_dir, cast, device)
 
 
 def fit_cast(config: TrainConfig, out_dir: Path, cast: list[Actor], device: torch.device) -> TrainState:
-    """The training loop."""
-    features, feature_note = load_features(config.feature_width, config.feature_blocks, config.seed)
-    features = on_device(features, device)
+    """Train from nothing, and save the avatar."""
+    features, feature_note = load_features(
+        config.feature_width, config.feature_blocks, config.seed, config.feature_kind
+    )
     state = new_state(config, cast, device)
+    log.info("%s parameters, %s, %s", f"{num_parameters(state.renderer):,}", device, state.dtype)
+    optimise(config, out_dir, cast, state, on_device(features, device))
+    if is_lead():
+        Avatar(
+            renderer=state.average_renderer.eval(),
+            textures={actor.frames.name: texture for actor, texture in zip(cast, state.average_textures, strict=True)},
+            bodies={actor.frames.name: actor.shape for actor in cast},
+            settings=_settings(config, cast, state, feature_note, device),
+        ).save(out_dir)
+    return state
+
+
+def optimise(config: TrainConfig, out_dir: Path, cast: list[Actor], state: TrainState, features: FeatureTerm) -> None:
+    """The training loop, from the checkpoint in ``out_dir`` on where there is one."""
     checkpoint_path, log_path = out_dir / "checkpoints" / "last.safetensors", out_dir / "log.jsonl"
-    checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
     saved = load_checkpoint(checkpoint_path)
     if saved is not None:
         state.load_state_dict(saved)
         log.info("continuing at step %d of %d", state.step, config.steps)
-    truncate_log(log_path, state.step)
-    log.info("%s parameters, %s, %s", f"{num_parameters(state.renderer):,}", device, state.dtype)
+    if is_lead():
+        checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
+        truncate_log(log_path, state.step)
+        if (out_dir / FAILURES_FILE).exists():
+            truncate_log(out_dir / FAILURES_FILE, state.step)
     first_step, started_s = state.step, time.monotonic()
-    saver = _Saver(checkpoint_path, config.checkpoint_every_s)
-    augment = Augment(config.rescale_min, config.rescale_max, config.shift, config.grid_noise)
+    saver = Saver(checkpoint_path, config.checkpoint_every_s)
+    preview = Preview(out_dir, cast, config.preview_every_s)
+    guard = Guard(out_dir, config.retries)
+    loss = float("nan")
 
-    for step in progress(range(state.step, config.steps), "train"):
-        trains_texture = config.split and step % 2 == 1
-        subject = int(torch.randint(len(cast), (), generator=state.rng))  # a random identity every step
-        actor = cast[subject]
-        positions = torch.from_numpy(actor.keyframe_positions if trains_texture else actor.train_positions)
-        chosen = positions[torch.randint(len(positions), (config.batch_size,), generator=state.rng)]
-        pieces = [
-            actor.frames.batch(part, augment, state.rng, state.noise_rng) for part in chosen.chunk(len(state.shards))
-        ]
-        rate = decayed(step, config.steps, config.decay_from)
-        outcomes = train_step(config, state, subject, pieces, features, trains_texture, rate)
+    def speed() -> float:
+        return (state.step - first_step) / max(time.monotonic() - started_s, 1e-9)
+
+    def note() -> str:
+        return f"loss {loss:.3f}, {speed() * config.batch_size:.1f} images/s"
+
+    steps = range(state.step, config.steps)
+    for step in progress(steps, "train", note=note) if is_lead() else steps:
+        if state.progress.is_over:  # found out by the run that was interrupted
+            break
+        try:
+            outcomes, pieces = _step(config, cast, state, features, guard)
+        except UserError:  # the same command goes on from here, with other random numbers
+            saver.save(state)
+            raise
+        figures = {}
         if step % config.log_every == 0 or state.step == config.steps:
-            steps_per_s = (state.step - first_step) / (time.monotonic() - started_s)
-            _log_tick(log_path, step, outcomes, pieces, steps_per_s)
-        saver.save_if_due(state)
+            figures = tick(step, outcomes, pieces)
+            loss = figures["loss"]
+        if config.early_stop and state.step % config.early_stop_every == 0:
+            psnr_db = heldback_psnr_db(state, cast)
+            judge(state, psnr_db, config.early_stop_patience)
+            figures = (figures or tick(step, outcomes, pieces)) | {"heldback_psnr_db": psnr_db}
+        if is_lead():
+            if figures:
+                append(log_path, figures, speed())
+            saver.save_if_due(state)
+            preview.draw_if_due(state)
+        if state.progress.is_over:
+            log.info("stopping at step %d: held-back frames were best at step %d", state.step, state.progress.best_step)
+            break
+    if is_lead():
+        saver.save(state)
+        preview.draw(state)
 
-    saver.save(state)
-    Avatar(
-        renderer=state.average_renderer.eval(),
-        textures={actor.frames.name: texture for actor, texture in zip(cast, state.average_textures, strict=True)},
-        bodies={actor.frames.name: actor.shape for actor in cast},
-        settings=_settings(config, cast, state, feature_note, device),
-    ).save(out_dir)
-    return state
+
+def _step(
+    config: TrainConfig, cast: list[Actor], state: TrainState, features: FeatureTerm, guard: Guard
+) -> tuple[list[Outcome], list[Batch]]:
+    """One step, tried again with other random numbers when something in it is not a number."""
+    subject, trains_texture = whose_turn(state.step, len(cast), config.split, config.seed)
+    actor = cast[subject]
+    positions = torch.from_numpy(actor.keyframe_positions if trains_texture else actor.train_positions)
+    augment = Augment(config.rescale_min, config.rescale_max, config.shift, config.grid_noise)
+    rate = decayed(state.step, config.steps, config.decay_from)
+    for attempt in count(1):
+        chosen = positions[torch.randint(len(positions), (config.batch_size,), generator=state.rng)]
+        pieces = _my_pieces(actor, chosen, augment, state)
+        try:
+            return train_step(config, state, subject, pieces, features, trains_texture, rate), pieces
+        except NotFinite as error:
+            frames = actor.frames.frame_indices[chosen.numpy()].tolist()
+            turn = {"subject": actor.frames.name, "frames": frames, "trains_texture": trains_texture}
+            guard.failed(state.step, attempt, turn, pieces, error)
+    raise AssertionError("count never ends")
+
+
+def _my_pieces(actor: Actor, chosen: Tensor, augment: Augment, state: TrainState) -> list[Batch]:
+    """This rank's part of the batch.  Every piece has random numbers of its own, so that it is the same on any rank."""
+    parts = chosen.tensor_split(world_size() * len(state.shards))
+    seeds = torch.randint(2**62, (len(parts),), generator=state.rng).tolist()
+    pieces = []
+    for part, seed in list(zip(parts, seeds, strict=True))[rank() :: world_size()]:
+        noise_rng = state.noise_rng.manual_seed(seed + 1)
+        pieces.append(actor.frames.batch(part, augment, torch.Generator().manual_seed(seed), noise_rng))
+    return pieces
 
 
 def new_state(config: TrainConfig, cast: list[Actor], device: torch.device) -> TrainState:
@@ -208,9 +259,21 @@ def new_state(config: TrainConfig, cast: list[Actor], device: torch.device) -> T
         weight_decay=config.weight_decay,
         seed=config.seed,
         device=device,
-        dtype=_dtype(config, device),
-        num_shards=max(1, min(config.shards, config.batch_size)) if device.type == "cpu" else 1,
+        dtype=pick_dtype(config, device),
+        num_shards=num_shards(config, device),
     )
+
+
+def num_shards(config: TrainConfig, device: torch.device) -> int:
+    """Pieces that this rank cuts its part of a batch into.  Raises UserError when a batch cannot be shared evenly."""
+    if config.batch_size % world_size():
+        raise UserError(
+            f"train.batch_size = {config.batch_size}: cannot be shared evenly by {world_size()} processes; choose a "
+            f"multiple, for example --set train.batch_size={2 * world_size()}"
+        )
+    if device.type != "cpu":
+        return 1
+    return max(1, min(config.shards, config.batch_size) // world_size())
 
 
 def decayed(step: int, steps: int, decay_from: float) -> float:
@@ -218,52 +281,8 @@ def decayed(step: int, steps: int, decay_from: float) -> float:
     return min(1.0, (steps - step) / max(1.0, steps * (1 - decay_from)))
 
 
-def masked_psnr_db(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """PSNR over the pixels of the person, colours in [-1, 1]."""
-    weight = (mask > 0.5).float()
-    error = ((image.clamp(-1, 1) - target).square() * weight).sum() / (3 * weight.sum()).clamp_min(1)
-    return 10 * torch.log10(4 / error.clamp_min(1e-10))
-
-
-def truncate_log(path: Path, step: int) -> None:
-    """Drop what was logged after the checkpoint that training continues from."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < step]
-    write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
-
-
-def _log_tick(path: Path, step: int, outcomes: list[Outcome], pieces: list[Batch], steps_per_s: float) -> None:
-    def mean(values: Iterable[Tensor]) -> float:
-        return torch.stack(list(values)).mean().item()
-
-    tick = {"step": step, "loss": mean(outcome.total for outcome in outcomes)}
-    tick |= {name: mean(outcome.losses[name] for outcome in outcomes) for name in outcomes[0].losses}
-    pairs = zip(outcomes, pieces, strict=True)
-    tick["train_psnr_db"] = mean(masked_psnr_db(o.blended, o.truth, piece.mask) for o, piece in pairs)
-    with open(path, "a") as file:
-        file.write(json.dumps(tick | {"steps_per_s": round(steps_per_s, 3)}) + "\n")
-
-
-class _Saver:
-    """Saves now and then; when it does has no influence on what is learned."""
-
-    def __init__(self, path: Path, every_s: float) -> None:
-        self.path, self.every_s = path, every_s
-        self.due_s = time.monotonic() + every_s
-
-    def save_if_due(self, state: TrainState) -> None:
-        if time.monotonic() >= self.due_s:
-            self.save(state)
-
-    def save(self, state: TrainState) -> None:
-        started_s = time.monotonic()
-        save_checkpoint(self.path, state.state_dict())
-        ended_s = time.monotonic()
-        # Gigabytes of state must not take more than a twentieth of the run.
-        self.due_s = ended_s + max(self.every_s, 20 * (ended_s - started_s))
-
-
-def _dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+def pick_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """What the networks multiply in.  Raises UserError for a precision that does not exist."""
     dtypes = {"auto": compute_dtype(device), "bf16": torch.bfloat16, "fp32": torch.float32}
     if config.precision not in dtypes:
         raise UserError(f'train.precision "{config.precision}": expected one of {", ".join(dtypes)}')
@@ -271,7 +290,7 @@ def _dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
 
 
 @contextmanager
-def _reproducible(device: torch.device) -> Iterator[None]:
+def reproducible(device: torch.device) -> Iterator[None]:
     """Same inputs, same bytes on the CPU.  On the GPU speed comes first: sums over texels run in any order there."""
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, torch.get_num_threads()
     if device.type == "cpu":
@@ -294,12 +313,12 @@ def _settings(
     device: torch.device,
 ) -> dict:
     """avatar.json: what made this avatar."""
-    height, width = cast[0].frames.planes.shape[2:]
     return {
         "subjects": [actor.frames.name for actor in cast],
-        "image_wh": [width, height],
+        "image_wh": list(crop_wh(cast[0])),
         "parameters": num_parameters(state.renderer),
         "steps": state.step,
+        "heldback_psnr_db": state.progress.best_db,  # null without early_stop
         "features": feature_note if config.feature else "off",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "precision": str(state.dtype).removeprefix("torch."),

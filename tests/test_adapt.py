@@ -1,0 +1,225 @@
+"""Somebody new in a trained avatar, and an avatar tuned to one of its cast."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from small_workspace import NUM_FRAMES, NUM_TRAIN, make_workspace, stamp
+
+import pipeline
+from capture.errors import UserError
+from capture.manifest import Manifest
+from capture.matting import Masks
+from capture.recording import Recording
+from commands import cast_of, open_project
+from rendering.avatar import Avatar
+from rendering.rasters import Rasters
+from stages import plan
+from training import adapt as adapting
+from training import train as training
+from training.dataset import Augment, SubjectFrames
+from training.ticks import masked_psnr_db
+from training.train import TrainConfig, train
+
+STEPS = 240
+SETTINGS = {"widths": "8,16", "texture_px": 64, "feature": False, "device": "cpu", "precision": "fp32", "steps": STEPS}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Three dolls of different looks, and an avatar of the first two."""
+    folder = tmp_path_factory.mktemp("cast")
+    for look, name in enumerate(("ada", "bob", "carol")):
+        make_workspace(folder, steps=1, name=name, look=look)
+        stamp(folder, name)
+    words = ["train", "--avatar", "duo", "--subject", "ada", "--subject", "bob"]
+    invoke(folder, *words, *(f"--set=train.{key}={value}" for key, value in SETTINGS.items()))
+    return folder
+
+
+@pytest.fixture()
+def workspace(made, tmp_path) -> Iterator[Path]:
+    shutil.copytree(made, tmp_path / "ws")
+    return tmp_path / "ws"
+
+
+def invoke(workspace: Path, *words: str) -> None:
+    CliRunner().invoke(pipeline.cli, [*words, "--workspace", str(workspace)], catch_exceptions=False, color=False)
+
+
+def avatar_bytes(folder: Path) -> dict[str, bytes]:
+    """What the avatar itself is made of; logs and checkpoints are not."""
+    kinds = ("renderer.safetensors", "textures/*", "bodies/*")
+    return {str(p.relative_to(folder)): p.read_bytes() for kind in kinds for p in sorted(folder.glob(kind))}
+
+
+def heldout_psnr_db(avatar: Avatar, name: str, folder: Path) -> float:
+    recording, masks = Recording.load(folder / "01_recording"), Masks.load(folder / "02_masks")
+    indices = np.arange(NUM_TRAIN, NUM_FRAMES)
+    frames = SubjectFrames.load(name, indices, recording, masks, Rasters.load(folder / "05_rasters"))
+    batch = frames.batch(torch.arange(len(frames)), Augment(), torch.Generator(), torch.Generator())
+    image, *_ = avatar.render_raster(name, batch.surface)
+    return float(masked_psnr_db(image, batch.target, batch.mask))
+
+
+def trained_db(config: TrainConfig, workspace: Path, out_dir: Path, *names: str) -> float:
+    """Held-out quality of the last of ``names`` after training all of them together."""
+    out_dir.mkdir()
+    train(config, out_dir, {name: workspace / name for name in names})
+    return heldout_psnr_db(Avatar.load(out_dir, "cpu"), names[-1], workspace / names[-1])
+
+
+@pytest.mark.parametrize("warm, steps, rate, ahead_db", [(True, STEPS // 12, 1.0, 0.0), (False, STEPS // 3, 3.0, 2.0)])
+def test_adapting_reaches_a_training_of_its_own_in_a_fraction_of_the_updates(
+    made, tmp_path, warm, steps, rate, ahead_db
+):
+    config = TrainConfig(**SETTINGS, warm_start=warm)
+    own_db = trained_db(config, made, tmp_path / "own", "carol")
+    quick_db = trained_db(replace(config, steps=steps), made, tmp_path / "quick", "carol")
+    trained_db(config, made, tmp_path / "duo", "ada", "bob")
+    (tmp_path / "trio").mkdir()
+    adapting.adapt(adapting.AdaptConfig(steps, rate), {}, tmp_path / "trio", tmp_path / "duo", "carol", made / "carol")
+    adapted_db = heldout_psnr_db(Avatar.load(tmp_path / "trio", "cpu"), "carol", made / "carol")
+    words = f"own {own_db:.2f} dB, adapted {adapted_db:.2f} dB, own in as few updates {quick_db:.2f} dB"
+    assert adapted_db > own_db - 0.3, words
+    assert adapted_db > quick_db + ahead_db, words
+
+
+def test_adapting_changes_no_byte_of_what_was_there_and_adds_one_texture(workspace):
+    before = avatar_bytes(workspace / "duo" / "06_avatar")
+    invoke(workspace, "adapt", "--avatar", "duo", "--subject", "carol", "--steps", "6")
+    after = avatar_bytes(workspace / "duo" / "06_avatar")
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"textures/carol.safetensors", "bodies/carol.npz", "bodies/carol.safetensors"}
+    assert Avatar.load(workspace / "duo" / "06_avatar", "cpu").subjects == ("ada", "bob", "carol")
+    assert cast_of(workspace, "duo") == ("ada", "bob", "carol")
+    assert (workspace / "duo" / "06_avatar" / "preview.jpg").is_file()
+
+
+def test_an_adapted_avatar_is_up_to_date_until_something_it_rests_on_changes(workspace, caplog):
+    caplog.set_level("INFO")
+    folder = workspace / "duo" / "06_avatar"
+    words = ("adapt", "--avatar", "duo", "--subject", "carol")
+    invoke(workspace, *words, "--steps", "6")
+    first = avatar_bytes(folder)
+    settings = [f"train.{key}={value}" for key, value in SETTINGS.items()]
+    project = open_project(pipeline.ATLAS, workspace, [], "duo", assignments=settings)
+    (step,) = [step for step in plan(project) if step.stage.name == "06_avatar"]
+    assert step.reasons == () and project.subjects == ("ada", "bob", "carol")
+
+    caplog.clear()
+    invoke(workspace, *words, "--set", "train.steps=6")
+    assert "duo/06_avatar: up to date" in caplog.messages
+    caplog.clear()
+    invoke(workspace, *words, "--steps", "8")
+    assert any("adapt.steps 6 -> 8" in message for message in caplog.messages)
+    assert avatar_bytes(folder)["textures/carol.safetensors"] != first["textures/carol.safetensors"]
+    made = Manifest.load(folder)
+    assert made is not None and [change["subject"] for change in made.changes] == ["carol"]
+
+    mask = workspace / "carol" / "02_masks" / "masks" / "000003.png"
+    shutil.copy(mask.with_name("000009.png"), mask)
+    caplog.clear()
+    invoke(workspace, *words, "--steps", "8")
+    assert any("input carol/02_masks changed" in message for message in caplog.messages)
+    caplog.clear()
+    invoke(workspace, *words, "--steps", "8")
+    assert "duo/06_avatar: up to date" in caplog.messages
+
+
+def test_the_avatar_survives_a_failure_and_the_change_goes_on_where_it_was(workspace, monkeypatch):
+    words = ("adapt", "--avatar", "duo", "--subject", "carol", "--steps", "12")
+    twin = workspace.with_name("twin")
+    shutil.copytree(workspace, twin)
+    invoke(twin, *words)
+    folder = workspace / "duo" / "06_avatar"
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    def broken(items, label, note):
+        for count, item in enumerate(items):
+            if count == 7:
+                raise RuntimeError("the power is gone")
+            yield item
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "progress", broken)
+        patch.setattr(training.Saver, "save_if_due", training.Saver.save)
+        with pytest.raises(RuntimeError, match="power"):
+            invoke(workspace, *words)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    assert len(list(workspace.glob("duo/.06_avatar.partial-*"))) == 1
+    resumed = []
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "progress", lambda items, label, note: resumed.append(items) or iter(items))
+        invoke(workspace, *words)
+    assert resumed == [range(7, 12)]
+    assert avatar_bytes(folder) == avatar_bytes(twin / "duo" / "06_avatar")
+    assert not list(workspace.glob("duo/.06*"))
+
+
+def test_under_another_name_the_avatar_stays_as_it_is(workspace):
+    folder = workspace / "duo" / "06_avatar"
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    invoke(workspace, "adapt", "--avatar", "duo", "--subject", "carol", "--steps", "4", "--as", "trio")
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    assert cast_of(workspace, "trio") == ("ada", "bob", "carol")
+
+
+def test_finetuning_improves_one_identity_and_changes_the_renderer(workspace, caplog):
+    caplog.set_level("INFO")
+    folder, bob = workspace / "duo" / "06_avatar", workspace / "bob"
+    before, before_db = avatar_bytes(folder), heldout_psnr_db(Avatar.load(folder, "cpu"), "bob", bob)
+    invoke(workspace, "finetune", "--avatar", "duo", "--subject", "bob", "--steps", "80")
+    after, after_db = avatar_bytes(folder), heldout_psnr_db(Avatar.load(folder, "cpu"), "bob", bob)
+    print(f"bob before {before_db:.2f} dB, after {after_db:.2f} dB")
+    assert after_db > before_db
+    assert {name for name in before if after[name] != before[name]} == {
+        "renderer.safetensors",
+        "textures/bob.safetensors",
+    }
+    settings = json.loads((folder / "avatar.json").read_text())
+    assert settings["changes"][0]["command"] == "finetune" and settings["changes"][0]["steps"] == 80
+    caplog.clear()
+    invoke(workspace, "finetune", "--avatar", "duo", "--subject", "bob", "--steps", "80")
+    assert "duo/06_avatar: up to date" in caplog.messages
+    invoke(workspace, "finetune", "--avatar", "duo", "--subject", "bob", "--steps", "2", "--force")
+    assert avatar_bytes(folder) != after
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        (("adapt", "--avatar", "duo", "--subject", "bob"), "finetune --avatar duo --subject bob"),
+        (("finetune", "--avatar", "duo", "--subject", "carol"), "adapt --avatar duo --subject carol"),
+        (("adapt", "--avatar", "nobody", "--subject", "carol"), "train --avatar nobody"),
+        (("adapt", "--avatar", "duo", "--subject", "eve"), "eve has no recording"),
+        (("adapt", "--avatar", "ada", "--subject", "carol"), "--as NAME"),
+        (("adapt", "--avatar", "duo", "--subject", "carol", "--as", "ada"), "--as NAME"),
+        (("adapt", "--avatar", "duo", "--subject", "carol", "--set", "train.widths=8,8"), "trained with 8,16"),
+        (("finetune", "--avatar", "duo", "--subject", "bob", "--set", "adapt.stepz=3"), "adapt.steps"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line_and_leaves_nothing(made, words, complaint):
+    before = sorted(made.rglob("*"))
+    with pytest.raises(UserError, match=re.escape(complaint)) as error:
+        invoke(made, *words)
+    assert "\n" not in str(error.value)
+    left = [path for path in made.rglob("*") if path not in before and ".partial-" not in str(path)]
+    assert not left
+
+
+def test_a_recording_of_another_crop_is_refused(made, tmp_path):
+    base = Avatar.load(made / "duo" / "06_avatar", "cpu")
+    odd = replace(base, settings={**base.settings, "image_wh": [80, 128]})
+    odd.save(tmp_path)
+    with pytest.raises(UserError, match="rasters are 40 x 64, those of the avatar 80 x 128"):
+        adapting.adapt(adapting.AdaptConfig(), {}, tmp_path / "out", tmp_path, "carol", made / "carol")

@@ -1,0 +1,73 @@
+"""Two processes train what one would: torchrun with gloo on two CPU processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_workspace import make_workspace, stamp
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = (
+    "train.widths=8,16", "train.texture_px=64", "train.feature_width=4", "train.feature_blocks=2", "train.steps=8",
+    "train.discriminator_width=4", "train.log_every=1", "train.device=cpu", "train.precision=fp32",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    for name in ("ada", "bob"):
+        make_workspace(folder, steps=1, name=name)
+        stamp(folder, name)
+    return folder
+
+
+def pipeline(workspace: Path, processes: int, *words: str) -> subprocess.CompletedProcess:
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")} | {"OMP_NUM_THREADS": "1"}
+    line = [*launcher, str(ROOT / "pipeline.py"), *words, "--workspace", str(workspace)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "06_avatar" / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("more", [(), ("train.split=true", "train.adversarial=true", "train.batch_size=4")])
+def test_two_processes_have_the_loss_curve_of_one(workspace, more):
+    words = ["--subject", "ada", "--subject", "bob"]
+    for setting in (*SETTINGS, *more):
+        words += ["--set", setting]
+    curves, files = [], []
+    for name, processes in (("one", 1), ("two", 2)):
+        done = pipeline(workspace, processes, "train", "--avatar", name, "--force", *words)
+        assert done.returncode == 0, done.stderr
+        curves.append(curve(workspace / name))
+        files.append(sorted(p.name for p in (workspace / name / "06_avatar").rglob("*")))
+    assert len(curves[0]) == len(curves[1]) == 8
+    for one, two in zip(*curves, strict=True):
+        for name in one.keys() - {"steps_per_s"}:
+            assert two[name] == pytest.approx(one[name], abs=1e-4), (one["step"], name)
+    assert files[0] == files[1]
+    assert not list(workspace.glob("*/.lock")) and not list(workspace.glob("two/.06*"))
+
+
+def test_a_command_that_trains_nothing_ends_on_every_rank(workspace):
+    done = pipeline(workspace, 2, "status", "--subject", "ada")
+    assert done.returncode == 0 and done.stdout.count("06_avatar") == 1
+
+
+def test_a_mistake_is_said_once_and_ends_every_rank(workspace):
+    done = pipeline(
+        workspace, 2, "train", "--avatar", "odd", "--subject", "ada", "--subject", "bob", "--set", "train.batch_size=3"
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("cannot be shared evenly by 2 processes") == 1
+    assert "train.batch_size=4" in done.stderr

@@ -1,0 +1,156 @@
+"""A trained avatar and one more recording: a new identity under the same renderer, or the renderer tuned to one of it.
+
+    adapt       a texture for somebody new; the renderer is frozen, its file keeps its bytes
+    finetune    renderer and texture of one identity together, a few steps from where they are (paper, section 4.3)
+
+Enters: the avatar's folder and a subject's folder.  Leaves: the whole avatar again, in another folder.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from capture.errors import UserError
+from rendering.avatar import Avatar
+from rendering.networks import NeuralTexture, on_device
+from rendering.painter import pick_device
+from training.cast import Actor, check_size
+from training.features import load_features
+from training.ranks import everywhere, is_lead
+from training.state import TrainState
+from training.train import TrainConfig, num_shards, optimise, pick_dtype, reproducible
+from training.warmstart import warm_texture
+
+log = logging.getLogger(__name__)
+
+ARCHITECTURE = ("widths", "norm", "latent_channels", "texture_px", "texture_channels")
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """What is not said here is as the avatar was trained."""
+
+    steps: int = 100  # a warm texture is nearly there after 50, and with few frames hundreds more overfit
+    rate: float = 1.0  # of train.texture_lr
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What is not said here is as the avatar was trained."""
+
+    steps: int = 150
+    # Of the rates it was trained at: Adam's first steps are full ones, and should not undo what is there.
+    rate: float = 0.5
+
+
+def adapt(
+    config: AdaptConfig, chosen: Mapping[str, Any], out_dir: Path, avatar_dir: Path, name: str, folder: Path
+) -> None:
+    """Give the avatar a texture for ``name``; everything else in it stays as it is.
+
+    chosen: settings of TrainConfig that the user changed.  Raises UserError when avatar or subject cannot be used.
+    """
+    everywhere(_change, config.steps, config.rate, chosen, out_dir, avatar_dir, name, folder, True)
+
+
+def finetune(
+    config: FinetuneConfig, chosen: Mapping[str, Any], out_dir: Path, avatar_dir: Path, name: str, folder: Path
+) -> None:
+    """Train the renderer and the texture of ``name`` on, from where they are.  Raises UserError as ``adapt`` does."""
+    everywhere(_change, config.steps, config.rate, chosen, out_dir, avatar_dir, name, folder, False)
+
+
+def _change(
+    steps: int,
+    rate: float,
+    chosen: Mapping[str, Any],
+    out_dir: Path,
+    avatar_dir: Path,
+    name: str,
+    folder: Path,
+    is_new: bool,
+) -> None:
+    base = Avatar.load(avatar_dir, "cpu")
+    config = as_trained(base, chosen)
+    config = replace(
+        config,
+        steps=steps,
+        split=False,
+        # A discriminator that has seen nothing yet would only disturb so short a training.
+        adversarial=False,
+        renderer_lr=config.renderer_lr * rate,
+        texture_lr=config.texture_lr * rate,
+    )
+    device = pick_device(config.device)
+    actor = Actor.load(name, folder, device, config.early_stop)
+    check_size(actor, base.image_wh, "the avatar")
+    with reproducible(device):
+        state = _start(config, base, actor, device, is_new)
+        features, note = load_features(config.feature_width, config.feature_blocks, config.seed, config.feature_kind)
+        log.info("%s: %s", name, "a texture under a frozen renderer" if is_new else "texture and renderer together")
+        optimise(config, out_dir, [actor], state, on_device(features, device))
+    if is_lead():
+        _merged(base, state, actor, {"subject": name, "features": note, "train": asdict(config)}, is_new).save(out_dir)
+
+
+def as_trained(base: Avatar, chosen: Mapping[str, Any]) -> TrainConfig:
+    """The settings that the avatar was trained with, and on top what the user chose.
+
+    Raises UserError for a choice that the avatar's networks do not allow.
+    """
+    known = {field.name for field in fields(TrainConfig)}
+    made = {key: value for key, value in base.settings["train"].items() if key in known}
+    for key in ARCHITECTURE:
+        if key in chosen and chosen[key] != made[key]:
+            raise UserError(
+                f"train.{key} = {chosen[key]}: this avatar was trained with {made[key]}, which cannot change"
+            )
+    machine = {"device": "auto", "precision": "auto"}  # this one, not the one it was trained on
+    return TrainConfig(**{**made, **machine, **chosen})
+
+
+def _start(config: TrainConfig, base: Avatar, actor: Actor, device: torch.device, is_new: bool) -> TrainState:
+    """The avatar's networks, and the texture that everybody starts from, or the one that is there."""
+    name = actor.frames.name
+    if is_new:
+        initial = NeuralTexture.shared_initial(config.texture_px, config.texture_channels, config.seed)
+        if config.warm_start:
+            initial = warm_texture(initial, actor.frames, actor.keyframe_positions)
+    else:
+        initial = base.textures[name].texels.detach()
+    return TrainState(
+        base.renderer.requires_grad_(True),
+        [NeuralTexture(initial)],
+        [nn.Parameter(torch.zeros(len(actor.frames), 3))],
+        None,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+        device=device,
+        dtype=pick_dtype(config, device),
+        num_shards=num_shards(config, device),
+        is_frozen=is_new,
+    )
+
+
+def _merged(base: Avatar, state: TrainState, actor: Actor, change: dict[str, Any], is_new: bool) -> Avatar:
+    name = actor.frames.name
+    (texture,) = state.average_textures
+    settings = dict(base.settings)
+    settings["subjects"] = list(dict.fromkeys([*settings["subjects"], name]))
+    frames = {"train": len(actor.train_positions), "keyframes": len(actor.keyframe_positions)}
+    settings["frames"] = {**settings["frames"], name: frames}
+    change = {"command": "adapt" if is_new else "finetune", **change, "steps": state.step}
+    settings["changes"] = [*settings.get("changes", []), change]
+    return Avatar(
+        renderer=state.average_renderer,
+        textures={**base.textures, name: texture},
+        bodies={**base.bodies, name: actor.shape},
+        settings=settings,
+    )

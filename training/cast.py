@@ -1,0 +1,105 @@
+"""The cast of an avatar: whose frames are there, which of them teach what, and whose turn it is.
+
+N identities; F frames of one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from capture.errors import UserError
+from capture.matting import Masks
+from capture.recording import Recording
+from fitting.fit import BodyFit
+from fitting.keyframes import Keyframes
+from rendering.avatar import Shape
+from rendering.rasters import Rasters
+from training.dataset import SubjectFrames
+
+# Of the training frames, kept back to judge when to stop; the last ones, as held-out frames are the last of the clip.
+HELDBACK_FRACTION = 0.1
+
+
+@dataclass(frozen=True)
+class Actor:
+    """One subject of the cast: what is seen of it, and when."""
+
+    frames: SubjectFrames
+    train_positions: np.ndarray  # frames that train R
+    keyframe_positions: np.ndarray  # frames that train T
+    shape: Shape
+    heldback_positions: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # judge when to stop
+
+    @staticmethod
+    def load(name: str, folder: Path, device: torch.device, holds_back: bool = False) -> Actor:
+        """Open a subject.  Raises UserError when nothing in it can be learned from."""
+        keyframes = Keyframes.load(folder / "04_keyframes")
+        fit = BodyFit.load(folder / "03_fit")
+        rasters = Rasters.load(folder / "05_rasters")
+        wanted = np.union1d(keyframes.train_indices, keyframes.keyframe_indices)
+        wanted = np.setdiff1d(wanted, keyframes.heldout_indices)
+        recording, masks = Recording.load(folder / "01_recording"), Masks.load(folder / "02_masks")
+        frames = SubjectFrames.load(name, wanted, recording, masks, rasters)
+        train_positions = frames.positions_of(keyframes.train_indices)
+        keyframe_positions = frames.positions_of(keyframes.keyframe_indices)
+        if not len(train_positions):
+            raise UserError(f"{name}: the body was found in no training frame; see 03_fit/overlay.mp4")
+        actor = Actor(
+            frames=frames.to(device),
+            train_positions=train_positions,
+            keyframe_positions=keyframe_positions if len(keyframe_positions) else train_positions,
+            shape=Shape(fit.body, fit.shape, fit.vertex_offsets_m),
+        )
+        return hold_back(actor) if holds_back else actor
+
+
+def hold_back(actor: Actor) -> Actor:
+    """The actor with the last of its training frames kept from training.  Raises UserError where there are too few."""
+    count = max(1, round(HELDBACK_FRACTION * len(actor.train_positions)))
+    if count >= len(actor.train_positions):
+        raise UserError(f"train.early_stop: {actor.frames.name} has only one training frame; leave early_stop off")
+    train, heldback = np.sort(actor.train_positions)[:-count], np.sort(actor.train_positions)[-count:]
+    keyframes = np.setdiff1d(actor.keyframe_positions, heldback)
+    return Actor(actor.frames, train, keyframes if len(keyframes) else train, actor.shape, heldback)
+
+
+def load_cast(subjects: Mapping[str, Path], device: torch.device, holds_back: bool) -> list[Actor]:
+    """Open every subject.  Raises UserError for one that cannot be used, and when their crops differ in size."""
+    cast = [Actor.load(name, folder, device, holds_back) for name, folder in subjects.items()]
+    for actor in cast[1:]:
+        check_size(actor, crop_wh(cast[0]), cast[0].frames.name)
+    return cast
+
+
+def crop_wh(actor: Actor) -> tuple[int, int]:
+    """Width and height of the actor's crops."""
+    height, width = actor.frames.planes.shape[2:]
+    return width, height
+
+
+def check_size(actor: Actor, image_wh: tuple[int, int], other: str) -> None:
+    """Raises UserError when the actor's crops are not as large as those of ``other``: they share one renderer."""
+    if crop_wh(actor) != image_wh:
+        name, (width, height) = actor.frames.name, crop_wh(actor)
+        raise UserError(
+            f"{name}: its rasters are {width} x {height}, those of {other} {image_wh[0]} x {image_wh[1]}; make them "
+            f"alike: pipeline.py rasterize --subject {name} --set raster.width_px={image_wh[0]} "
+            f"--set raster.height_px={image_wh[1]}"
+        )
+
+
+def whose_turn(step: int, num_subjects: int, split: bool, seed: int) -> tuple[int, bool]:
+    """Which identity trains in a step, and whether (with ``split``) it is its texture that does.
+
+    In N turns everybody has one, in random order: however long their recordings are, every identity trains the renderer
+    as often as any other, and its texture too.  A function of the step alone, so it cannot be disturbed by a restart.
+    """
+    turn, trains_texture = (step // 2, step % 2 == 1) if split else (step, False)
+    number, place = divmod(turn, num_subjects)
+    order = np.random.default_rng((seed, number, int(trains_texture))).permutation(num_subjects)
+    return int(order[place]), trains_texture
