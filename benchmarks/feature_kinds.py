@@ -14,6 +14,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,8 +52,8 @@ def main() -> None:
             for position in positions:
                 scene = load_scene(subject, int(subject.heldout[position]))
                 guess = predict(avatar, subject, position)[AVATAR]
-                crop, true_crop, full, true_full, alpha, true_alpha = comparison(scene, guess)
-                rows.append(metrics.measure(crop, true_crop, full, true_full, alpha, true_alpha, True, False))
+                task: tuple[Any, ...] = (*comparison(scene, guess), True, False)
+                rows.append(metrics.measure(*task))
         means = [np.mean([row[figure] for row in rows]) for figure in FIGURES]
         print(f"| {kind} | {' | '.join(f'{mean:.4f}' for mean in means)} | {cpu_s:.0f} |", flush=True)
 
