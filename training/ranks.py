@@ -65,7 +65,7 @@ def is_training() -> bool:
 def dismiss() -> None:
     """The lead has nothing more to train: followers end."""
     _announce(None)
-    dist.destroy_process_group()
+    _leave()
 
 
 def follow() -> None:
@@ -77,6 +77,12 @@ def follow() -> None:
             work(*arguments)
         except UserError:  # the lead meets the same one, and says it
             continue
+    _leave()
+
+
+def _leave() -> None:
+    # Together: gloo's threads abort a process whose peer is gone while they still listen to it.
+    dist.barrier()
     dist.destroy_process_group()
 
 
