@@ -73,17 +73,32 @@ def settle_legs(
 
 
 def passages(chain: Chain, clip: Clip, states: dict[int, State]) -> list[list[int]]:
-    """Runs of frames around those in which a knee or an ankle leaps."""
+    """Runs of frames around those in which a knee or an ankle leaps that the picture shows; what it does not show
+    leaps by itself."""
     frames = np.array(sorted(states))
     inner = np.flatnonzero(frames[2:] - frames[:-2] == 2) + 1
     if not len(inner):
         return []
     places_m = np.array([_places(chain, states[i]) for i in frames])
-    bend_m = np.linalg.norm(places_m[inner - 1] - 2 * places_m[inner] + places_m[inner + 1], axis=2).max(1)
+    is_shown = np.array([_is_shown(clip, i) for i in frames.tolist()])
+    bends_m = np.linalg.norm(places_m[inner - 1] - 2 * places_m[inner] + places_m[inner + 1], axis=2)
+    bend_m = (bends_m * (is_shown[inner - 1] & is_shown[inner] & is_shown[inner + 1])).max(1)
     leaps = frames[inner[bend_m > max(LEAP_M_PER_S2 * clip.step_s**2, LEAP_M)]]
     near = [i for i in frames.tolist() if len(leaps) and np.abs(leaps - i).min() <= BESIDE_FRAMES]
     cuts = np.flatnonzero(np.diff(near) > 1) + 1
     return [run.tolist() for run in np.split(np.array(near, int), cuts) if len(run) > 2]
+
+
+def _is_shown(clip: Clip, index: int) -> np.ndarray:
+    """(4,) bool: the knees and ankles that the detector places inside the picture."""
+    observation = clip[index]
+    assert observation is not None
+    points_px = np.nan_to_num(observation.landmarks_px[_POINTS], nan=-1.0)
+    column, row = np.floor(points_px).astype(int).T
+    width, height = observation.camera.image_wh
+    inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
+    inside[inside] = observation.inside[row[inside], column[inside]]
+    return inside
 
 
 def _places(chain: Chain, state: State) -> np.ndarray:

@@ -113,6 +113,15 @@ def test_a_passage_is_the_frames_around_a_leap_and_ends_at_a_gap(
     assert passages(chain, clip, lonely) == []
 
 
+def test_legs_below_the_picture_are_not_asked_about(body: BodyModel, chain: Chain, truth: list[State]) -> None:
+    clip = walk_of(body, chain, truth)
+    states = {i: striding(chain, -1.4) if i == 7 else s for i, s in enumerate(truth)}
+    assert passages(chain, clip, states)
+    for observation in clip.observations:
+        observation.landmarks_px[25:] += (0, 10 * observation.camera.image_wh[1])
+    assert passages(chain, clip, states) == []
+
+
 def test_the_cheapest_path_is_the_cheapest_of_all() -> None:
     rng = np.random.default_rng(0)
     counts = (1, 3, 2, 4, 2, 1)
