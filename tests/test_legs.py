@@ -117,8 +117,7 @@ def test_legs_below_the_picture_are_not_asked_about(body: BodyModel, chain: Chai
     clip = walk_of(body, chain, truth)
     states = {i: striding(chain, -1.4) if i == 7 else s for i, s in enumerate(truth)}
     assert passages(chain, clip, states)
-    for observation in clip.observations:
-        observation.landmarks_px[25:] += (0, 10 * observation.camera.image_wh[1])
+    clip.keypoints.points_px[:, 25:] += (0, 10 * clip[0].camera.image_wh[1])
     assert passages(chain, clip, states) == []
 
 
