@@ -35,7 +35,6 @@ MAX_OFF = 0.03  # of the height, 5 cm: half as wide as a forearm with its sleeve
 MIN_MARGIN = 5.0  # of ``fitting.mirror``: what two settled poses of one frame differ in by chance
 MIN_SEEN = 0.45  # the detector's confidence in a limb's outer end; hidden ones get 0.05 to 0.4
 MIN_DRAWN = 0.0005  # of the height squared: half a hand; less of a hidden limb does no harm
-MIN_BEYOND = 0.0010  # of the height squared: half a hand drawn where nobody is
 MIN_ALONE = 0.0008  # of the height squared: a hand in the outline is where it is, whatever the detector thinks of it
 RUN_FRAMES, BESIDE_FRAMES = 3, 2
 BESIDE = "beside frames that are in doubt"
@@ -93,15 +92,12 @@ def judge(figures: Figures) -> tuple[str, str]:
 
 def _limb_doubts(limb: Limb) -> list[tuple[bool, str]]:
     is_drawn = limb.drawn > SMALL_LIMB
-    # The outline does not vouch for a limb that sticks out of it, and of which it shows less than half.
-    is_astray = 2 * limb.alone < limb.drawn and limb.beyond > MIN_BEYOND
-    is_guess = limb.seen < MIN_SEEN and limb.drawn > MIN_DRAWN and (limb.alone < MIN_ALONE or is_astray)
+    is_guess = limb.seen < MIN_SEEN and limb.drawn > MIN_DRAWN and limb.alone < MIN_ALONE
     is_drawn_at_all = limb.drawn > MIN_DRAWN
     return [
         (is_drawn and limb.gap_mm > MAX_GAP_MM, f"{limb.name} {limb.gap_mm:.0f} mm off in depth"),
         (limb.beyond > MAX_BEYOND and not vouched(limb), f"{limb.name} is drawn beside the person"),
         (is_guess, f"{limb.name} is hidden, its place a guess"),
-        (is_drawn and limb.off > 2 * MAX_OFF, f"{limb.name} is not where it is surely seen"),
         (is_drawn_at_all and limb.margin < 0, f"another pose of the {limb.name} explains the picture better"),
         (is_drawn_at_all and limb.margin < MIN_MARGIN, f"{limb.name} {AMBIGUOUS}"),
     ]

@@ -62,20 +62,6 @@ def test_a_limb_that_the_outline_shows_needs_no_detector():
     assert judge(replace(RIGHT, limbs=(replace(ARM, seen=0.05, alone=0.004),)))[0] == TRACKED
 
 
-def test_the_outline_does_not_vouch_for_a_limb_that_sticks_out_of_it():
-    # An arm behind the back, drawn on the wrong side: the little of it that the outline shows is the trunk's.
-    astray = replace(ARM, seen=0.2, drawn=0.008, alone=0.002, beyond=0.002)
-    assert judge(replace(RIGHT, limbs=(astray,))) == (UNCERTAIN, "left arm is hidden, its place a guess")
-    for harmless in ({"beyond": 0.0005}, {"alone": 0.005}, {"seen": 0.9}):
-        assert judge(replace(RIGHT, limbs=(replace(astray, **harmless),)))[0] == TRACKED
-
-
-def test_a_limb_that_is_surely_seen_elsewhere_is_doubted():
-    away = replace(ARM, off=2.5 * verdict.MAX_OFF)
-    assert judge(replace(RIGHT, limbs=(away,))) == (UNCERTAIN, "left arm is not where it is surely seen")
-    assert judge(replace(RIGHT, limbs=(replace(away, off=1.5 * verdict.MAX_OFF),)))[0] == TRACKED
-
-
 def test_a_limb_that_is_not_drawn_may_point_where_it_likes():
     assert judge(replace(RIGHT, limbs=(replace(ARM, margin=-9.0, drawn=0.0003),)))[0] == TRACKED
 
@@ -157,7 +143,7 @@ def test_a_clip_judges_each_frame_by_its_neighbours_too():
     assert [i for i, (status, _) in enumerate(verdicts) if status == LOST] == [30, 33]
 
 
-@pytest.mark.parametrize(("off", "statuses"), [(0.01, {TRACKED}), (0.05, {TRACKED, UNCERTAIN})])
+@pytest.mark.parametrize(("off", "statuses"), [(0.01, {TRACKED}), (0.08, {TRACKED, UNCERTAIN})])
 def test_a_jump_is_no_error_where_the_detector_sees_the_limb_there(off, statuses):
     joints_m = np.zeros((9, 3, 3))
     joints_m[4, 2] = 0.3
