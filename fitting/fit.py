@@ -277,7 +277,10 @@ def _collect(
         ahead[i] = verdict.trunk_ahead(landmarks_m)
         pose[i], placed[i] = state.pose, state.camera_from_body
         joints_m[i] = chain.transforms(state.pose, state.camera_from_body)[2]
-    figures = _with_margins(figures, Evidence.of(body, chain, clip, states), states)
+    asked = {i: verdict.in_question(frame) for i, frame in enumerate(figures) if frame is not None}
+    if any(asked.values()):
+        by_limb, _ = margins(Evidence.of(body, chain, clip, states), states, count, asked)
+        figures = _with_margins(figures, by_limb)
     verdicts = verdict.judge_clip(figures, ahead, joints_m, dict(zip(ENDS, chain.limbs, strict=True)))
     is_lost = np.array([status == verdict.LOST for status, _ in verdicts])
     for array in (pose, placed, joints_m):
@@ -302,12 +305,8 @@ def _collect(
     )
 
 
-def _with_margins(
-    figures: list[verdict.Figures | None], evidence: Evidence, states: dict[int, State]
-) -> list[verdict.Figures | None]:
-    """The figures, with the margins of the limbs that are in question."""
-    asked = {i: verdict.in_question(frame) for i, frame in enumerate(figures) if frame is not None}
-    by_limb, _ = margins(evidence, states, len(figures), asked)
+def _with_margins(figures: list[verdict.Figures | None], by_limb: np.ndarray) -> list[verdict.Figures | None]:
+    """The figures, with the margins of their limbs (N, 4)."""
     of_name = dict(zip(ENDS, by_limb.T, strict=True))
     return [
         frame and replace(frame, limbs=tuple(replace(b, margin=float(of_name[b.name][i])) for b in frame.limbs))

@@ -68,21 +68,31 @@ def _frame(data: bytes, size: int) -> bytes:
 
 
 @njit(cache=True, nogil=True)
+def _more(source: np.ndarray, at: int) -> tuple[int, int]:
+    """(where the rest of a length ends, that rest): bytes add up until one is not 255; (-1, 0) where they run out."""
+    total, part = 0, 255
+    while part == 255:
+        if at >= len(source):
+            return -1, 0
+        part = np.int64(source[at])
+        at += 1
+        total += part
+    return at, total
+
+
+@njit(cache=True, nogil=True)
 def _block(source: np.ndarray, out: np.ndarray, filled: int) -> int:
     """Where the output ends after one block, -1 for a damaged one.  Matches may reach into the blocks before."""
     at, end = 0, len(source)
     while at < end:
         token = source[at]
         at += 1
-        literals = token >> 4
+        literals = np.int64(token >> 4)
         if literals == 15:
-            more = 255
-            while more == 255:
-                if at >= end:
-                    return -1
-                more = source[at]
-                at += 1
-                literals += more
+            at, more = _more(source, np.int64(at))
+            if at < 0:
+                return -1
+            literals += more
         if at + literals > end or filled + literals > len(out):
             return -1
         out[filled : filled + literals] = source[at : at + literals]
@@ -94,15 +104,12 @@ def _block(source: np.ndarray, out: np.ndarray, filled: int) -> int:
             return -1
         distance = source[at] | (np.int64(source[at + 1]) << 8)
         at += 2
-        match = token & 15
+        match = np.int64(token & 15)
         if match == 15:
-            more = 255
-            while more == 255:
-                if at >= end:
-                    return -1
-                more = source[at]
-                at += 1
-                match += more
+            at, more = _more(source, np.int64(at))
+            if at < 0:
+                return -1
+            match += more
         match += 4
         if distance == 0 or distance > filled or filled + match > len(out):
             return -1

@@ -33,6 +33,8 @@ MAX_MEMBER = 64_000_000  # of anything in the archive: a picture of 12 megapixel
 MAX_DEPTH_PIXELS = 4_000_000
 FOCUS_DRIFT = 0.02  # of the focal length: the lens moves as it focuses; beyond, it zoomed
 ZIP = b"PK\x03\x04"
+# What zipfile raises for damaged archives; NotImplementedError (methods it does not know) is a RuntimeError.
+BROKEN = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def recognises(path: Path) -> bool:
@@ -44,7 +46,7 @@ def recognises(path: Path) -> bool:
             start = ZIP + file.read(4096)
         with zipfile.ZipFile(path) as archive:
             return any(name in METADATA or FRAME.fullmatch(name) for name in archive.namelist())
-    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+    except BROKEN:
         return b"rgbd/" in start or b"metadata" in start  # a broken one is one all the same
 
 
@@ -91,7 +93,7 @@ def import_record3d(config: ImportConfig, out_dir: Path, path: Path) -> None:
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except BROKEN as error:
         raise UserError(f"{path}: not a complete .r3d archive ({error}); copy it again") from None
 
 
@@ -101,7 +103,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         raise Damaged(f"{info.file_size} bytes")
     try:
         return archive.read(info)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+    except BROKEN as error:
         raise Damaged(str(error)) from None
     except MemoryError:
         raise Damaged("too large") from None
