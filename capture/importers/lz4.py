@@ -68,14 +68,14 @@ def _frame(data: bytes, size: int) -> bytes:
 
 
 @njit(cache=True, nogil=True)
-def _more(source: np.ndarray, at: int) -> tuple[int, int]:
+def _more(source: np.ndarray, at: np.int64) -> tuple[np.int64, np.int64]:
     """(where the rest of a length ends, that rest): bytes add up until one is not 255; (-1, 0) where they run out."""
-    total, part = 0, 255
+    total, part = np.int64(0), np.int64(255)
     while part == 255:
         if at >= len(source):
-            return -1, 0
+            return np.int64(-1), np.int64(0)
         part = np.int64(source[at])
-        at += 1
+        at += np.int64(1)
         total += part
     return at, total
 
@@ -83,13 +83,13 @@ def _more(source: np.ndarray, at: int) -> tuple[int, int]:
 @njit(cache=True, nogil=True)
 def _block(source: np.ndarray, out: np.ndarray, filled: int) -> int:
     """Where the output ends after one block, -1 for a damaged one.  Matches may reach into the blocks before."""
-    at, end = 0, len(source)
+    at, end = np.int64(0), len(source)
     while at < end:
         token = source[at]
-        at += 1
+        at += np.int64(1)
         literals = np.int64(token >> 4)
         if literals == 15:
-            at, more = _more(source, np.int64(at))
+            at, more = _more(source, at)
             if at < 0:
                 return -1
             literals += more
@@ -97,16 +97,16 @@ def _block(source: np.ndarray, out: np.ndarray, filled: int) -> int:
             return -1
         out[filled : filled + literals] = source[at : at + literals]
         at += literals
-        filled += literals
+        filled += int(literals)
         if at == end:
             return filled
         if at + 2 > end:
             return -1
         distance = source[at] | (np.int64(source[at + 1]) << 8)
-        at += 2
+        at += np.int64(2)
         match = np.int64(token & 15)
         if match == 15:
-            at, more = _more(source, np.int64(at))
+            at, more = _more(source, at)
             if at < 0:
                 return -1
             match += more
@@ -115,7 +115,7 @@ def _block(source: np.ndarray, out: np.ndarray, filled: int) -> int:
             return -1
         for i in range(filled, filled + match):
             out[i] = out[i - distance]
-        filled += match
+        filled += int(match)
     return -1
 
 

@@ -8,7 +8,6 @@ theirs, from 0, or from 1 where there is no number 0.  They are copied to ``mask
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from capture.beside import background_picture, mask_files, mask_source
 from capture.errors import UserError
+from capture.importers.openpose import numbered
 from capture.recording import RecordingWriter, read_image
 
 log = logging.getLogger(__name__)
@@ -56,18 +56,7 @@ def files_by_frame(folder: Path, num_frames: int, stems: Sequence[str] = ()) -> 
     twice."""
     files = mask_files(folder)
     by_stem = {path.stem: path for path in files}
-    matched = {i: by_stem[stem] for i, stem in enumerate(stems) if stem in by_stem}
-    if not matched:
-        for path in files:
-            digits = re.findall(r"\d+", path.stem)
-            if not digits:
-                raise UserError(f"{path}: no frame number in its name; call masks 000000.png, 000001.png, ...")
-            other = matched.setdefault(int(digits[-1]), path)
-            if other != path:
-                raise UserError(f"{folder}: {other.name} and {path.name} have one frame number; keep one of them")
-        if num_frames and 0 not in matched and max(matched) == num_frames:
-            matched = {number - 1: path for number, path in matched.items()}
-    return matched
+    return numbered(folder, by_stem, num_frames, stems, "call masks 000000.png, 000001.png, ...")[0]
 
 
 def folder_masks(folder: Path, num_frames: int, stems: Sequence[str] = ()) -> Iterator[tuple[int, np.ndarray]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from capture.beside import OPENPOSE_SUFFIX, openpose_files
@@ -54,6 +54,31 @@ def carry(
     log.info("%s", note)
 
 
+def numbered(
+    folder: Path, by_stem: Mapping[str, Path], num_frames: int, stems: Sequence[str], usual: str
+) -> tuple[dict[int, Path], bool]:
+    """(source frame -> file, whether by the names of pictures): files belong to the pictures ``stems`` that they are
+    named after, else to the last number in their names, from 0, or from 1 where none has number 0.
+
+    ``usual`` tells users how such files are named.  Raises UserError for a name without a number, and for a number used
+    twice.
+    """
+    matched = {i: by_stem[stem] for i, stem in enumerate(stems) if stem in by_stem}
+    if matched:
+        return matched, True
+    by_number: dict[int, Path] = {}
+    for stem, path in by_stem.items():
+        digits = re.findall(r"\d+", stem)
+        if not digits:
+            raise UserError(f"{path}: no frame number in its name; {usual}")
+        other = by_number.setdefault(int(digits[-1]), path)
+        if other != path:
+            raise UserError(f"{folder}: {other.name} and {path.name} have one frame number; keep those of one film")
+    if num_frames and by_number and 0 not in by_number and max(by_number) == num_frames:
+        by_number = {number - 1: path for number, path in by_number.items()}
+    return by_number, False
+
+
 def files_by_frame(folder: Path, num_frames: int, stems: Sequence[str] = ()) -> dict[int, Path]:
     """Source frame -> OpenPose file.  Raises UserError for files without a number, for a number used twice, and for
     numbers beyond the ``num_frames`` of the source (0 = unknown)."""
@@ -61,19 +86,11 @@ def files_by_frame(folder: Path, num_frames: int, stems: Sequence[str] = ()) -> 
     if not files:
         raise UserError(f"{folder}: holds no OpenPose files (NAME_000000000000{OPENPOSE_SUFFIX}); give their folder")
     by_stem = {path.name.removesuffix(OPENPOSE_SUFFIX): path for path in files}
-    matched = {i: by_stem[stem] for i, stem in enumerate(stems) if stem in by_stem}
-    if matched:
-        return matched
-    by_number: dict[int, Path] = {}
-    for stem, path in by_stem.items():
-        digits = re.findall(r"\d+", stem)
-        if not digits:
-            raise UserError(f"{path}: no frame number in its name; OpenPose writes NAME_000000000012{OPENPOSE_SUFFIX}")
-        other = by_number.setdefault(int(digits[-1]), path)
-        if other != path:
-            raise UserError(f"{folder}: {other.name} and {path.name} have one frame number; keep those of one film")
-    if num_frames and 0 not in by_number and max(by_number) == num_frames:
-        by_number = {number - 1: path for number, path in by_number.items()}
+    by_number, is_named = numbered(
+        folder, by_stem, num_frames, stems, f"OpenPose writes NAME_000000000012{OPENPOSE_SUFFIX}"
+    )
+    if is_named:
+        return by_number
     beyond = sum(number >= num_frames for number in by_number) if num_frames else 0
     if beyond > max(2, MAX_BEYOND * num_frames):
         raise UserError(
