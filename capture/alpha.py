@@ -1,7 +1,7 @@
 """From a coarse probability to a soft edge: stage 02's second, per-picture half.
 
 H x W pixels of a crop around the person.  Depth says where the person surely ends, closed-form matting (Levin et al.,
-"A Closed-Form Solution to Natural Image Matting", PAMI 2008, through pymatting) draws the edge in a narrow band.
+"A Closed-Form Solution to Natural Image Matting", PAMI 2008: ``closed_form``) draws the edge in a narrow band.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from capture.closed_form import guided, solved
+
 CORE = 0.8  # the network is sure of the person
 FAR_M, NEAR_M = 0.25, 0.10  # depth away from the body: surely not it, surely it
 LINGER = 0.2  # alpha below is 0, above 1 - LINGER is 1
 FLOOR_M = 0.03  # from the floor along the ray: about 1 cm above it
 FINGERS, SOLE = 0.06, 0.02  # of the longer side: how far limbs may reach beyond the network; without a known floor
+GUIDE_GREY = 5.1  # grey levels: less within a window is no edge for alpha to follow
 JUMP_M = 0.05  # between neighbouring pixels: two surfaces
 
 
@@ -106,8 +109,9 @@ def floor_depth(depth_m: np.ndarray, probability: np.ndarray) -> np.ndarray | No
         inliers = np.abs(1 / (points @ best) - depths) < FLOOR_M
     if inliers.sum() < max(100, 0.02 * depth_m.size):
         return None
-    best = np.linalg.lstsq(points[inliers], 1 / depths[inliers], rcond=None)[0]
-    v, u = np.mgrid[:height, :width] / height
+    on, inverse = points[inliers], 1 / depths[inliers]
+    best = np.linalg.solve(on.T @ on, on.T @ inverse)  # least squares over thousands of rows: the normal equations do
+    u, v = np.arange(width)[None] / height, np.arange(height)[:, None] / height
     inverse_m = best[0] * u + best[1] * v + best[2]
     return np.where(inverse_m > 0.1, 1 / np.maximum(inverse_m, 0.1), np.nan).astype(np.float32)
 
@@ -181,24 +185,12 @@ def matted(color: np.ndarray, known: Evidence, trust: np.ndarray, epsilon: float
 
     Minimises alpha' L alpha + trust (H, W) |alpha - prior|^2 with alpha fixed where it is certain.
     """
-    from pymatting import cf_laplacian, cg, ichol
-    from scipy.sparse import diags
-
-    prior = known.prior.ravel().astype(np.float64)
-    free = np.flatnonzero(~known.is_certain.ravel())
-    if not len(free):
-        return known.prior
-    weight = trust.ravel()[free].astype(np.float64)
-    laplacian = cf_laplacian(color / 255.0, epsilon, 1, is_known=known.is_certain.ravel()).tocsr()[free]
-    system = (laplacian[:, free] + diags(weight)).tocsc()
-    fixed = prior.copy()
-    fixed[free] = 0
-    right = weight * prior[free] - laplacian @ fixed
-    solution = cg(system, right, x0=prior[free], M=ichol(system), rtol=1e-6, maxiter=200)
-    alpha = prior
+    is_free = ~known.is_certain
+    alpha = known.prior.copy()
     # Where colours say little, alpha lingers near 0 and 1; stretching it measured better (benchmarks/mattes.py).
-    alpha[free] = (solution - LINGER) / (1 - 2 * LINGER)
-    return alpha.reshape(known.prior.shape).clip(0, 1).astype(np.float32)
+    solution = solved(color, known.prior, is_free, trust, epsilon)
+    alpha[is_free] = ((solution - LINGER) / (1 - 2 * LINGER)).clip(0, 1)
+    return alpha
 
 
 def enlarged(alpha: np.ndarray, color: np.ndarray) -> np.ndarray:
@@ -209,9 +201,8 @@ def enlarged(alpha: np.ndarray, color: np.ndarray) -> np.ndarray:
         return alpha
     smooth = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR)
     radius = max(1, round(height / alpha.shape[0]))
-    guide = cv2.ximgproc.guidedFilter(guide=color, src=smooth, radius=radius, eps=(0.02 * 255) ** 2)
     rim = cv2.dilate(((smooth > 0.02) & (smooth < 0.98)).astype(np.uint8), disc(1)) > 0
-    return np.where(rim, guide, smooth).clip(0, 1).astype(np.float32)
+    return guided(color, smooth, rim, radius, GUIDE_GREY**2).clip(0, 1)
 
 
 def cleaned(alpha: np.ndarray, prior: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
+import numba
 import numpy as np
 
 from capture.recording import Recording, encode_jpeg, write_atomically
@@ -63,12 +64,18 @@ def cut_out(color: np.ndarray, mask: np.ndarray, height_px: int, around: np.ndar
     return over_checker(_resized(color[part], wh), _resized(mask[part], wh))
 
 
+@numba.njit(cache=True)
 def over_checker(color: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 of a picture with its mask (H, W) uint8."""
-    v, u = np.mgrid[: color.shape[0], : color.shape[1]] // 12
-    ground = np.where((u + v) % 2 == 0, np.float32(235), np.float32(190))[..., None]
-    alpha = mask[..., None] * np.float32(1 / 255)
-    return np.rint(color * alpha + ground * (1 - alpha)).astype(np.uint8)
+    height, width = mask.shape
+    result = np.empty((height, width, 3), np.uint8)
+    for y in range(height):
+        for x in range(width):
+            ground = 235 if (y // 12 + x // 12) % 2 == 0 else 190
+            alpha = int(mask[y, x])
+            for c in range(3):
+                result[y, x, c] = (int(color[y, x, c]) * alpha + ground * (255 - alpha) + 127) // 255
+    return result
 
 
 def _resized(image: np.ndarray, wh: tuple[int, int]) -> np.ndarray:

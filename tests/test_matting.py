@@ -21,7 +21,7 @@ from capture.importers import ImportConfig, record
 from capture.matting import Masks, MatteConfig, matte
 from capture.recording import Recording, RecordingWriter, encode_png
 from capture.segment import Segment, boxes_beside, main_part, scored, strangers
-from capture.steady import steadied
+from capture.steady import flow_gray, steadied
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 WH = (160, 200)
@@ -237,10 +237,11 @@ def test_a_flickering_frame_is_steadied_and_motion_does_not_lag():
     maps = [rough(truth) for truth in truths]
     torn = maps[1].copy()
     torn[120:150] = 0  # the network drops the legs for a moment
-    neighbours = [(pictures[0], maps[0]), (pictures[2], maps[2])]
-    repaired = steadied(torn, pictures[1], neighbours)
+    grays = [flow_gray(color) for color in pictures]
+    neighbours = [(grays[0], maps[0]), (grays[2], maps[2])]
+    repaired = steadied(torn, grays[1], neighbours)
     assert np.abs(repaired - maps[1])[120:150].mean() < 0.4 * np.abs(torn - maps[1])[120:150].mean()
-    kept = steadied(maps[1], pictures[1], neighbours)
+    kept = steadied(maps[1], grays[1], neighbours)
     center = [np.average(np.arange(WH[0]), weights=m.sum(axis=0)) for m in (maps[1], kept)]
     assert abs(center[0] - center[1]) < 0.3
 
