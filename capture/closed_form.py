@@ -18,6 +18,7 @@ MOST_STEPS = 200
 WINDOW = 3  # pixels, of the Laplacian
 REACH = WINDOW - 1  # a pixel shares windows with pixels so far away
 STENCIL = 2 * REACH + 1
+FREE_ORDER = {"reassoc", "contract", "arcp", "nsz"}  # sums may be taken in any order, the same one in every run
 
 
 def solved(color: np.ndarray, prior: np.ndarray, is_free: np.ndarray, trust: np.ndarray, epsilon: float) -> np.ndarray:
@@ -38,7 +39,7 @@ def solved(color: np.ndarray, prior: np.ndarray, is_free: np.ndarray, trust: np.
     return _conjugate_gradients(stencil, places, padded.shape[1], padded.ravel(), weight, start)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, fastmath=FREE_ORDER)
 def _laplacian(color: np.ndarray, number: np.ndarray, num_free: int, epsilon: float) -> np.ndarray:
     """(F, 5, 5) the rows of L of the free pixels, ``number``ed (H, W) with -1 elsewhere, by neighbour."""
     height, width = number.shape
@@ -83,7 +84,7 @@ def _laplacian(color: np.ndarray, number: np.ndarray, num_free: int, epsilon: fl
     return stencil
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, fastmath=FREE_ORDER)
 def _solved_3(s: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
     """out (K, 3) = S^-1 right (K, 3) for the symmetric S = [[s0 s1 s2] [s1 s3 s4] [s2 s4 s5]], by cofactors."""
     c0, c1, c2 = s[3] * s[5] - s[4] * s[4], s[2] * s[4] - s[1] * s[5], s[1] * s[4] - s[2] * s[3]
@@ -96,7 +97,7 @@ def _solved_3(s: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
         out[k, 2] = scale * (c2 * x + c4 * y + c5 * z)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, fastmath=FREE_ORDER)
 def _conjugate_gradients(
     stencil: np.ndarray, places: np.ndarray, stride: int, fixed: np.ndarray, weight: np.ndarray, start: np.ndarray
 ) -> np.ndarray:
@@ -136,7 +137,7 @@ def _conjugate_gradients(
     return alpha
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, fastmath=FREE_ORDER)
 def _applied(stencil: np.ndarray, places: np.ndarray, stride: int, image: np.ndarray) -> np.ndarray:
     """(F,) L times a padded image, at the free pixels."""
     result = np.empty(len(places))
@@ -150,7 +151,7 @@ def _applied(stencil: np.ndarray, places: np.ndarray, stride: int, image: np.nda
     return result
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, fastmath=FREE_ORDER)
 def guided(guide: np.ndarray, source: np.ndarray, is_wanted: np.ndarray, radius_px: int, variance: float) -> np.ndarray:
     """(H, W) float32: ``source`` (H, W), and where ``is_wanted`` (H, W) the guided filter of it along the edges of
     ``guide`` (H, W, 3) uint8.  ``variance`` is He's epsilon, in squared grey levels."""
@@ -180,7 +181,7 @@ def guided(guide: np.ndarray, source: np.ndarray, is_wanted: np.ndarray, radius_
     return result
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, fastmath=FREE_ORDER)
 def _window_model(
     guide: np.ndarray,
     source: np.ndarray,

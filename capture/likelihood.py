@@ -90,7 +90,7 @@ def color_log_odds(color: np.ndarray, room: Room) -> np.ndarray:
     return np.where(np.isfinite(room.sigma), cv2.blur(odds, (3, 3)), 0)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, fastmath={"contract", "arcp", "nsz"})
 def _color_log_odds(color: np.ndarray, behind: np.ndarray, sigma: np.ndarray, person_log: np.ndarray) -> np.ndarray:
     """(H, W) float32 as above, before the mean."""
     height, width = sigma.shape

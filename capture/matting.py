@@ -17,6 +17,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from capture.edges import learn_plate, refined
 from capture.errors import UserError
 from capture.glance import glance
 from capture.local_model import KNOWN, LocalModel
-from capture.mask_pictures import write_pictures
+from capture.mask_pictures import write_film, write_sheets
 from capture.matters import Matter, chosen, given_mask
 from capture.plate import Plate
 from capture.progress import progress
@@ -139,7 +140,11 @@ def matte(config: MatteConfig, out_dir: Path, recording_dir: Path) -> None:
             if config.learn_room:
                 _learn_room(job, recording, matter, found, notes)
             job.run(_refine_chunk, [(i, None) for i in _missing(_mask_path, out_dir, count)], "draw the edges")
-        job.run(_judge_chunk, [(i, None) for i in _missing(_judged_path, out_dir, count)], "compare neighbours")
+        # The film is one stream, which one thread codes while the workers are busy with what is not.
+        with ThreadPoolExecutor(1) as beside:
+            filmed = beside.submit(write_film, out_dir, Recording.load(recording_dir), _mask_of(out_dir))
+            job.run(_judge_chunk, [(i, None) for i in _missing(_judged_path, out_dir, count)], "compare neighbours")
+            filmed.result()
     if not all(found):
         notes.append(f"nobody was found in {count - sum(found)} of {count} frames: their masks are empty")
     _finish(config, matter, out_dir, recording, notes)
@@ -361,7 +366,7 @@ def _finish(config: MatteConfig, matter: Matter, out_dir: Path, recording: Recor
     settings = {name: value for name, value in asdict(config).items() if name != "workers"}
     found = [i for i, frame in enumerate(frames) if frame["box_px"] is not None]
     doubts = [float(frame["doubt"] or 0) for frame in frames]
-    write_pictures(out_dir, recording, lambda i: read_gray(_mask_path(out_dir, i)), found, doubts)
+    write_sheets(out_dir, recording, _mask_of(out_dir), found, doubts)
     fields = {"settings": settings, "method": matter.method, "notes": notes, "frames": frames}
     write_atomically(out_dir / "masks.json", json.dumps(fields, indent=1).encode())
 
@@ -399,6 +404,10 @@ def _judged_path(out_dir: Path, index: int) -> Path:
 
 def _plate_path(out_dir: Path) -> Path:
     return out_dir / "scratch" / "plate.npz"
+
+
+def _mask_of(folder: Path) -> Callable[[int], np.ndarray]:
+    return lambda index: read_gray(_mask_path(folder, index))
 
 
 def _mask_path(folder: Path, index: int) -> Path:

@@ -299,8 +299,8 @@ def _middle(stack: np.ndarray, is_room: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _sorted(planes: list[np.ndarray]) -> list[np.ndarray]:
-    """K planes of one shape, sorted at each place: Batcher's odd-even merge sort, a fixed sequence of comparisons (Knuth,
-    The Art of Computer Programming 3, 5.2.2 M), each over a whole plane at once.  The planes are overwritten."""
+    """K planes of one shape, sorted at each place: Batcher's odd-even merge sort, a fixed sequence of comparisons
+    (Knuth, The Art of Computer Programming 3, 5.2.2), each over a whole plane at once.  The planes are overwritten."""
     num, spare = len(planes), np.empty_like(planes[0])
     step = 1 << max(0, (num - 1).bit_length() - 1)
     first = step

@@ -10,7 +10,7 @@ import pytest
 from test_matting import WH, figure, film, iou, network, picture, rough  # noqa: F401
 
 from capture.likelihood import Room, color_log_odds, depth_log_odds, held, posterior, rim_alpha
-from capture.mask_pictures import uncertain, write_pictures
+from capture.mask_pictures import uncertain, write_film, write_sheets
 from capture.plate import BINS, Plate, Sample, _middle, aligned, learned
 from capture.recording import Recording, read_image
 from capture.steady import FLICKER_SIDE_PX, flow_gray, unexplained
@@ -138,7 +138,8 @@ def test_the_least_certain_frames_are_shown(tmp_path: Path):
     def mask_of(i: int) -> np.ndarray:
         return np.rint(255 * figure(i)).astype(np.uint8)
 
-    write_pictures(tmp_path, recording, mask_of, [0, 1, 2], [0.1, 0.9, 0.2])
+    write_sheets(tmp_path, recording, mask_of, [0, 1, 2], [0.1, 0.9, 0.2])
+    write_film(tmp_path, recording, mask_of)
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("strip.jpg", "uncertain.jpg", "checker.mp4"))
     alone = uncertain(recording, mask_of, [1])
     sheet = read_image(tmp_path / "uncertain.jpg")
