@@ -10,12 +10,12 @@ believed   the same displacement along the outline's normal, only at points wher
            same place.  Needs no truth; still has some of flow's error, as the true masks' own figure tells.
 true       needs true masks, and has no floor.  With T the truth and M the mask, a point p of the true outline with
            normal n has the displacement  d(p) = sum over s of M(p + s n) - T(p + s n),  positive where the mask is too
-           large.  What is counted is |d'(p') - d(p)|, where p' is p in the next frame.  The movement of the person moves
-           M and T alike and is explained exactly, so is an outline that the turning person shows for the first time;
-           an error that stays the same and moves along with the person is an error, but no flicker; an outline that
-           trembles by sigma in every frame counts 1.13 sigma (the mean of |N(0, 2 sigma^2)|).  Flow says only which p'
-           belongs to p and is then snapped to the true outline: its error across the outline drops out, and along it
-           d changes slowly.
+           large.  What is counted is |d'(p') - d(p)|, where p' is p in the next frame.  The movement of the person
+           moves M and T alike and is explained exactly, so is an outline that the turning person shows for the first
+           time; an error that stays the same and moves along with the person is an error, but no flicker; an outline
+           that trembles by sigma in every frame counts 1.13 sigma (the mean of |N(0, 2 sigma^2)|).  Flow says only
+           which p' belongs to p and is then snapped to the true outline: its error across the outline drops out, and
+           along it d changes slowly.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from capture.steady import NO_FLOW, NO_MAP, flow_gray, unexplained
+from capture.steady import FLICKER_SIDE_PX, NO_FLOW, NO_MAP, flow_gray, left_over, moved_along
 
-SIDE_PX = 640
+SIDE_PX = FLICKER_SIDE_PX
 REACH_PX = 8  # the longest displacement that is seen: half a forearm's width, so that its other side is not
 SNAP_PX = 6.0  # from where flow leads to the true outline: further, and the point has gone behind something
 RETURN_PX = 0.5  # there and back: less, and the flow is believed
 
 
 def displacement(image: np.ndarray, reference: np.ndarray, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """(P,) by how many pixels the outline of ``image`` lies outside that of ``reference`` (h, w) at points (P, 2) x, y of
-    the latter, along its outward normals (P, 2)."""
+    """(P,) by how many pixels the outline of ``image`` lies outside that of ``reference`` (h, w) at points (P, 2) x, y
+    of the latter, along its outward normals (P, 2)."""
     steps = np.arange(-REACH_PX, REACH_PX + 1, dtype=np.float32)
     places = (points[:, None] + steps[:, None] * normals[:, None]).astype(np.float32)  # (P, S, 2)
     apart = cv2.remap(image - reference, places, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -58,9 +58,8 @@ def outline(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def believed(mask: np.ndarray, other: np.ndarray, there_px: np.ndarray, back_px: np.ndarray) -> float:
     """Flicker between a mask and the next (h, w) with the flow there and back (h, w, 2); NaN where nothing is left."""
     points, normals = outline(mask)
-    grid = np.stack(np.meshgrid(np.arange(mask.shape[1]), np.arange(mask.shape[0])), axis=-1).astype(np.float32)
-    moved = cv2.remap(other, grid + there_px, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    returned = there_px + cv2.remap(back_px, grid + there_px, NO_MAP, cv2.INTER_LINEAR)
+    moved = moved_along(other, there_px)
+    returned = there_px + moved_along(back_px, there_px)
     columns, rows = points.astype(int).T
     is_believed = np.linalg.norm(returned[rows, columns], axis=1) < RETURN_PX
     if not is_believed.any():
@@ -120,6 +119,6 @@ def flickers(
         if not all((mask > 0.5).any() for mask in own):
             rows.append((np.nan,) * 3)
             continue
-        raw, sure = unexplained(*pair, *grays), believed(*own, there_px, back_px)
+        raw, sure = left_over(*own, there_px), believed(*own, there_px, back_px)
         rows.append((raw, sure, np.nan if exact is None else true(own, exact, there_px)))
     return np.array(rows)

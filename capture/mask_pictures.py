@@ -84,6 +84,6 @@ def over_checker(color: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _resized(image: np.ndarray, wh: tuple[int, int]) -> np.ndarray:
-    # Between neighbours, a picture of more than half the size misses nothing; the mean over areas takes five times longer.
+    # Down to half the size, interpolation misses no pixel; the mean over areas takes five times longer.
     is_much_smaller = 2 * wh[1] < image.shape[0]
     return cv2.resize(image, wh, interpolation=cv2.INTER_AREA if is_much_smaller else cv2.INTER_LINEAR)

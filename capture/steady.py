@@ -52,8 +52,8 @@ def steadied(
 
 
 def moved_along(image: np.ndarray, flow_px: np.ndarray) -> np.ndarray:
-    """An image (h, w) as seen through a flow (h, w, 2): each pixel takes the value of where it goes."""
-    height, width = image.shape
+    """An image (h, w) or (h, w, C) as seen through a flow (h, w, 2): each pixel takes the value of where it goes."""
+    height, width = image.shape[:2]
     places = flow_px + _grid(width, height)
     return cv2.remap(image, places, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
@@ -69,17 +69,19 @@ def _grid(width: int, height: int) -> np.ndarray:
 def unexplained(mask: np.ndarray, other: np.ndarray, gray: np.ndarray, other_gray: np.ndarray) -> float:
     """By how many pixels (of a picture FLICKER_SIDE_PX long) the outline of ``other`` (H, W) uint8 differs on average
     from that of ``mask``, once the optical flow between their pictures (``flow_gray``, (h, w)) has moved it there; NaN
-    where one is empty.
-
-    The area that disagrees, divided by the outline's length.
-    """
-    wh = gray.shape[::-1]
+    where one is empty."""
     flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flow_px = flow_of.calc(gray, other_gray, NO_FLOW)
+    wh = gray.shape[::-1]
     own, there = (cv2.resize(m, wh, interpolation=cv2.INTER_AREA).astype(np.float32) / 255 for m in (mask, other))
-    moved = moved_along(there, flow_px)
-    is_person = (own > 0.5).astype(np.uint8)
+    return left_over(own, there, flow_of.calc(gray, other_gray, NO_FLOW))
+
+
+def left_over(mask: np.ndarray, other: np.ndarray, flow_px: np.ndarray) -> float:
+    """``unexplained`` of two masks (h, w) in 0..1 with the flow (h, w, 2) from the first to the second: the area that
+    disagrees, divided by the outline's length."""
+    is_person = (mask > 0.5).astype(np.uint8)
     outline_px = int((is_person - cv2.erode(is_person, np.ones((3, 3), np.uint8))).sum())
-    if not outline_px or not (there > 0.5).any():
+    if not outline_px or not (other > 0.5).any():
         return float("nan")
-    return float(np.abs(moved - own).sum()) / outline_px * FLICKER_SIDE_PX / max(wh)
+    moved = moved_along(other, flow_px)
+    return float(np.abs(moved - mask).sum()) / outline_px * FLICKER_SIDE_PX / max(mask.shape)
