@@ -191,10 +191,12 @@ def _find(job: Job, recording: Recording, notes: list[str]) -> list[bool]:
     """The network's masks of all frames, of one person.  Returns who was found; adds to ``notes``."""
     out_dir, count = job.out_dir, len(recording)
     job.run(_segment_chunk, [(i, None) for i in _missing(_raw_path, out_dir, count)], "find the person")
-    first = [_read(_raw_path(out_dir, i)).is_found for i in range(count)]
-    _refuse_an_empty_film(first, recording.source)
-    notes += _follow_one_person(job, count)
-    return [_read_raw(out_dir, i).is_found for i in range(count)]
+    boxes = np.stack([_read(_raw_path(out_dir, i)).box() for i in range(count)])  # (N, 4)
+    found = [bool(is_found) for is_found in np.isfinite(boxes[:, 0])]
+    _refuse_an_empty_film(found, recording.source)
+    notes += _follow_one_person(job, boxes)
+    again = [_retry_path(out_dir, i) for i in range(count)]
+    return [_read(path).is_found if path.is_file() else found[i] for i, path in enumerate(again)]
 
 
 def _learn_room(job: Job, recording: Recording, matter: Matter, found: list[bool], notes: list[str]) -> None:
@@ -254,10 +256,10 @@ def outlined(segment: Segment, color: np.ndarray, model: LocalModel) -> Segment:
     return scored(probability)
 
 
-def _follow_one_person(job: Job, num_frames: int) -> list[str]:
-    """Look again where nobody, or somebody else, was found: inside the neighbours' boxes.  Returns what to tell."""
+def _follow_one_person(job: Job, boxes: np.ndarray) -> list[str]:
+    """Look again where ``boxes`` (N, 4) have nobody, or somebody else: inside the neighbours' boxes.  Returns what to
+    tell."""
     out_dir = job.out_dir
-    boxes = np.stack([_read(_raw_path(out_dir, i)).box() for i in range(num_frames)])  # (N, 4)
     is_stranger = strangers(boxes)
     is_trusted = np.isfinite(boxes[:, 0]) & ~is_stranger
     beside = boxes_beside(boxes, is_trusted)
