@@ -274,3 +274,17 @@ def test_masks_of_a_recording_with_truth(tmp_path, no_depth, least, num_frames):
     scores = [iou(masks[i], truths[i] / 255) for i in range(len(masks))]
     assert len(masks) == len(Recording.load(tmp_path / "film")) == num_frames
     assert np.median(scores) > least and min(scores) > 0.9
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data, real recordings that are not part of the project")
+def test_masks_are_the_same_however_many_processes_make_them(tmp_path):
+    record(ImportConfig(start=40, every=6, max_frames=9), tmp_path / "film", DATA / "casual_rgbd")
+    for workers in (1, 2):
+        out_dir = tmp_path / f"by_{workers}"
+        out_dir.mkdir()
+        matte(MatteConfig(workers=workers), out_dir, tmp_path / "film")
+    paths = sorted(path.relative_to(tmp_path / "by_1") for path in (tmp_path / "by_1").rglob("*.*"))
+    assert sum(path.parts[0] == "masks" for path in paths) == 9 and Path("scratch/plate.npz") in paths
+    for path in paths:
+        if path.suffix != ".mp4":  # x264 does not give the same bytes in every run
+            assert (tmp_path / "by_1" / path).read_bytes() == (tmp_path / "by_2" / path).read_bytes(), path
