@@ -24,6 +24,10 @@ TRACKED, UNCERTAIN, LOST = "tracked", "uncertain", "lost"
 
 MAX_LANDMARK = 0.05  # of the person's height; frames that are right reach 0.03, with bad light 0.047
 MIN_IOU = 0.70  # skirts and wide sleeves cost some; frames that are right keep 0.76
+MAX_DIP = (
+    0.08  # below the overlap usual around the frame, as when somebody passes by; frames that are right stay within 0.06
+)
+DIP_FRAMES = 20  # on either side: what is usual
 MAX_DEPTH_MM = 30.0  # clothes stand off 20 mm and the sensor adds 10; frames that are right stay below 12
 MAX_FACING_DEG = 75.0  # the detector errs by 60 degrees in profile, never by a quarter turn
 SUDDEN_TURN_DEG = 60.0  # between two frames; a pirouette turns by 25
@@ -57,6 +61,7 @@ class Figures:
     depth_mm: float = float("nan")  # median distance to the depth points
     facing_deg: float = float("nan")  # between the trunk of the fit and that of the detector's skeleton
     flip_frames: int = 0  # length of the excursion that this frame belongs to: the facing leaps, and leaps back
+    usual_iou: float = float("nan")  # of the frames around
     jump_m: float = float("nan")  # how far the furthest joint of the trunk is from where it was and will be
     limbs: tuple[Limb, ...] = field(default=())
 
@@ -104,6 +109,7 @@ def judge(figures: Figures) -> Verdict:
         ),
         (landmark > MAX_LANDMARK, off),
         (figures.silhouette_iou < MIN_IOU, little),
+        (figures.usual_iou - figures.silhouette_iou > MAX_DIP, f"{little}, {figures.usual_iou:.2f} around it"),
         (figures.depth_mm > MAX_DEPTH_MM, f"depth {figures.depth_mm:.0f} mm off"),
         (figures.jump_m > MAX_JUMP_M, f"a joint jumps {100 * figures.jump_m:.0f} cm and back"),
     ]
@@ -173,21 +179,34 @@ def judge_clip(
     # A pose that is certainly wrong says nothing about its neighbours.
     flips = flip_frames(np.where(is_lost[:, None], np.nan, ahead))
     jumps = jumps_m(np.where(is_lost[:, None, None], np.nan, joints_m))
+    usual = usual_around([np.nan if frame is None else frame.silhouette_iou for frame in figures])
     verdicts = [
-        Verdict(LOST) if frame is None else judge(_among_neighbours(frame, int(flip), own, joints_of))
-        for frame, flip, own in zip(figures, flips, jumps, strict=True)
+        Verdict(LOST)
+        if frame is None
+        else judge(replace(_among_neighbours(frame, own, joints_of), flip_frames=int(flip), usual_iou=float(overlap)))
+        for frame, flip, overlap, own in zip(figures, flips, usual, jumps, strict=True)
     ]
     return beside_doubt(verdicts)
 
 
-def _among_neighbours(frame: Figures, flip: int, jumps: np.ndarray, joints_of: Mapping[str, np.ndarray]) -> Figures:
-    """The figures of a frame with what its neighbours say; jumps (J,) as ``jumps_m`` measures them."""
+def usual_around(values: Sequence[float]) -> np.ndarray:
+    """(N,) median of the finite values at most DIP_FRAMES away, itself included; NaN where there is none."""
+    padded = np.pad(np.asarray(values, float), DIP_FRAMES, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * DIP_FRAMES + 1)
+    is_known = np.isfinite(windows).any(1)
+    usual = np.full(len(windows), np.nan)
+    usual[is_known] = np.nanmedian(windows[is_known], axis=1)
+    return usual
+
+
+def _among_neighbours(frame: Figures, jumps: np.ndarray, joints_of: Mapping[str, np.ndarray]) -> Figures:
+    """The figures of a frame with the jumps (J,), as ``jumps_m`` measures them, of its trunk and its limbs."""
     of_trunk, limbs = jumps.copy(), []
     for limb in frame.limbs:
         own = joints_of.get(limb.name, NO_JOINTS)
         limbs.append(replace(limb, jump_m=float(jumps[own].max(initial=0.0))))
         of_trunk[own] = 0.0
-    return replace(frame, flip_frames=flip, jump_m=float(of_trunk.max()), limbs=tuple(limbs))
+    return replace(frame, jump_m=float(of_trunk.max()), limbs=tuple(limbs))
 
 
 def beside_doubt(verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -204,7 +223,7 @@ def beside_doubt(verdicts: Sequence[Verdict]) -> list[Verdict]:
     for name in sorted({name for verdict in verdicts for name in verdict.limbs}):
         for i in np.flatnonzero(_near_runs([AMBIGUOUS not in v.limbs.get(name, AMBIGUOUS) for v in verdicts])):
             if beside[i].status == TRACKED and name not in beside[i].limbs:
-                beside[i] = replace(beside[i], limbs={**beside[i].limbs, name: f"is {BESIDE}"})
+                beside[i] = replace(beside[i], limbs={**beside[i].limbs, name: "is in doubt just before or after"})
     return [_weighed(verdict) for verdict in beside]
 
 

@@ -180,6 +180,16 @@ def test_a_clip_judges_each_frame_by_its_neighbours_too():
     assert [i for i, judged in enumerate(verdicts) if judged.status == LOST] == [30, 33]
 
 
+def test_an_overlap_that_falls_far_below_the_usual_is_doubted_and_one_that_changes_slowly_is_not():
+    overlaps = np.concatenate([np.full(40, 0.94), np.linspace(0.94, 0.80, 60)])
+    overlaps[20:24] = 0.83  # somebody passes behind, and the mask takes her in
+    figures: list[Figures | None] = [replace(RIGHT, silhouette_iou=float(v)) for v in overlaps]
+    figures[30] = None
+    verdicts = judge_clip(figures, facing(np.zeros(100)), np.zeros((100, 3, 3)), {})
+    doubted = {i: judged.reason for i, judged in enumerate(verdicts) if judged.status == UNCERTAIN}
+    assert set(doubted) == set(range(18, 26)) and doubted[21] == "silhouette overlap only 0.83, 0.94 around it"
+
+
 @pytest.mark.parametrize(("off", "doubted"), [(0.01, {}), (0.05, {"left arm": "jumps 52 cm and back"})])
 def test_a_jump_is_no_error_where_the_detector_sees_the_limb_there(off, doubted):
     joints_m = np.zeros((9, 3, 3))
