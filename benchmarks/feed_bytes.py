@@ -29,12 +29,13 @@ def main() -> None:
     options = parser.parse_args()
     body, camera = BodyModel.default(), Camera((1920, 1080), 1050.0, 1050.0, 960.0, 540.0)
     frames = poses_color_m(body, options.frames)
+    doubted = np.zeros((len(frames), len(body.part_names)), bool)
     config = RasterConfig(height_px=options.side, width_px=options.side)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rasterize_frames(config, folder, body, camera, np.ones(1, bool), frames.__getitem__, 30.0)  # compiles
+        rasterize_frames(config, folder, body, camera, np.ones(1, bool), frames.__getitem__, 30.0, doubted)  # compiles
         started = time.perf_counter()
-        rasterize_frames(config, folder, body, camera, np.ones(len(frames), bool), frames.__getitem__, 30.0)
+        rasterize_frames(config, folder, body, camera, np.ones(len(frames), bool), frames.__getitem__, 30.0, doubted)
         wrote_s = (time.perf_counter() - started) / len(frames)
         stored = sum(path.stat().st_size for path in folder.glob("*.npy")) / len(frames)
         rasters = Rasters.load(folder)

@@ -49,7 +49,7 @@ from demo.character import Character
 from demo.performer import DemoConfig, film
 from demo.undressed import skin_color_m, undress
 from fitting.body.model import BodyModel
-from fitting.fit import BodyFit, FitConfig, fit
+from fitting.fit import LIMB_NAMES, BodyFit, FitConfig, fit
 from fitting.keypoints import Keypoints
 from fitting.shape import body_height_m
 from fitting.verdict import LOST, TRACKED, UNCERTAIN
@@ -136,6 +136,26 @@ class Tracked:
         if self.true_joints_m is None:
             return None
         return figures.offset_removed_m(self.scale * self.joints_m, self.true_joints_m)
+
+    @cached_property
+    def believed_m(self) -> np.ndarray | None:
+        """(N, 12) the errors of what the fit believes: NaN in frames that are not tracked, and at the middle and end of
+        limbs that are in doubt."""
+        if self.errors_m is None:
+            return None
+        errors_m = np.where(self.fit.tracked[:, None], self.errors_m, np.nan)
+        errors_m[self.joint_doubted] = np.nan
+        return errors_m
+
+    @property
+    def joint_doubted(self) -> np.ndarray:
+        """(N, 12) bool: joints of limbs that are in doubt, in frames that are tracked otherwise."""
+        doubted = np.zeros((len(self.fit), 12), bool)
+        for name, own in zip(LIMB_NAMES, self.fit.limb_doubted.T, strict=True):
+            side, limb = name.split()
+            moved = ("elbow", "wrist") if limb == "arm" else ("knee", "ankle")
+            doubted[:, [2 * figures.JOINTS.index(joint) + (side == "right") for joint in moved]] |= own[:, None]
+        return doubted & self.fit.tracked[:, None]
 
     @property
     def to_720(self) -> float:
@@ -226,13 +246,18 @@ def silhouette(tracked: Tracked) -> tuple[np.ndarray, np.ndarray]:
 def joint_row(tracked: Tracked) -> list[str]:
     truth_m, errors_m = tracked.true_joints_m, tracked.errors_m
     if truth_m is None or errors_m is None:
-        return ["-"] * 9
+        return ["-"] * 11
     is_tracked = tracked.fit.tracked
     flips = [
         np.count_nonzero(figures.flipped(tracked.joints_m, truth_m, members))
         for members in (range(12), figures.LEGS, figures.ARMS)
     ]
-    is_wrong = figures.wrong(errors_m)
+    is_wrong, believed_m = figures.wrong(errors_m), tracked.believed_m
+    assert believed_m is not None
+    limbs = np.nan_to_num(errors_m)[:, 2:].reshape(-1, 5, 2)  # knees, ankles, shoulders, elbows, wrists; left, right
+    doubted = tracked.joint_doubted[:, 2:].reshape(-1, 5, 2)
+    is_doubted = np.stack([doubted[:, 0], doubted[:, 3]], 1)  # (N, legs and arms, sides)
+    is_wrong_limb = np.stack([limbs[:, :2].max(1), limbs[:, 3:].max(1)], 1) > figures.WRONG_M
     return [
         spread(1e3 * figures.offset_removed_m(tracked.joints_m, truth_m)),
         f"{tracked.scale:.3f}" if tracked.clip.no_depth else "-",
@@ -241,6 +266,8 @@ def joint_row(tracked: Tracked) -> list[str]:
         spread(1e3 * figures.procrustes_m(tracked.joints_m, truth_m)),
         " / ".join(map(str, flips)),
         f"{np.count_nonzero(is_wrong & is_tracked)}",
+        f"{np.count_nonzero(figures.wrong(believed_m))}",
+        f"{np.count_nonzero(is_doubted & is_wrong_limb)} / {np.count_nonzero(is_doubted & ~is_wrong_limb)}",
         f"{np.count_nonzero(is_wrong & ~is_tracked)}",
         f"{np.count_nonzero(~is_wrong & ~is_tracked & np.isfinite(errors_m).all(1))}",
     ]
@@ -376,7 +403,8 @@ def print_tables(done: list[Tracked], spent_s: dict[str, float]) -> None:
         "12 joints against truth, median / 95th percentile, mm",
         ["clip", "offset removed", "scale", "offset and scale removed", "the same, tracked frames", "Procrustes",
          "frames flipped: whole / legs / arms",
-         "tracked but wrong", "doubted and wrong", "doubted though right"],
+         "tracked, a joint wrong", "a joint wrong and believed", "limbs doubted: wrong / right",
+         "frames doubted and wrong", "doubted though right"],
         [[t.clip.name, *joint_row(t)] for t in with_truth],
     )  # fmt: skip
     table(

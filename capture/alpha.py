@@ -20,6 +20,7 @@ FLOOR_M = 0.03  # from the floor along the ray: about 1 cm above it
 FINGERS, SOLE = 0.06, 0.02  # of the longer side: how far limbs may reach beyond the network; without a known floor
 GUIDE_GREY = 5.1  # grey levels: less within a window is no edge for alpha to follow
 JUMP_M = 0.05  # between neighbouring pixels: two surfaces
+FORWARD = 1.4  # how much further than backward an arm reaches out of the trunk's plane
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,34 @@ def gated(
     limb = _limbs(probability, is_near, FINGERS if floor_m is not None else SOLE)
     lifted = np.maximum(probability, np.where(limb, separation, 0))
     return np.where(surely_far, 0, lifted).astype(np.float32), separation
+
+
+def somebody_else(probability: np.ndarray, depth_m: np.ndarray, distance_m: float, gate_m: float) -> np.ndarray:
+    """(H, W) bool: what the probability (H, W) takes for the person, and what stands elsewhere than at ``distance_m``.
+
+    Only whole surfaces count, up to their edges in depth (H, W), NaN = unknown: an arm that reaches out hangs together
+    with its shoulder, whoever passes behind does not.
+    """
+    is_person = probability > 0.5
+    known = is_person & np.isfinite(depth_m)
+    smooth = known & (_range(np.where(known, depth_m, np.nan)) < JUMP_M)
+    if not smooth.any():
+        return np.zeros_like(is_person)
+    count, labels, _, _ = cv2.connectedComponentsWithStats(smooth.astype(np.uint8), connectivity=4)
+    inside = labels[smooth]
+    order = np.argsort(inside, kind="stable")
+    ends = np.searchsorted(inside[order], np.arange(1, count), side="right")
+    depths = np.split(depth_m[smooth][order], ends[:-1])
+    apart_m = np.array([0.0, *(float(np.median(patch)) - distance_m for patch in depths)])
+    is_else = (apart_m > gate_m) | (apart_m < -FORWARD * gate_m)
+    # Edges, and what depth does not know, go with the surface that is nearest.
+    return is_person & (_nearest(smooth, is_else[labels].astype(np.float32)) > 0)
+
+
+def trunk_distance(probability: np.ndarray, depth_m: np.ndarray) -> float:
+    """Median distance of the sure person (H, W), metres; NaN where depth and network share too little."""
+    core = (probability > CORE) & np.isfinite(depth_m)
+    return float(np.median(depth_m[core])) if core.sum() >= 50 else float("nan")
 
 
 def _limbs(probability: np.ndarray, is_near: np.ndarray, reach: float) -> np.ndarray:

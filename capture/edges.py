@@ -15,7 +15,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from capture.alpha import cleaned, enlarged, evidence, gated, matted
+from capture.alpha import cleaned, enlarged, evidence, gated, matted, somebody_else
 from capture.camera import Rig
 from capture.likelihood import Room, posterior, rim_alpha, room_behind
 from capture.plate import SAMPLES, SIDE_PX, Plate, Sample, fitted_wh, learned, reduced_to
@@ -55,9 +55,10 @@ def refined(
     probability: np.ndarray,
     depth_mm: np.ndarray | None,
     plate: Plate | None = None,
+    distance_m: float = float("nan"),
 ) -> np.ndarray:
     """Alpha (H, W) float32 of a picture (H, W, 3) from its probability (h, w), its depth image and the empty room, if
-    there are any."""
+    there are any; ``distance_m``: where the person stands, NaN = unknown."""
     crop = cut(config, recording.rig, color, probability, depth_mm)
     if crop is None:
         return np.zeros(color.shape[:2], np.float32)
@@ -68,6 +69,9 @@ def refined(
         prior = posterior(prior, crop.color, room, crop.depth_m)
         is_known = np.isfinite(room.sigma)
         firm, is_sure = is_known.astype(np.float32), is_known & (prior > SURE)
+    if crop.depth_m is not None and np.isfinite(distance_m):
+        is_else = somebody_else(prior, crop.depth_m, distance_m, config.gate_m)
+        prior, is_sure = np.where(is_else, np.float32(0), prior), is_sure & ~is_else
     if crop.depth_m is not None:
         prior, separation = gated(prior, crop.depth_m, config.gate_m, crop.footprint_px, is_sure)
         firm = np.maximum(firm, separation)

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 
 from capture import matters
+from capture.alpha import somebody_else, trunk_distance
 from capture.edges import learn_plate, refined
 from capture.errors import UserError
 from capture.glance import glance
@@ -35,6 +36,7 @@ from capture.matters import Matter, chosen, given_mask
 from capture.plate import Plate
 from capture.progress import progress
 from capture.recording import Recording, encode_png, read_gray, write_atomically
+from capture.registration import depth_in_color
 from capture.segment import NETWORK_SIDE_PX, Segment, Segmenter, boxes_beside, main_part, scored, strangers, widened
 from capture.steady import FLOW_SIDE_PX, flow_gray, steadied, unexplained
 from capture.workers import Workers
@@ -43,6 +45,7 @@ log = logging.getLogger(__name__)
 
 LEAST_CHUNK, MOST_CHUNK = 4, 24  # frames a worker takes at a time: neighbours share their decoded pictures
 CHUNKS_PER_WORKER = 4  # so that none waits long for the last
+DISTANCE_S = 1.0  # longer than somebody takes to walk past, shorter than a step back takes
 MIN_SHARE_FOUND = 0.1  # a person in fewer frames is a false alarm, not a film of somebody
 
 
@@ -136,10 +139,11 @@ def matte(config: MatteConfig, out_dir: Path, recording_dir: Path) -> None:
             found = [bool(read_gray(_mask_path(out_dir, i)).max() > 127) for i in range(count)]
             _refuse_an_empty_film(found, f"the masks of {recording.source}")
         else:
-            found = _find(job, recording, notes)
+            found, distance_m = _find(job, recording, notes)
             if config.learn_room:
                 _learn_room(job, recording, matter, found, notes)
-            job.run(_refine_chunk, [(i, None) for i in _missing(_mask_path, out_dir, count)], "draw the edges")
+            todo = [(i, distance_m[i]) for i in _missing(_mask_path, out_dir, count)]
+            job.run(_refine_chunk, todo, "draw the edges")
         # The film is one stream, which one thread codes while the workers are busy with what is not.
         with ThreadPoolExecutor(1) as beside:
             filmed = beside.submit(write_film, out_dir, Recording.load(recording_dir), _mask_of(out_dir))
@@ -160,7 +164,7 @@ class Job:
     workers: Workers
 
     def run(self, function: Callable[..., int], frames: Sequence[tuple], label: str) -> None:
-        """Spread (index, box) of ``frames`` over the workers."""
+        """Spread (index, what is known of it) of ``frames`` over the workers."""
         size = -(-len(frames) // (CHUNKS_PER_WORKER * self.config.workers))
         size = min(max(size, LEAST_CHUNK), MOST_CHUNK)
         chunks = [tuple(frames[k : k + size]) for k in range(0, len(frames), size)]
@@ -187,16 +191,19 @@ def _refuse_an_empty_film(found: list[bool], source: str) -> None:
 # ------------------------------------------------------------------------------------- first half: the network alone
 
 
-def _find(job: Job, recording: Recording, notes: list[str]) -> list[bool]:
-    """The network's masks of all frames, of one person.  Returns who was found; adds to ``notes``."""
+def _find(job: Job, recording: Recording, notes: list[str]) -> tuple[list[bool], np.ndarray]:
+    """The network's masks of all frames, of one person.  Returns where he was found, and his distance in metres (N,);
+    adds to ``notes``."""
     out_dir, count = job.out_dir, len(recording)
     job.run(_segment_chunk, [(i, None) for i in _missing(_raw_path, out_dir, count)], "find the person")
     boxes = np.stack([_read(_raw_path(out_dir, i)).box() for i in range(count)])  # (N, 4)
     found = [bool(is_found) for is_found in np.isfinite(boxes[:, 0])]
     _refuse_an_empty_film(found, recording.source)
     notes += _follow_one_person(job, boxes)
+    distance_m = _distances(job, recording)
+    job.run(_part_chunk, [(i, distance_m[i]) for i in np.flatnonzero(np.isfinite(distance_m))], "part people")
     again = [_retry_path(out_dir, i) for i in range(count)]
-    return [_read(path).is_found if path.is_file() else found[i] for i, path in enumerate(again)]
+    return [_read(path).is_found if path.is_file() else found[i] for i, path in enumerate(again)], distance_m
 
 
 def _learn_room(job: Job, recording: Recording, matter: Matter, found: list[bool], notes: list[str]) -> None:
@@ -217,6 +224,55 @@ def _learn_room(job: Job, recording: Recording, matter: Matter, found: list[bool
         plate.save(path)
     if not Plate.load(path).is_still:
         notes.append("the camera moves: the room is learned from aligned pictures")
+
+
+def _distances(job: Job, recording: Recording) -> np.ndarray:
+    """(N,) metres to the person: the median of the frames within DISTANCE_S, so that somebody who passes by, before or
+    behind, is not taken for him; NaN where depth does not say."""
+    count = len(recording)
+    if not job.config.use_depth or recording.rig.depth is None:
+        return np.full(count, np.nan)
+    job.run(_measure_chunk, [(i, None) for i in _missing(_distance_path, job.out_dir, count)], "measure the distance")
+    alone = np.array([float(_distance_path(job.out_dir, i).read_text()) for i in range(count)])
+    reach = max(2, round(DISTANCE_S * recording.frames_per_second))
+    padded = np.pad(alone, reach, constant_values=np.nan)
+    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
+    distance_m, is_known = np.full(count, np.nan), np.isfinite(around).any(1)
+    distance_m[is_known] = np.nanmedian(around[is_known], axis=1)
+    return distance_m
+
+
+def _measure_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frames: Sequence[tuple]) -> int:
+    recording = Recording.load(recording_dir)
+    for index, _ in frames:
+        probability = main_part(_read_raw(out_dir, index).probability)
+        depth_m = _depth_beside(recording, index, probability)
+        distance_m = float("nan") if depth_m is None else trunk_distance(probability, depth_m)
+        write_atomically(_distance_path(out_dir, index), f"{distance_m:.4f}".encode())
+    return len(frames)
+
+
+def _part_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frames: Sequence[tuple]) -> int:
+    """Leave a second look where the first one took somebody else in: without whoever stands elsewhere."""
+    recording = Recording.load(recording_dir)
+    for index, distance_m in frames:
+        probability = _read_raw(out_dir, index).probability
+        depth_m = _depth_beside(recording, index, probability)
+        if depth_m is None:
+            continue
+        is_else = somebody_else(probability, depth_m, distance_m, config.gate_m)
+        if is_else.any():
+            alone = np.where(is_else, 0, np.rint(255 * probability)).astype(np.uint8)
+            write_atomically(_retry_path(out_dir, index), _png(alone))
+    return len(frames)
+
+
+def _depth_beside(recording: Recording, index: int, probability: np.ndarray) -> np.ndarray | None:
+    """Metres (h, w), NaN = unknown, for each pixel of the network's picture; None where the frame has no depth."""
+    depth_mm, (height, width) = recording.depth_mm(index), probability.shape
+    if depth_mm is None:
+        return None
+    return depth_in_color(recording.rig, depth_mm, recording.rig.color.resize((width, height)))
 
 
 @functools.cache
@@ -321,13 +377,13 @@ def _refine_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frame
     gray = functools.lru_cache(maxsize=3)(lambda i: flow_gray(color(i)))
     raw = functools.lru_cache(maxsize=3)(lambda i: _read_raw(out_dir, i).probability)
     plate = Plate.load(_plate_path(out_dir)) if _plate_path(out_dir).is_file() else None
-    for index, _ in frames:
+    for index, distance_m in frames:
         probability = raw(index)
         if config.steady and probability.any():
             around = [i for i in (index - 1, index + 1) if 0 <= i < len(recording)]
             probability = steadied(probability, gray(index), [(gray(i), raw(i)) for i in around])
         depth_mm = recording.depth_mm(index) if config.use_depth and recording.rig.depth is not None else None
-        alpha = refined(config, recording, color(index), main_part(probability), depth_mm, plate)
+        alpha = refined(config, recording, color(index), main_part(probability), depth_mm, plate, distance_m)
         write_atomically(_mask_path(out_dir, index), _png(np.rint(alpha * 255).astype(np.uint8)))
     return len(frames)
 
@@ -402,6 +458,10 @@ def _retry_path(out_dir: Path, index: int) -> Path:
 
 def _judged_path(out_dir: Path, index: int) -> Path:
     return out_dir / "scratch" / f"judged_{index:06d}.json"
+
+
+def _distance_path(out_dir: Path, index: int) -> Path:
+    return out_dir / "scratch" / f"distance_{index:06d}.txt"
 
 
 def _plate_path(out_dir: Path) -> Path:

@@ -35,6 +35,7 @@ from fitting.chain import Chain
 from fitting.clip import Clip, heldout_from
 from fitting.keypoints import Keypoints
 from fitting.landmarkers import AUTO, MEDIAPIPE, check_choice, in_words, landmarks
+from fitting.limbs import LIMBS, parts_of_limbs
 from fitting.mirror import ENDS, Evidence, margins
 from fitting.overlay import draw_overlay
 from fitting.passes import figures_of, fit_clip
@@ -43,6 +44,8 @@ from fitting.shape import body_height_m, estimate_focal, solve_shape, spread_fra
 from fitting.solve import State
 
 log = logging.getLogger(__name__)
+
+LIMB_NAMES = tuple(LIMBS)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ class BodyFit:
     keypoint_px: np.ndarray  # (N,) median landmark error, colour pixels
     silhouette_iou: np.ndarray  # (N,)
     status: tuple[str, ...]  # (N,) "tracked", "uncertain" (has a pose, but teaches nothing) or "lost"
-    reason: tuple[str, ...]  # (N,) why a frame is uncertain or lost, "" for tracked ones
+    reason: tuple[str, ...]  # (N,) what speaks against a frame, or against a limb of it; "" where nothing does
+    limb_doubted: np.ndarray  # (N, 4) bool by LIMB_NAMES: in frames that are tracked, limbs that teach nothing
     body: BodyModel
     camera: Camera
     notes: tuple[str, ...]
@@ -97,6 +101,14 @@ class BodyFit:
     def tracked(self) -> np.ndarray:
         """(N,) bool: the frames to learn from and to measure on."""
         return np.array([status == verdict.TRACKED for status in self.status], bool)
+
+    @property
+    def part_doubted(self) -> np.ndarray:
+        """(N, P) bool: the parts of the body that teach nothing, by the numbers of ``body.part_names``."""
+        doubted = np.zeros((len(self), len(self.body.part_names)), bool)
+        for own, parts in zip(self.limb_doubted.T, parts_of_limbs(self.body).values(), strict=True):
+            doubted[np.ix_(own, parts)] = True
+        return doubted
 
     def vertices_color_m(self, index: int) -> np.ndarray:
         """(V, 3) posed vertices of one frame in the colour camera's frame; NaN where lost."""
@@ -122,6 +134,8 @@ class BodyFit:
             status=np.array(self.status, dtype=np.str_),
             tracked=self.tracked,  # says nothing that status does not, but is what a short script wants
             reason=np.array(self.reason, dtype=np.str_),
+            limb_doubted=self.limb_doubted,
+            limb_names=np.array(LIMB_NAMES),
         )
         write_atomically(folder / "fit.npz", buffer.getvalue())
         self.body.save(folder / "body.npz")
@@ -139,6 +153,8 @@ class BodyFit:
             raise UserError(f"{folder}: no readable fit ({error}); run the fit stage again") from None
         tracked = arrays.pop("tracked")
         arrays.setdefault("status", np.where(tracked, verdict.TRACKED, verdict.LOST))  # before there was doubt
+        arrays.setdefault("limb_doubted", np.zeros((len(tracked), len(LIMB_NAMES)), bool))  # frames as a whole only
+        arrays.pop("limb_names", None)
         for name in ("joint_names", "status", "reason"):
             arrays[name] = tuple(str(text) for text in arrays[name])
         return BodyFit(
@@ -219,12 +235,13 @@ def write_overlays(
             color = recording.color(i)
             status = fitted.status[i]
             vertices_m = fitted.vertices_color_m(i) if status != verdict.LOST else None
-            words = f"IoU {fitted.silhouette_iou[i]:.2f}" if status == verdict.TRACKED else fitted.reason[i]
-            caption = f"{i}  " + (words if status == verdict.TRACKED else f"{status}: {words}")
-            landmarks = keypoints.points_px[i]
-            video.add(draw_overlay(color, fitted.camera, fitted.body, vertices_m, landmarks, caption))
+            words = fitted.reason[i] or f"IoU {fitted.silhouette_iou[i]:.2f}"
+            caption = f"{i}  " + (f"{status}: {words}" if fitted.reason[i] else words)
+            seen = color, fitted.camera, fitted.body, vertices_m, keypoints.points_px[i], caption
+            pale = np.flatnonzero(fitted.part_doubted[i])
+            video.add(draw_overlay(*seen, pale_parts=pale))
             if i in stills:
-                still = draw_overlay(color, fitted.camera, fitted.body, vertices_m, landmarks, caption, 900)
+                still = draw_overlay(*seen, 900, pale)
                 write_atomically(out_dir / "overlay" / f"{i:06d}.jpg", encode_jpeg(still, 88))
 
 
@@ -282,7 +299,7 @@ def _collect(
         by_limb, _ = margins(Evidence.of(body, chain, clip, states), states, count, asked)
         figures = _with_margins(figures, by_limb)
     verdicts = verdict.judge_clip(figures, ahead, joints_m, dict(zip(ENDS, chain.limbs, strict=True)))
-    is_lost = np.array([status == verdict.LOST for status, _ in verdicts])
+    is_lost = np.array([judged.status == verdict.LOST for judged in verdicts])
     for array in (pose, placed, joints_m):
         array[is_lost] = np.nan
     measured = [frame or verdict.NOTHING for frame in figures]
@@ -296,8 +313,9 @@ def _collect(
         residual_mm=np.array([frame.depth_mm for frame in measured]),
         keypoint_px=np.array([frame.landmark_px for frame in measured]),
         silhouette_iou=np.array([frame.silhouette_iou for frame in measured]),
-        status=tuple(status for status, _ in verdicts),
-        reason=tuple(words if figures[i] else clip.why_unseen(i) for i, (_, words) in enumerate(verdicts)),
+        status=tuple(judged.status for judged in verdicts),
+        reason=tuple(judged.words if figures[i] else clip.why_unseen(i) for i, judged in enumerate(verdicts)),
+        limb_doubted=np.array([[name in judged.limbs for name in LIMB_NAMES] for judged in verdicts], bool),
         body=body,
         camera=clip.camera,
         notes=tuple(notes),

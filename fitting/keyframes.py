@@ -16,7 +16,7 @@ import heapq
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +86,8 @@ def keyframes(config: KeyframeConfig, out_dir: Path, fit_dir: Path) -> None:
     from fitting.fit import BodyFit
 
     fit = BodyFit.load(fit_dir)
-    found = choose_keyframes(config, fit.body, fit.camera, fit.tracked, fit.first_heldout, fit.vertices_color_m)
+    body, doubted = fit.body, fit.part_doubted
+    found = choose_keyframes(config, body, fit.camera, fit.tracked, fit.first_heldout, fit.vertices_color_m, doubted)
     found.save(out_dir)
 
 
@@ -97,11 +98,16 @@ def choose_keyframes(
     tracked: np.ndarray,
     first_heldout: int,
     vertices_color_m: Callable[[int], np.ndarray],
+    part_doubted: np.ndarray,
 ) -> Keyframes:
-    """The stage on plain values: tracked (N,) bool; ``vertices_color_m(i)`` (V, 3) metres for tracked frames."""
+    """The stage on plain values: tracked (N,) bool; ``vertices_color_m(i)`` (V, 3) metres for tracked frames;
+    part_doubted (N, P) bool: what a frame shows of these parts teaches nothing, so it covers nothing."""
     train, heldout = split(config, tracked, first_heldout)
     seen = np.stack(
-        [seen_items(body, vertices_color_m(int(i)), camera, config.image_px) for i in progress(train, "keyframes")]
+        [
+            seen_items(body, vertices_color_m(i), camera, config.image_px, np.flatnonzero(part_doubted[i]))
+            for i in progress(train.tolist(), "keyframes")
+        ]
     )
     chosen = choose_greedily(seen, max_keyframes(len(train), config.max_keyframe_fraction))
     by_train, by_chosen = np.bitwise_or.reduce(seen), np.bitwise_or.reduce(seen[chosen])
@@ -149,8 +155,15 @@ def max_keyframes(num_train: int, fraction: float) -> int:
     return max(1, math.ceil(round(fraction * num_train, 9)) - 1)
 
 
-def seen_items(body: BodyModel, vertices_color_m: np.ndarray, camera: Camera, image_px: int) -> np.ndarray:
-    """(W,) uint64 bitset of the items that one frame shows: texel * SIDES + side.  Only the filmed picture counts."""
+def seen_items(
+    body: BodyModel,
+    vertices_color_m: np.ndarray,
+    camera: Camera,
+    image_px: int,
+    doubted_parts: Sequence[int] | np.ndarray = (),
+) -> np.ndarray:
+    """(W,) uint64 bitset of the items that one frame shows: texel * SIDES + side.  Only the filmed picture counts, and
+    no part that is in doubt."""
     depth_m = vertices_color_m[:, 2]
     box = visible_box(project(camera, vertices_color_m), depth_m, camera.image_wh)
     words = np.zeros((TEXELS * TEXELS * SIDES + 63) // 64, np.uint64)
@@ -161,7 +174,7 @@ def seen_items(body: BodyModel, vertices_color_m: np.ndarray, camera: Camera, im
     crop = camera.crop(box, (max(1, round(width * scale)), max(1, round(height * scale))))
     points_px = project(crop, vertices_color_m)
     face_index, barycentric, _ = rasterize_faces(points_px, depth_m, body.faces, crop.image_wh)
-    hit = face_index >= 0
+    hit = (face_index >= 0) & ~np.isin(body.face_part[face_index], doubted_parts)
     face = face_index[hit]
     first, second = barycentric[hit].T.astype(float)
     corners = body.uv[body.face_uv[face]]  # (K, 3, 2)

@@ -24,6 +24,7 @@ LIMBS = {  # name: the parts that show it, the landmarks at its two ends
     )
     for side in ("left", "right")
 }
+UPPER = {"arm": "upper_arm", "leg": "upper_leg"}
 MIN_CELLS = 12  # fewer cells with depth say nothing about a limb
 SURE_LANDMARK = 0.5  # the detector's confidence from which it vouches for a place
 TWINS = 0.06  # of the height: landmarks of left and right that are nearer are easily taken for each other
@@ -41,7 +42,19 @@ class Limb:
     alone: float  # area that the person fills there and nothing else of the body explains: the outline vouches for it
     seen: float  # the detector's confidence in its outer end; NaN where that lies outside the picture
     off: float = float("nan")  # the further of its ends from where the detector surely sees it, of the height; else NaN
+    jump_m: float = float("nan")  # how far its furthest joint is from where it was and from where it will be
     margin: float = float("nan")  # what its best other pose costs more (``fitting.mirror``); NaN = not asked
+
+
+def parts_of_limbs(body: BodyModel) -> dict[str, np.ndarray]:
+    """Name of a limb: the parts of the body that it consists of, from shoulder or hip to its end.  A doubt about the
+    forearm is one about the upper arm too: the elbow belongs to both."""
+    found = {}
+    for name, (part_names, _) in LIMBS.items():
+        side, limb = name.split()
+        wanted = (f"{UPPER[limb]}.{side[0].upper()}", *part_names)
+        found[name] = np.array([body.part_names.index(p) for p in wanted if p in body.part_names], int)
+    return found
 
 
 def limb_figures(

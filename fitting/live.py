@@ -49,7 +49,7 @@ class LiveFit:
     frame: Frame
     state: State | None  # None where lost
     status: str  # verdict.TRACKED, UNCERTAIN or LOST
-    reason: str  # empty where tracked
+    reason: str  # what is wrong with the frame, or with a limb of it
     vertices_m: np.ndarray | None  # (V, 3) in the colour camera's frame; None where lost
     landmarks_px: np.ndarray | None  # (33, 2)
     camera: Camera
@@ -132,18 +132,18 @@ class LiveTracker:
         if observation is None:
             self._before = None
             return self._lost(frame, "empty mask", laps, look.points_px)
-        state, status, reason = self._follow(frame.index, observation, laps)
-        if self._first is not None and status != verdict.LOST:
+        state, judged = self._follow(frame.index, observation, laps)
+        if self._first is not None and judged.status != verdict.LOST:
             if not self._first.is_enough(frame.time_s):
                 self._first.add(frame, alpha, look)
             self._try_to_settle(frame.time_s)
             laps.end("shape")
-        if status == verdict.LOST:
-            return self._lost(frame, reason, laps, look.points_px)
+        if judged.status == verdict.LOST:
+            return self._lost(frame, judged.words, laps, look.points_px)
         vertices_m = self._chain.posed(state.pose, state.camera_from_body)[: self._chain.num_vertices]
-        return self._result(frame, state, status, reason, vertices_m, look.points_px, laps)
+        return self._result(frame, state, judged.status, judged.words, vertices_m, look.points_px, laps)
 
-    def _follow(self, index: int, observation: Observation, laps: Laps) -> tuple[State, str, str]:
+    def _follow(self, index: int, observation: Observation, laps: Laps) -> tuple[State, verdict.Verdict]:
         before, prior, gap = None, self._prior, 0
         if self._before is not None and index - self._before[0] <= MAX_GAP:
             before = self._before[1]
@@ -154,33 +154,33 @@ class LiveTracker:
                 place_sigma_m=gap * prior.place_sigma_m,
                 turn_sigma_rad=gap * prior.turn_sigma_rad,
             )
-        state, status, reason = None, verdict.LOST, ""
+        state, judged = None, verdict.Verdict(verdict.LOST)
         if self._is_quick and before is not None and gap <= QUICK_GAP:
             state = self._quickly(observation, replace(prior, neighbour=before), before)
             laps.end("pose")
-            status, reason = self._judge(index, observation, state)
+            judged = self._judge(index, observation, state)
             laps.end("verdict")
-        if state is None or status != verdict.TRACKED:
+        if state is None or not judged.is_sound:
             state = follow(self.body, self._chain, observation, prior, before)
             laps.end("pose")
-            status, reason = self._judge(index, observation, state)
+            judged = self._judge(index, observation, state)
             laps.end("verdict")
         is_with_us = landmark_error(self._chain, observation, state) < LOST_LANDMARK
         self._before = (index, state) if is_with_us else None
         self._facing.remember(index, self._ahead(state))
-        return state, status, reason
+        return state, judged
 
     def _quickly(self, observation: Observation, prior: Prior, before: State) -> State:
         start, _ = solve_pose(self._chain, self.body.faces, observation, before, prior, FOLLOW)
         return solve_pose(self._chain, self.body.faces, observation, start, prior, QUICK)[0]
 
-    def _judge(self, index: int, observation: Observation, state: State) -> tuple[str, str]:
+    def _judge(self, index: int, observation: Observation, state: State) -> verdict.Verdict:
         moment = Moment(self._camera, observation)
         figures = figures_of(self.body, self._chain, moment, 0, state, self._height_m)
-        status, reason = verdict.judge(figures)
-        if status == verdict.TRACKED and self._facing.leaps(index, self._ahead(state)):
-            return verdict.UNCERTAIN, "facing changed all at once"
-        return status, reason
+        judged = verdict.judge(figures)
+        if judged.status == verdict.TRACKED and self._facing.leaps(index, self._ahead(state)):
+            return replace(judged, status=verdict.UNCERTAIN, reason="facing changed all at once")
+        return judged
 
     def _ahead(self, state: State) -> np.ndarray:
         landmarks_m = self._chain.posed(state.pose, state.camera_from_body)[self._chain.num_vertices :]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -21,11 +23,12 @@ def draw_overlay(
     landmarks_px: np.ndarray | None,
     caption: str,
     long_side: int = 640,
+    pale_parts: Sequence[int] | np.ndarray = (),
 ) -> np.ndarray:
     """The body half-transparent, its outline, the landmarks and a caption: (h, w, 3) uint8, at most ``long_side`` long.
 
     ``color`` (H, W, 3) uint8; ``vertices_color_m`` (V, 3), None for a lost frame; ``landmarks_px`` (33, 2), NaN where
-    one was not found, or None.
+    one was not found, or None; ``pale_parts``: of the body, drawn white because they are in doubt.
     """
     scale = min(1.0, long_side / max(color.shape[:2]))
     width, height = round(color.shape[1] * scale), round(color.shape[0] * scale)
@@ -40,6 +43,7 @@ def draw_overlay(
         faces = face_index[mask]
         light = np.clip(-normals[body.faces[faces]].mean(1)[:, 2], 0, 1)[:, None] * 0.65 + 0.35
         tint = PALETTE[body.face_part[faces] % len(PALETTE)] * light
+        tint[np.isin(body.face_part[faces], pale_parts)] = 255.0
         picture = picture.copy()
         picture[mask] = (0.5 * picture[mask] + 0.5 * tint).astype(np.uint8)
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)

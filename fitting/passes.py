@@ -177,13 +177,12 @@ def teaching(clip: Clip, states: dict[int, State]) -> dict[int, State]:
 
 
 def believed(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], height_m: float) -> dict[int, State]:
-    """The states of frames that would be called tracked: a wrong pose must not dent the body."""
-    good = {}
-    for i, state in states.items():
-        status, _ = verdict.judge(figures_of(body, chain, clip, i, state, height_m))
-        if status == verdict.TRACKED:
-            good[i] = state
-    return good
+    """The states of frames that nothing speaks against, not even in a limb: a wrong pose must not dent the body."""
+    return {
+        i: state
+        for i, state in states.items()
+        if verdict.judge(figures_of(body, chain, clip, i, state, height_m)).is_sound
+    }
 
 
 def figures_of(body: BodyModel, chain: Chain, clip: Clip, index: int, state: State, height_m: float) -> verdict.Figures:

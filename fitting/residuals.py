@@ -22,6 +22,7 @@ from fitting.verdict import LOST, TRACKED, UNCERTAIN
 if TYPE_CHECKING:
     from fitting.fit import BodyFit
 
+LIMB = "limb"  # beside the verdicts on frames: tracked, with a limb in doubt
 WORST = 6  # pictures
 WIDTH, PANEL, GAP = 920, 112, 30
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 58, 44
@@ -35,7 +36,7 @@ font:12px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif}
 .residuals .rule{stroke:var(--rule)}.residuals .line{fill:none;stroke:var(--line);stroke-width:1.5}
 .residuals .dot{fill:var(--line)}.residuals .uncertain{fill:var(--unsure);opacity:.30}
 .residuals .lost{fill:var(--gone);opacity:.38}.residuals .heldout{fill:none;stroke:var(--quiet);stroke-dasharray:3 3}
-.residuals .worst{fill:var(--gone);stroke:none}
+.residuals .limb{fill:var(--unsure);opacity:.14}.residuals .worst{fill:var(--gone);stroke:none}
 """
 
 
@@ -59,6 +60,13 @@ def in_words(frame_indices: Sequence[int] | np.ndarray, most: int = 8) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
 
 
+def frames_with(fit: BodyFit, status: str) -> list[int]:
+    """The frames of a status; of LIMB, those that are tracked but for a limb."""
+    if status == LIMB:
+        return np.flatnonzero(fit.tracked & fit.limb_doubted.any(1)).tolist()
+    return [i for i, own in enumerate(fit.status) if own == status]
+
+
 def badness(fit: BodyFit) -> np.ndarray:
     """(N,) how far the figures of a frame are above what is usual in this clip, lost and uncertain frames first."""
     worse = np.zeros(len(fit))
@@ -68,7 +76,7 @@ def badness(fit: BodyFit) -> np.ndarray:
             usual, high = np.median(known), np.percentile(known, 95)
             worse += np.nan_to_num((figure - usual) / max(high - usual, 1e-6)).clip(0, 5)
     status = np.asarray(fit.status)
-    return worse + 5.0 * (status == UNCERTAIN) + 8.0 * (status == LOST)
+    return worse + 2.0 * fit.limb_doubted.sum(1) + 5.0 * (status == UNCERTAIN) + 8.0 * (status == LOST)
 
 
 def worst_frames(fit: BodyFit, count: int = WORST) -> list[int]:
@@ -145,7 +153,9 @@ def _overlay_in(
     camera: Camera = fit.camera.crop(box, size)
     vertices_m = fit.vertices_color_m(index) if fit.status[index] != LOST else None
     shown_px = (landmarks_px - (left, top)) * scale
-    return draw_overlay(part, camera, fit.body, vertices_m, shown_px, f"frame {index}  {fit.reason[index]}", max(size))
+    words = f"frame {index}  {fit.reason[index]}"
+    pale = np.flatnonzero(fit.part_doubted[index])
+    return draw_overlay(part, camera, fit.body, vertices_m, shown_px, words, max(size), pale)
 
 
 def residual_chart(fit: BodyFit, heldout_from: int | None = None) -> str:
@@ -189,10 +199,10 @@ def _panel(name, values, from_zero, top, at_x, fit, heldout_from) -> list[str]:
 
     parts = [f'<text class="name" x="{LEFT}" y="{top - 8}">{escape(name)}</text>']
     half = (at_x(1) - at_x(0)) / 2
-    for status in (UNCERTAIN, LOST):
-        for a, b in ranges([i for i, s in enumerate(fit.status) if s == status]):
+    for status in (LIMB, UNCERTAIN, LOST):
+        for a, b in ranges(frames_with(fit, status)):
             x, width = max(at_x(a) - half, LEFT), max(at_x(b) - at_x(a) + 2 * half, 1.5)
-            why = f"{status}: {a if a == b else f'{a}-{b}'}, {fit.reason[a]}"
+            why = f"{fit.status[a]}: {a if a == b else f'{a}-{b}'}, {fit.reason[a]}"
             parts.append(
                 f'<rect class="{status}" x="{x:.1f}" y="{top}" width="{min(width, WIDTH - RIGHT - x):.1f}" '
                 f'height="{PANEL}"><title>{escape(why)}</title></rect>'
@@ -225,14 +235,15 @@ def _line(values: np.ndarray, at_x, at_y) -> list[str]:
 def _key(fit: BodyFit, has_heldout: bool) -> list[str]:
     """What the shades mean and how many frames they cover, above the panels."""
     x, parts = float(LEFT), []
-    count = {status: fit.status.count(status) for status in (TRACKED, UNCERTAIN, LOST)}
-    parts.append(f'<text x="{x:.0f}" y="14">{count[TRACKED]} of {len(fit)} frames tracked</text>')
+    parts.append(f'<text x="{x:.0f}" y="14">{fit.status.count(TRACKED)} of {len(fit)} frames tracked</text>')
     x += 170
-    for status, words in ((UNCERTAIN, "uncertain: keeps its pose, teaches nothing"), (LOST, "lost")):
-        if not count[status]:
+    meanings = (LIMB, "with a limb in doubt"), (UNCERTAIN, "uncertain: teach nothing"), (LOST, "lost")
+    for status, words in meanings:
+        count = len(frames_with(fit, status))
+        if not count:
             continue
         parts.append(f'<rect class="{status}" x="{x:.0f}" y="3" width="14" height="14"/>')
-        text = f"{count[status]} {words}"
+        text = f"{count} {words}"
         parts.append(f'<text x="{x + 20:.0f}" y="14">{text}</text>')
         x += 40 + 6.3 * len(text)
     parts.append(f'<path class="worst" d="M{x + 5:.0f} 6l4 7h-8z"/><text x="{x + 16:.0f}" y="14">pictured</text>')

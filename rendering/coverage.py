@@ -64,6 +64,7 @@ def cover(
         raster = rasters[int(i)]
         cosine = _cosines(raster.normal, raster.pixel, rasters.cameras[int(i)])
         keep = (cosine > MIN_COSINE) & _is_filmed(raster.pixel, rasters, int(i))
+        keep &= ~rasters.part_doubted[int(i)][raster.part]
         texel = np.minimum((raster.uv[keep] * size).astype(np.int64), size - 1)
         texel = texel[:, 1] * size + texel[:, 0]
         frames[np.unique(texel)] += 1

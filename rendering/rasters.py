@@ -8,6 +8,7 @@ Leave: for every frame a person crop of the colour camera and the part, uv and n
     run_offsets.npy    (N + 1,) int64, frame i owns runs run_offsets[i] : run_offsets[i + 1]
     pixel_offsets.npy  (N + 1,) int64, likewise covered pixels
     run_start.npy      (R,) uint32 first flat pixel of a run          run_length.npy  (R,) uint32
+    doubted.npy        (N, P) bool, parts of the body whose pose is in doubt: what is filmed there teaches nothing
     part.npy           (K,) uint8      uv.npy  (K, 2) uint16, 65535 = 1      normal.npy  (K, 2) uint8, octahedral
     rasters.preview.png  a few frames to look at
 
@@ -54,7 +55,8 @@ def rasterize(config: RasterConfig, out_dir: Path, recording_dir: Path, fit_dir:
 
     fit = BodyFit.load(fit_dir)
     frames_per_second = Recording.load(recording_dir).frames_per_second
-    rasterize_frames(config, out_dir, fit.body, fit.camera, fit.tracked, fit.vertices_color_m, frames_per_second)
+    tracked, doubted = fit.tracked, fit.part_doubted
+    rasterize_frames(config, out_dir, fit.body, fit.camera, tracked, fit.vertices_color_m, frames_per_second, doubted)
 
 
 def rasterize_frames(
@@ -65,8 +67,10 @@ def rasterize_frames(
     tracked: np.ndarray,
     vertices_color_m: Callable[[int], np.ndarray],
     frames_per_second: float,
+    part_doubted: np.ndarray,
 ) -> None:
-    """The stage on plain values: tracked (N,) bool; ``vertices_color_m(i)`` (V, 3) metres for tracked frames."""
+    """The stage on plain values: tracked (N,) bool; ``vertices_color_m(i)`` (V, 3) metres for tracked frames;
+    part_doubted (N, P) bool."""
     if min(config.height_px, config.width_px) < 16:
         raise UserError(
             f"raster {config.width_px} x {config.height_px}: raster.width_px and height_px must be 16 or more"
@@ -97,6 +101,7 @@ def rasterize_frames(
             else:
                 writer.add(CompactRaster.empty(raster_wh))
     np.save(out_dir / "boxes.npy", boxes_px)
+    np.save(out_dir / "doubted.npy", part_doubted)
     fields = {"raster_wh": list(raster_wh), "camera": camera.to_json()}
     write_atomically(out_dir / "rasters.json", json.dumps(fields, indent=1).encode())
     shown = frame_indices[np.linspace(0, len(frame_indices) - 1, 8).astype(int)]
@@ -151,6 +156,7 @@ class Rasters:
     image_wh: tuple[int, int]  # of a raster
     camera: Camera  # the colour camera, whole picture
     boxes_px: np.ndarray  # (N, 4) left, top, right, bottom in the colour image
+    part_doubted: np.ndarray  # (N, P) bool
     run_offsets: np.ndarray
     pixel_offsets: np.ndarray
     run_start: np.ndarray
@@ -164,7 +170,7 @@ class Rasters:
         """Open 05_rasters.  Raises UserError when the folder holds none."""
         try:
             fields = json.loads((folder / "rasters.json").read_text())
-            small = [np.load(folder / f"{name}.npy") for name in ("boxes", "run_offsets", "pixel_offsets")]
+            small = [np.load(folder / f"{name}.npy") for name in ("boxes", "doubted", "run_offsets", "pixel_offsets")]
             large = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _COLUMNS]
         except (OSError, ValueError) as error:
             raise UserError(f"{folder}: no readable rasters ({error}); run the rasterize stage again") from None

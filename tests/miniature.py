@@ -131,6 +131,10 @@ class Film:
     boxes_px: np.ndarray  # (N, 4)
     image_wh: tuple[int, int]  # of the raster
 
+    @property
+    def part_doubted(self) -> np.ndarray:
+        return np.zeros((len(self), len(TUBES) + 1), bool)
+
     def color(self, index: int) -> np.ndarray:
         return self.colors[index]
 

@@ -62,6 +62,7 @@ def fit_of(movie: Film) -> BodyFit:
         silhouette_iou=figure,
         status=tuple("tracked" if ok else "lost" for ok in tracked),
         reason=tuple("" if ok else "landmarks 80 px off" for ok in tracked),
+        limb_doubted=np.zeros((count, 4), bool),
         body=body,
         camera=CAMERA,
         notes=("a doll",),

@@ -26,6 +26,7 @@ class Views:
     placed: list[np.ndarray]
     camera: Camera = CAMERA
     box_px: tuple[float, float, float, float] = WHOLE
+    doubted_parts: tuple[int, ...] = ()
 
     @property
     def image_wh(self) -> tuple[int, int]:
@@ -38,6 +39,12 @@ class Views:
     @property
     def cameras(self) -> list[Camera]:
         return [self.camera.crop(self.box_px, self.image_wh)] * len(self.placed)
+
+    @property
+    def part_doubted(self) -> np.ndarray:
+        doubted = np.zeros((len(self.placed), len(self.body.part_names)), bool)
+        doubted[:, list(self.doubted_parts)] = True
+        return doubted
 
     def __getitem__(self, index: int) -> CompactRaster:
         vertices_m, _ = self.body.posed(None, np.zeros((self.body.num_joints, 3)), self.placed[index])
@@ -74,6 +81,14 @@ def test_a_full_turn_shows_it_all(body):
     around = shares(body, covered(body, list(range(0, 360, 15))))
     hidden = {"left arm", "right arm", "left hand", "right hand"}  # armpits, between fingers
     assert all(share > (0.6 if region in hidden else 0.85) for region, share in around.items()), around
+
+
+def test_a_part_in_doubt_was_not_shown(body):
+    arm = body.part_names.index("lower_arm.L")
+    shown, without = (covered(body, [0, 90, 180, 270], doubted_parts=parts) for parts in ((), (arm,)))
+    assert (shown.frames[shown.part == arm] > 0).any() and not without.frames[without.part == arm].any()
+    others = shown.part != arm
+    assert (shown.frames[others] == without.frames[others]).mean() > 0.99
 
 
 def test_left_and_right_are_the_persons_own(body):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,18 @@ from miniature import CAMERA, Film, film
 
 from capture.camera import project
 from capture.errors import UserError
-from training.dataset import Augment, SubjectFrames, crop_image, crop_planes, fill_background
+from rendering.rasters import CompactRaster
+from training.dataset import (
+    ALPHA,
+    VALID,
+    Augment,
+    SubjectFrames,
+    crop_image,
+    crop_planes,
+    fill_background,
+    in_doubt,
+)
+from training.warmstart import back_projected
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +140,7 @@ def lost(movie: Film, lost_indices: set[int]) -> Any:
     empty = SimpleNamespace(pixel=np.zeros(0, np.uint32))
 
     class Rasters:
-        boxes_px, image_wh = movie.boxes_px, movie.image_wh
+        boxes_px, image_wh, part_doubted = movie.boxes_px, movie.image_wh, movie.part_doubted
 
         def __getitem__(self, index: int):
             return empty if index in lost_indices else movie[index]
@@ -145,3 +157,50 @@ def test_lost_frames_are_left_out_and_indices_never_renumbered(movie):
 def test_a_subject_that_is_always_lost_is_refused(movie):
     with pytest.raises(UserError, match="none of 4 frames"):
         SubjectFrames.load("doll", np.arange(4), movie, movie.alphas, lost(movie, {0, 1, 2, 3}))
+
+
+def test_a_part_in_doubt_and_what_nothing_else_explains_do_not_teach(movie):
+    raster = movie[0]
+    part, width = int(raster.part[len(raster.part) // 2]), movie.image_wh[0]
+    is_person = crop_planes(movie.color(0), movie.alphas[0], movie.boxes_px[0], movie.image_wh)[ALPHA][0] > 0
+    assert not in_doubt(raster, np.array([], int), is_person).any()
+    doubted = in_doubt(raster, np.array([part]), is_person)
+    flat = doubted.ravel()
+    assert flat[raster.pixel[raster.part == part]].all()
+    rows, columns = np.divmod(raster.pixel[raster.part == part].astype(int), width)
+    others = np.stack(np.divmod(raster.pixel[raster.part != part].astype(int), width), 1)
+    away = np.hypot(*(others[:, None] - np.stack([rows, columns], 1)).transpose(2, 0, 1)).min(1)
+    assert not flat[raster.pixel[raster.part != part][away > 5]].any() and (away > 5).any()
+    # An arm that is filmed where the body has none: somewhere far from everything that is drawn.
+    lonely = is_person.copy()
+    lonely[:3, :3] = True
+    assert in_doubt(raster, np.array([part]), lonely)[:3, :3].all() and not doubted[:3, :3].any()
+
+
+def test_frames_with_a_limb_in_doubt_teach_with_the_rest(movie, frames):
+    part = int(movie[1].part[len(movie[1].part) // 2])
+    doubted = movie.part_doubted.copy()
+    doubted[1, part] = True
+    loaded = SubjectFrames.load("doll", np.arange(4), movie, movie.alphas, WithDoubt(movie, doubted))
+    before, after = (f.planes[:, VALID].flatten(1) > 0 for f in (frames, loaded))
+    assert (before[[0, 2, 3]] == after[[0, 2, 3]]).all()
+    own = torch.from_numpy(movie[1].pixel.astype(np.int64))
+    is_part = torch.from_numpy(movie[1].part == part)
+    assert not after[1][own[is_part]].any() and after[1].sum() > 0.5 * before[1].sum()
+    # What is not taught is not painted into the texture either.
+    texture, without = (back_projected(f, np.array([1]), 64) for f in (frames, loaded))
+    assert (texture != without).any()
+
+
+@dataclass(frozen=True)
+class WithDoubt:
+    """The rasters of a film, parts of it in doubt."""
+
+    film: Film
+    part_doubted: np.ndarray
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.film, name)
+
+    def __getitem__(self, index: int) -> CompactRaster:
+        return self.film[index]

@@ -49,7 +49,7 @@ def test_metrics_have_the_contracts_shape(evaluated):
     assert set(figures) >= {"subjects", "avatar", "timing_s", "peak_rss_mb", "device"}
     doll_figures = figures["subjects"]["doll"]
     assert doll_figures["frames"] == {
-        "recorded": NUM_FRAMES, "tracked": NUM_FRAMES - 1, "uncertain": 0, "lost": 1,
+        "recorded": NUM_FRAMES, "tracked": NUM_FRAMES - 1, "limb_in_doubt": 0, "uncertain": 0, "lost": 1,
         "train": NUM_TRAIN, "keyframes": 3, "heldout": 6,
     }  # fmt: skip
     assert {"torso", "head"} <= set(doll_figures["coverage"]) and 0 < doll_figures["coverage"]["torso"]["seen"] < 1

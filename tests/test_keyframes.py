@@ -105,8 +105,9 @@ def turning(count: int):
 
 def test_keyframes_show_all_sides_and_survive_a_round_trip(tmp_path):
     body, vertices_color_m = turning(40)
+    doubted = np.zeros((40, len(body.part_names)), bool)
     found = choose_keyframes(
-        KeyframeConfig(max_keyframe_fraction=0.2), body, CAMERA, np.ones(40, bool), 32, vertices_color_m
+        KeyframeConfig(max_keyframe_fraction=0.2), body, CAMERA, np.ones(40, bool), 32, vertices_color_m, doubted
     )
     assert len(found.keyframe_indices) == 6 and set(found.keyframe_indices) <= set(found.train_indices)
     assert (found.keyframe_indices >= 20).sum() >= 4  # frames 0..20 are all the same
@@ -124,6 +125,19 @@ def test_only_the_filmed_part_counts():
         return int(np.bitwise_count(seen_items(body, vertices + np.array(offset), CAMERA, 256)).sum())
 
     assert 0 < count((1.5, 0, 0)) < 0.8 * count((0, 0, 0)) and count((0, 0, -20)) == 0
+
+
+def test_a_part_in_doubt_covers_nothing():
+    body, vertices = torus()
+    part = int(body.face_part[0])
+    others = [p for p in range(1, len(body.part_names)) if p != part]
+
+    def seen(doubted: list[int]) -> np.ndarray:
+        return seen_items(body, vertices, CAMERA, 256, doubted)
+
+    whole, without = seen([]), seen([part])
+    assert np.bitwise_count(without).sum() < np.bitwise_count(whole).sum() and not (without & ~whole).any()
+    assert not seen([part, *others]).any()
 
 
 def test_the_side_is_where_a_face_tilts_to():

@@ -32,6 +32,7 @@ def torus(rings: int = 40, sides: int = 20) -> tuple[SimpleNamespace, np.ndarray
         faces=quads(rings, sides, sides),
         face_uv=quads(rings + 1, sides + 1, sides + 1),
         uv=np.stack(grid, -1).reshape(-1, 2).astype(np.float32),
+        part_names=("background", *"abcdefgh"),
         face_part=(1 + np.repeat(i * 8 // rings, 2)).astype(np.uint8),
     )
     tilt = np.array([[1, 0, 0], [0, np.cos(1.0), np.sin(1.0)], [0, -np.sin(1.0), np.cos(1.0)]])

@@ -17,6 +17,9 @@ CONFIG = RasterConfig(height_px=128, width_px=96)
 LOST = (3, 4)
 
 
+NO_DOUBT = np.zeros((12, 2), bool)
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """Twelve frames of a walking torus, two of them lost."""
@@ -28,7 +31,7 @@ def store(tmp_path_factory):
         return vertices + np.array([0.08 * i - 0.5, 0.05 * np.sin(i), 0.1 * i])
 
     folder = tmp_path_factory.mktemp("rasters")
-    rasterize_frames(CONFIG, folder, body, CAMERA, tracked, vertices_color_m, 30.0)
+    rasterize_frames(CONFIG, folder, body, CAMERA, tracked, vertices_color_m, 30.0, NO_DOUBT)
     return folder, body, vertices_color_m, tracked
 
 
@@ -66,7 +69,7 @@ def test_gather_is_the_frames_one_after_another(store):
 def test_writing_twice_gives_the_same_bytes_even_over_a_killed_attempt(store, tmp_path):
     folder, body, vertices_color_m, tracked = store
     (tmp_path / "uv.npy").write_bytes(b"rubbish" * 100_000)
-    rasterize_frames(CONFIG, tmp_path, body, CAMERA, tracked, vertices_color_m, 30.0)
+    rasterize_frames(CONFIG, tmp_path, body, CAMERA, tracked, vertices_color_m, 30.0, NO_DOUBT)
     for path in sorted(folder.iterdir()):
         assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
 
@@ -81,7 +84,7 @@ def test_a_covered_pixel_takes_less_than_eight_bytes_and_a_bit_per_row(store):
 def test_nobody_tracked_is_a_user_error(tmp_path):
     body, vertices = torus()
     with pytest.raises(UserError, match="no frame"):
-        rasterize_frames(CONFIG, tmp_path, body, CAMERA, np.zeros(4, bool), lambda i: vertices, 30.0)
+        rasterize_frames(CONFIG, tmp_path, body, CAMERA, np.zeros(4, bool), lambda i: vertices, 30.0, NO_DOUBT)
 
 
 def test_the_crop_never_cuts_the_body(store):
@@ -136,7 +139,7 @@ def test_both_stages_run_on_the_files_of_a_fit(tmp_path):
     from capture.camera import Rig
     from capture.recording import RecordingWriter
     from fitting.body.model import BodyModel
-    from fitting.fit import BodyFit
+    from fitting.fit import LIMB_NAMES, BodyFit
     from fitting.keyframes import KeyframeConfig, Keyframes, keyframes
     from rendering.rasters import rasterize as rasterize_stage
 
@@ -147,6 +150,8 @@ def test_both_stages_run_on_the_files_of_a_fit(tmp_path):
         camera_from_body[i, :3, :3] = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]) @ [[c, -s, 0], [s, c, 0], [0, 0, 1]]
         camera_from_body[i, :3, 3] = 0, 0.9, 3.0
     tracked = np.arange(count) != 5
+    doubted = np.zeros((count, 4), bool)
+    doubted[3, LIMB_NAMES.index("right leg")] = True
     camera_from_body[~tracked] = np.nan
     folders = {name: tmp_path / name for name in ("recording", "fit", "keyframes", "rasters")}
     for folder in folders.values():
@@ -163,6 +168,7 @@ def test_both_stages_run_on_the_files_of_a_fit(tmp_path):
         silhouette_iou=np.ones(count),
         status=tuple("tracked" if t else "lost" for t in tracked),
         reason=tuple("" if t else "hidden" for t in tracked),
+        limb_doubted=doubted,
         body=body,
         camera=CAMERA,
         notes=(),
@@ -177,3 +183,5 @@ def test_both_stages_run_on_the_files_of_a_fit(tmp_path):
     found, rasters = Keyframes.load(folders["keyframes"]), Rasters.load(folders["rasters"])
     assert len(found.train_indices) == 8 and len(found.heldout_indices) == 3 and len(found.keyframe_indices) == 1
     assert [len(rasters[i].pixel) > 500 for i in range(count)] == tracked.tolist()
+    names = [body.part_names[p] for p in np.flatnonzero(rasters.part_doubted[3])]
+    assert names == ["upper_leg.R", "lower_leg.R", "instep.R", "sole.R"] and rasters.part_doubted.sum() == 4

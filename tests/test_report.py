@@ -131,6 +131,20 @@ def test_lost_and_doubtful_frames_are_told_apart_with_their_numbers():
     assert "In 1 of 24 frames" in details["Lost frames"]
 
 
+def test_limbs_in_doubt_are_told_and_no_problem_while_they_are_few():
+    whole = fit_of(film(24))
+    doubted = np.zeros((24, 4), bool)
+    doubted[[5, 6], 1] = True
+    reason = tuple("right arm is hidden, its place a guess" if own.any() else "" for own in doubted)
+    few = replace(whole, limb_doubted=doubted, reason=reason)
+    (advice,) = (a for a in advice_on(GOOD, few) if a.title == "Limbs in doubt")
+    assert "In 2 frames" in advice.detail and "5-6" in advice.detail and "right arm is hidden" in advice.detail
+    assert not advice.is_problem and "Limbs in doubt" not in titles(advice_on(GOOD, whole))
+    doubted[:20, 1] = True
+    many = replace(few, limb_doubted=doubted, reason=("right arm is hidden, its place a guess",) * 24)
+    assert next(a for a in advice_on(GOOD, many) if a.title == "Limbs in doubt").is_problem
+
+
 def test_the_compass_counts_every_training_frame_once():
     counts = sector_counts(fit_of(film(NUM_TRAIN + 6)), np.arange(NUM_TRAIN))
     assert counts.sum() == NUM_TRAIN and counts[0] > 0 and counts[4] == 0  # the doll sways, facing the camera

@@ -65,6 +65,7 @@ def test_a_long_clip_does_not_make_a_heavy_chart(fit):
     tall = replace(
         fit, pose=np.zeros((many, 6, 3)), status=("tracked",) * many, reason=("",) * many,
         keypoint_px=np.ones(many), silhouette_iou=np.ones(many), residual_mm=np.ones(many),
+        limb_doubted=np.zeros((many, 4), bool),
     )  # fmt: skip
     assert len(residual_chart(tall)) < 60_000
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fitting.residuals import in_words, kind
+from fitting.residuals import LIMB, frames_with, in_words, kind
 from fitting.verdict import BESIDE, LOST, UNCERTAIN
 
 SECTORS = ("front", "front left", "left", "back left", "back", "back right", "right", "front right")
@@ -34,6 +34,7 @@ BORDER_SHARE = 0.01  # of the picture's side covered by the person: touched by m
 LOW_IOU = 0.85
 FEW_FRAMES = 100
 SHARE_WORTH_SAYING = 0.05
+LIMBS_WORTH_SAYING = 0.25  # the rest of such a frame teaches
 DRIFT = 0.10
 
 
@@ -120,7 +121,22 @@ def _about_tracking(fit: Any) -> list[Advice]:
     return [
         *_about_frames(fit, LOST, "Lost frames", "the body was not found"),
         *_about_frames(fit, UNCERTAIN, "Doubtful frames", "the fit is not to be believed"),
+        *_about_limbs(fit),
     ]
+
+
+def _about_limbs(fit: Any) -> list[Advice]:
+    frames = frames_with(fit, LIMB)
+    if not frames:
+        return []
+    common = Counter(kind(fit.reason[i]) for i in frames).most_common(1)[0][0]
+    example = next(i for i in frames if kind(fit.reason[i]) == common)
+    detail = (
+        f"In {len(frames)} frames one arm or leg is in doubt, and taught nothing: {in_words(frames)}. "
+        f"Most often like frame {example}: {fit.reason[example]}."
+    )
+    remedy = "Nothing to do for a few. Otherwise film slowly, with the arms away from the body; a depth camera helps."
+    return [Advice("Limbs in doubt", detail, remedy, len(frames) > LIMBS_WORTH_SAYING * len(fit.status))]
 
 
 def _about_frames(fit: Any, status: str, title: str, what: str) -> list[Advice]:

@@ -20,12 +20,13 @@ from capture.matting import Masks
 from capture.progress import progress
 from capture.recording import Recording
 from rendering.networks import Surface
-from rendering.rasters import Rasters
+from rendering.rasters import CompactRaster, Rasters
 from training.step import Batch
 
 # Planes of one resident frame, uint8.
 COLOR, BACKGROUND, ALPHA, VALID = slice(0, 3), slice(3, 6), slice(6, 7), slice(7, 8)
 NUM_PLANES = 8
+AROUND_DOUBT = 0.025  # of the crop's height, 5 cm: clothes stand off, and nearly right limbs lie beside themselves
 UV_SCALE, UV_ZERO = 65535.0, 32768  # uv as int16, shifted: torch knows few operations on uint16
 NORMAL_SCALE = 127.0
 
@@ -69,6 +70,8 @@ class SubjectFrames:
         compact = [rasters[int(i)] for i in found]
         for plane, i in zip(planes, progress(found.tolist(), f"crop {name}"), strict=True):
             plane[:] = crop_planes(recording.color(i), masks[i], rasters.boxes_px[i], (width, height))
+        for plane, raster, i in zip(planes, compact, found, strict=True):
+            plane[VALID] *= ~in_doubt(raster, np.flatnonzero(rasters.part_doubted[i]), plane[ALPHA][0] > 0)
         counts = [len(raster.pixel) for raster in compact]
         return SubjectFrames(
             name=name,
@@ -188,6 +191,25 @@ def crop_planes(color: np.ndarray, alpha: np.ndarray, box_px: Sequence[float], i
     planes[ALPHA] = np.rint(matte * 255)
     planes[VALID] = np.where(seen >= 128, 255, 0)
     return planes
+
+
+def in_doubt(raster: CompactRaster, doubted_parts: np.ndarray, is_person: np.ndarray) -> np.ndarray:
+    """(H, W) bool: where a frame must not teach, because it shows a part of the body whose pose is in doubt.
+
+    Where such a part is drawn, with its surroundings; and where the matte (H, W) shows a person whom the rest of the
+    body does not explain, as that is where the part may be in truth.
+    """
+    height, width = is_person.shape
+    if not len(doubted_parts):
+        return np.zeros((height, width), bool)
+    part = np.zeros(height * width, np.uint8)
+    part[raster.pixel] = raster.part
+    doubted = np.isin(part, doubted_parts).reshape(height, width)
+    others = (part > 0).reshape(height, width) & ~doubted
+    radius = max(2, round(AROUND_DOUBT * height))
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    around, explained = (cv2.dilate(mask.astype(np.uint8), disk) > 0 for mask in (doubted, others))
+    return around | (is_person & ~explained)
 
 
 def crop_image(image: np.ndarray, box_px: Sequence[float], image_wh: tuple[int, int], border: int) -> np.ndarray:

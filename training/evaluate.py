@@ -249,6 +249,7 @@ def summarize(
         "frames": {
             "recorded": len(subject.captured.recording),
             "tracked": int(tracked.sum()),
+            "limb_in_doubt": int((tracked & fit.limb_doubted.any(1)).sum()),
             "uncertain": fit.status.count(UNCERTAIN),
             "lost": fit.status.count(LOST),
             "train": len(keyframes.train_indices),

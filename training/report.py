@@ -135,7 +135,8 @@ def headline(figures: Mapping[str, Any]) -> list[dict[str, str]]:
     }
     iou = (figures["fit"]["silhouette_iou"] or {}).get("median")
     heldout_words = f"{frames['train']} to train, {frames['heldout']} held out"
-    doubtful = [f"{frames[status]} {status}" for status in ("uncertain", "lost") if frames[status]]
+    said = {"limb_in_doubt": "but for a limb", "uncertain": "uncertain", "lost": "lost"}
+    doubtful = [f"{frames[key]} {words}" for key, words in said.items() if frames[key]]
     return [
         card("Masked PSNR", heldout["masked_psnr_db"], 1, " dB", best["masked_psnr_db"]),
         card("SSIM of the person crop", heldout["crop"]["ssim"], 3, "", best["ssim"]),
@@ -164,7 +165,7 @@ def card(name: str, value: Any, digits: int, unit: str, best: float | None, word
 
 
 def doubts(fit: Any) -> list[tuple[str, int, str]]:
-    """What was wrong with the frames that teach nothing: kind, number of frames, which; the most frequent first."""
+    """What was wrong with frames, or with limbs in them: kind, number of frames, which; the most frequent first."""
     frames: dict[str, list[int]] = {}
     for index, reason in enumerate(fit.reason):
         if reason:

@@ -88,6 +88,10 @@ class BareRasters:
     def boxes_px(self) -> np.ndarray:
         return self.dressed.boxes_px
 
+    @property
+    def part_doubted(self) -> np.ndarray:
+        return self.dressed.part_doubted
+
     def covered(self, index: int) -> Covered:
         """The covered pixels of one tracked frame."""
         fit = self.fit

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from training.dataset import ALPHA, COLOR, SubjectFrames, push_pull
+from training.dataset import ALPHA, COLOR, VALID, SubjectFrames, push_pull
 
 MIN_ALPHA = 0.95  # a half-covered pixel shows background
 NUM_CORNERS = 4
@@ -24,7 +24,8 @@ def back_projected(frames: SubjectFrames, positions: np.ndarray, texture_px: int
         own = frames.covered(position)
         planes = frames.planes[position].flatten(1).cpu().numpy()[:, frames.pixel[own].cpu().numpy()]  # (8, K)
         facing = np.maximum(-frames.normal(own)[:, 2].cpu().numpy(), 0)
-        weight = np.where(planes[ALPHA][0] >= MIN_ALPHA * 255, facing**2, 0)
+        is_seen = (planes[ALPHA][0] >= MIN_ALPHA * 255) & (planes[VALID][0] > 0)
+        weight = np.where(is_seen, facing**2, 0)
         values = np.concatenate([planes[COLOR].T / 127.5 - 1, np.ones((len(facing), 1))], axis=1)
         for corner, share in _corners(frames.uv(own).cpu().numpy(), texture_px):
             for channel in range(NUM_CORNERS):
