@@ -104,10 +104,11 @@ def flickers(
 ) -> np.ndarray:
     """(len(series), 3) raw, believed and true flicker of several masks' pairs (H, W) uint8 between two pictures
     (H, W, 3); without ``truths`` the last is NaN."""
-    grays = [flow_gray(picture, SIDE_PX) for picture in (color, next_color)]
+    gray, next_gray = flow_gray(color, SIDE_PX), flow_gray(next_color, SIDE_PX)
     flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    there_px, back_px = flow_of.calc(*grays, NO_FLOW), flow_of.calc(*grays[::-1], NO_FLOW)
-    wh = grays[0].shape[::-1]
+    there_px = np.asarray(flow_of.calc(gray, next_gray, NO_FLOW), np.float32)
+    back_px = np.asarray(flow_of.calc(next_gray, gray, NO_FLOW), np.float32)
+    wh = gray.shape[::-1]
 
     def small(mask: np.ndarray) -> np.ndarray:
         return cv2.resize(mask, wh, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -115,10 +116,10 @@ def flickers(
     exact = None if truths is None else [small(truth) for truth in truths]
     rows = []
     for pair in series:
-        own = [small(mask) for mask in pair]
-        if not all((mask > 0.5).any() for mask in own):
+        own, other = small(pair[0]), small(pair[1])
+        if not ((own > 0.5).any() and (other > 0.5).any()):
             rows.append((np.nan,) * 3)
             continue
-        raw, sure = left_over(*own, there_px), believed(*own, there_px, back_px)
-        rows.append((raw, sure, np.nan if exact is None else true(own, exact, there_px)))
+        raw, sure = left_over(own, other, there_px), believed(own, other, there_px, back_px)
+        rows.append((raw, sure, np.nan if exact is None else true((own, other), exact, there_px)))
     return np.array(rows)
