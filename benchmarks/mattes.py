@@ -1,25 +1,30 @@
 """How good are the masks?  Prints one table: MediaPipe alone before, the stage after, against the truth.
 
-    python benchmarks/mattes.py [--data ../shared/data] [--every 3] [--only casual] [--keep FOLDER]
+    python benchmarks/mattes.py [--data ../shared/data] [--every 1] [--only casual] [--keep FOLDER]
+    python benchmarks/mattes.py --speed 60 300 [--keep FOLDER]
 
 IoU at alpha 0.5 (median and 5th percentile over frames); mean absolute difference of alpha in thousandths (median);
-boundary F-measure at 2 px (median); flicker: pixels at 640 by which the outline changes beyond what the optical flow
-explains (mean), its excess over that of the truth (flow is not exact, and turning shows new outlines), and how many
-times less that is than before (without truth: the flicker itself); CPU milliseconds a frame, all processes and the
-learning of the room included, and frames a second on two cores if nothing else ran (2000 / CPU ms; MediaPipe's own
-threads included).
+boundary F-measure at 2 px (median); flicker, as ``flicker`` defines it: raw, believed, true, and how many times less
+the last is than before; CPU milliseconds a frame, all processes, the learning of the room and the start of processes
+included, and frames a second on two cores if nothing else ran (2000 / CPU ms).  The truth's own flicker has a row.
 
-casual and the performer have rendered truth.  The masks that come with turntable are thresholded depth, cut off above
-the lower edge, without the hair and beside the contour: a sanity check, not a truth.  taichi and tennis have none.
+casual and the performer have rendered truth.  The masks that come with turntable are exactly the pixels with a return
+nearer than 2 m: they end where the depth sensor ends (above the lower edge, at dark hair, in the shadow of its
+projector).  The second row of it compares only pixels that have a return.  taichi and tennis have no truth.
+
+--speed films the performer at 1080p and prints, per length, wall and CPU seconds of the whole stage; what each frame
+adds and what a film costs once follow from the line through them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import sys
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +33,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from flicker import flickers
+
 from capture.importers import ImportConfig, record
-from capture.matting import Masks, MatteConfig, matte
+from capture.matting import MatteConfig, matte
 from capture.recording import Recording, holds_recording, read_gray
 from capture.segment import Segmenter
-from capture.steady import unexplained
 from demo.performer import DemoConfig, film
 
 TOLERANCE_PX = 2
@@ -45,7 +51,7 @@ class Clip:
     name: str
     source: str  # in the data folder; empty = the performer
     no_depth: bool = False
-    is_exact: bool = True  # its truth, where it has one, is rendered: then it also says what flicker is the flow's own
+    is_exact: bool = True  # its truth, where it has one, is rendered
 
 
 CLIPS = (
@@ -91,35 +97,32 @@ def boundary_f(is_person: np.ndarray, is_true: np.ndarray) -> float:
     return float(2 * precision * recall / max(1e-9, precision + recall))
 
 
-def measure(recording: Recording, alphas: list[np.ndarray], truths: list[Path] | None, is_exact: bool) -> list[float]:
-    """[IoU, 5th percentile, MAD x 1000, boundary F, flicker, its excess]; NaN where there is no truth."""
+def measure(alphas: list[np.ndarray], truths: list[Path], returns: list[np.ndarray] | None) -> list[float]:
+    """[IoU, 5th percentile, MAD x 1000, boundary F]; only where there are ``returns`` (H, W), if given."""
     rows = []
-    for alpha, path in zip(alphas, truths or [], strict=truths is not None):
+    for i, (alpha, path) in enumerate(zip(alphas, truths, strict=True)):
         truth = read_gray(path) / np.float32(255)
-        is_person, is_true = alpha > 127, truth > 0.5
+        compared = np.ones(alpha.shape, bool) if returns is None else returns[i]
+        is_person, is_true = (alpha > 127) & compared, (truth > 0.5) & compared
         overlap = (is_person & is_true).sum() / max(1, (is_person | is_true).sum())
-        difference = 1000 * np.abs(alpha / np.float32(255) - truth).mean()
+        difference = 1000 * np.abs(alpha / np.float32(255) - truth)[compared].mean()
         rows.append((overlap, difference, boundary_f(is_person, is_true)))
-    table = np.array(rows) if rows else np.full((1, 3), np.nan)
-    own = flicker(recording, alphas)
-    floor = flicker(recording, [read_gray(path) for path in truths]) if truths and is_exact else 0.0
+    table = np.array(rows)
     overlaps = table[:, 0]
-    return [
-        float(np.median(overlaps)),
-        float(np.percentile(overlaps, 5)),
-        *map(float, np.median(table[:, 1:], axis=0)),
-        own,
-        own - floor,
-    ]
+    return [float(np.median(overlaps)), float(np.percentile(overlaps, 5)), *map(float, np.median(table[:, 1:], axis=0))]
 
 
-def flicker(recording: Recording, alphas: list[np.ndarray]) -> float:
-    """Mean change of the outline between neighbours that motion does not explain, in pixels."""
-    changes = [
-        unexplained(alphas[i] / 255, alphas[i + 1] / 255, recording.color(i), recording.color(i + 1))
-        for i in range(len(alphas) - 1)
-    ]
-    return float(np.nanmean(changes))
+def flicker(recording: Recording, series: list[list[np.ndarray]], truths: list[Path] | None) -> np.ndarray:
+    """(len(series) + 1, 3) raw, believed and true flicker of masks, the truth's own in the last row."""
+    rows = []
+    for i in range(len(recording) - 1):
+        exact = None if truths is None else (read_gray(truths[i]), read_gray(truths[i + 1]))
+        pairs = [(alphas[i], alphas[i + 1]) for alphas in series]
+        found = flickers(recording.color(i), recording.color(i + 1), [*pairs, *([exact] if exact else [])], exact)
+        rows.append(np.pad(found, ((0, len(series) + 1 - len(found)), (0, 0)), constant_values=np.nan))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # no truth: the mean of nothing is NaN
+        return np.nanmean(np.array(rows), axis=0)
 
 
 def network_alone(recording: Recording) -> list[np.ndarray]:
@@ -138,7 +141,7 @@ def cpu_s() -> float:
 
 
 def compare(clip: Clip, data: Path, every: int, folder: Path) -> None:
-    """Print the two rows of a clip."""
+    """Print the rows of a clip."""
     recording, truths = recorded(clip, data, every, folder)
     started_s = cpu_s()
     before = network_alone(recording)
@@ -148,28 +151,70 @@ def compare(clip: Clip, data: Path, every: int, folder: Path) -> None:
     started_s = cpu_s()
     matte(MatteConfig(), out_dir, recording.folder)
     after_ms = 1000 * (cpu_s() - started_s) / len(recording)
-    masks = Masks.load(out_dir)
-    after = [np.rint(255 * masks[i]).astype(np.uint8) for i in range(len(masks))]
-    figures = [measure(recording, alphas, truths, clip.is_exact) for alphas in (before, after)]
-    for label, row, cpu_ms in zip(("MediaPipe", "stage"), figures, (before_ms, after_ms), strict=True):
-        overlap, low, difference, boundary, change, excess = row
-        less = figures[0][-1] / max(excess, 1e-3)
+    after = [read_gray(out_dir / "masks" / f"{i:06d}.png") for i in range(len(recording))]
+    change = flicker(recording, [before, after], truths if clip.is_exact else None)
+    nothing = [np.nan] * 4
+    for alphas, row, label, cpu_ms in zip(
+        (before, after), change, ("MediaPipe", "stage"), (before_ms, after_ms), strict=False
+    ):
+        accuracy = measure(alphas, truths, None) if truths else nothing
+        print_row(clip.name, label, accuracy, [*row, change[0, 2] / row[2], cpu_ms, 2000 / cpu_ms])
+        if truths and not clip.is_exact:
+            depths = [recording.depth_mm(i) for i in range(len(recording))]
+            returns = [depth_mm > 0 for depth_mm in depths if depth_mm is not None]
+            print_row("  with a return", label, measure(alphas, truths, returns), [np.nan] * 6)
+    if truths and clip.is_exact:
+        print_row(clip.name, "truth", nothing, [*change[2], *[np.nan] * 3])
+
+
+def print_row(name: str, label: str, accuracy: list[float], rest: list[float]) -> None:
+    digits = (3, 3, 2, 3, 3, 3, 3, 1, 0, 1)
+    cells = [f"{v:7.{d}f}" if np.isfinite(v) else f"{'-':>7}" for v, d in zip([*accuracy, *rest], digits, strict=True)]
+    print(f"{name:18} {label:10} {' '.join(cells)}", flush=True)
+
+
+def speed(lengths: list[int], home: Path) -> None:
+    """Print wall and CPU seconds of the stage for the first frames of one 1080p film, and the line through them."""
+    whole = home / f"filmed_{max(lengths)}"
+    if not holds_recording(whole):
+        whole.mkdir(exist_ok=True)
+        film(DemoConfig(num_frames=max(lengths)), whole)
+    taken = []
+    for length in lengths:
+        folder, out_dir = home / f"speed_{length}", home / f"speed_{length}_masks"
+        for made in (folder, out_dir):
+            made.mkdir()
+        record(ImportConfig(max_frames=length), folder, whole)
+        wall_s, used_s = time.monotonic(), cpu_s()
+        matte(MatteConfig(), out_dir, folder)
+        wall_s, used_s = time.monotonic() - wall_s, cpu_s() - used_s
+        taken.append(used_s)
         print(
-            f"{clip.name:18} {label:10} {overlap:6.3f} {low:6.3f} {difference:6.2f} {boundary:6.3f} {change:7.3f} "
-            f"{excess:6.3f} {less:5.1f} {cpu_ms:6.0f} {2000 / cpu_ms:6.1f}",
+            f"{length:5d} frames  wall {wall_s:6.1f} s, {length / wall_s:4.1f} frames/s;  CPU {used_s:6.1f} s, "
+            f"{2 * length / used_s:4.1f} frames/s on two cores of its own;  load {os.getloadavg()[0]:.1f}",
             flush=True,
+        )
+    if len(set(lengths)) > 1:
+        per_frame_s, once_s = np.polyfit(lengths, taken, 1)
+        print(
+            f"each frame {1000 * per_frame_s:.0f} ms CPU ({2 / per_frame_s:.1f} frames/s), a film once {once_s:.1f} s"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
-    parser.add_argument("--every", type=int, default=3, help="take each n-th frame")
+    parser.add_argument("--every", type=int, default=1, help="take each n-th frame")
     parser.add_argument("--only", default="", help="clips whose name begins so")
     parser.add_argument("--keep", type=Path, help="leave recordings and masks here, to look at")
+    parser.add_argument("--speed", type=int, nargs="+", metavar="FRAMES", help="time films of so many frames instead")
     arguments = parser.parse_args()
-    print(f"{'recording':18} {'':10} {'IoU':>6} {'p5':>6} {'MAD':>6} {'F 2px':>6} ", end="")
-    print(f"{'flicker':>7} {'excess':>6} {'less':>5} {'CPU ms':>6} {'fps':>6}")
+    if arguments.speed:
+        with tempfile.TemporaryDirectory() as temporary:
+            speed(arguments.speed, arguments.keep or Path(temporary))
+        return
+    names = ("IoU", "p5", "MAD", "F 2px", "raw", "believed", "true", "less", "CPU ms", "fps")
+    print(f"{'recording':18} {'':10} {' '.join(f'{name[:7]:>7}' for name in names)}")
     with tempfile.TemporaryDirectory() as temporary:
         home = arguments.keep or Path(temporary)
         for clip in CLIPS:

@@ -1,7 +1,7 @@
 """From a coarse probability to a soft edge: stage 02's second, per-picture half.
 
 H x W pixels of a crop around the person.  Depth says where the person surely ends, closed-form matting (Levin et al.,
-"A Closed-Form Solution to Natural Image Matting", PAMI 2008, through pymatting) draws the edge in a narrow band.
+"A Closed-Form Solution to Natural Image Matting", PAMI 2008: ``closed_form``) draws the edge in a narrow band.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from capture.closed_form import guided, solved
+
 CORE = 0.8  # the network is sure of the person
 FAR_M, NEAR_M = 0.25, 0.10  # depth away from the body: surely not it, surely it
 LINGER = 0.2  # alpha below is 0, above 1 - LINGER is 1
 FLOOR_M = 0.03  # from the floor along the ray: about 1 cm above it
 FINGERS, SOLE = 0.06, 0.02  # of the longer side: how far limbs may reach beyond the network; without a known floor
+GUIDE_GREY = 5.1  # grey levels: less within a window is no edge for alpha to follow
 JUMP_M = 0.05  # between neighbouring pixels: two surfaces
+FORWARD = 1.4  # how much further than backward an arm reaches out of the trunk's plane
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,34 @@ def gated(
     limb = _limbs(probability, is_near, FINGERS if floor_m is not None else SOLE)
     lifted = np.maximum(probability, np.where(limb, separation, 0))
     return np.where(surely_far, 0, lifted).astype(np.float32), separation
+
+
+def somebody_else(probability: np.ndarray, depth_m: np.ndarray, distance_m: float, gate_m: float) -> np.ndarray:
+    """(H, W) bool: what the probability (H, W) takes for the person, and what stands elsewhere than at ``distance_m``.
+
+    Only whole surfaces count, up to their edges in depth (H, W), NaN = unknown: an arm that reaches out hangs together
+    with its shoulder, whoever passes behind does not.
+    """
+    is_person = probability > 0.5
+    known = is_person & np.isfinite(depth_m)
+    smooth = known & (_range(np.where(known, depth_m, np.nan)) < JUMP_M)
+    if not smooth.any():
+        return np.zeros_like(is_person)
+    count, labels, _, _ = cv2.connectedComponentsWithStats(smooth.astype(np.uint8), connectivity=4)
+    inside = labels[smooth]
+    order = np.argsort(inside, kind="stable")
+    ends = np.searchsorted(inside[order], np.arange(1, count), side="right")
+    depths = np.split(depth_m[smooth][order], ends[:-1])
+    apart_m = np.array([0.0, *(float(np.median(patch)) - distance_m for patch in depths)])
+    is_else = (apart_m > gate_m) | (apart_m < -FORWARD * gate_m)
+    # Edges, and what depth does not know, go with the surface that is nearest.
+    return is_person & (_nearest(smooth, is_else[labels].astype(np.float32)) > 0)
+
+
+def trunk_distance(probability: np.ndarray, depth_m: np.ndarray) -> float:
+    """Median distance of the sure person (H, W), metres; NaN where depth and network share too little."""
+    core = (probability > CORE) & np.isfinite(depth_m)
+    return float(np.median(depth_m[core])) if core.sum() >= 50 else float("nan")
 
 
 def _limbs(probability: np.ndarray, is_near: np.ndarray, reach: float) -> np.ndarray:
@@ -106,8 +138,9 @@ def floor_depth(depth_m: np.ndarray, probability: np.ndarray) -> np.ndarray | No
         inliers = np.abs(1 / (points @ best) - depths) < FLOOR_M
     if inliers.sum() < max(100, 0.02 * depth_m.size):
         return None
-    best = np.linalg.lstsq(points[inliers], 1 / depths[inliers], rcond=None)[0]
-    v, u = np.mgrid[:height, :width] / height
+    on, inverse = points[inliers], 1 / depths[inliers]
+    best = np.linalg.solve(on.T @ on, on.T @ inverse)  # least squares over thousands of rows: the normal equations do
+    u, v = np.arange(width)[None] / height, np.arange(height)[:, None] / height
     inverse_m = best[0] * u + best[1] * v + best[2]
     return np.where(inverse_m > 0.1, 1 / np.maximum(inverse_m, 0.1), np.nan).astype(np.float32)
 
@@ -181,24 +214,12 @@ def matted(color: np.ndarray, known: Evidence, trust: np.ndarray, epsilon: float
 
     Minimises alpha' L alpha + trust (H, W) |alpha - prior|^2 with alpha fixed where it is certain.
     """
-    from pymatting import cf_laplacian, cg, ichol
-    from scipy.sparse import diags
-
-    prior = known.prior.ravel().astype(np.float64)
-    free = np.flatnonzero(~known.is_certain.ravel())
-    if not len(free):
-        return known.prior
-    weight = trust.ravel()[free].astype(np.float64)
-    laplacian = cf_laplacian(color / 255.0, epsilon, 1, is_known=known.is_certain.ravel()).tocsr()[free]
-    system = (laplacian[:, free] + diags(weight)).tocsc()
-    fixed = prior.copy()
-    fixed[free] = 0
-    right = weight * prior[free] - laplacian @ fixed
-    solution = cg(system, right, x0=prior[free], M=ichol(system), rtol=1e-6, maxiter=200)
-    alpha = prior
+    is_free = ~known.is_certain
+    alpha = known.prior.copy()
     # Where colours say little, alpha lingers near 0 and 1; stretching it measured better (benchmarks/mattes.py).
-    alpha[free] = (solution - LINGER) / (1 - 2 * LINGER)
-    return alpha.reshape(known.prior.shape).clip(0, 1).astype(np.float32)
+    solution = solved(color, known.prior, is_free, trust, epsilon)
+    alpha[is_free] = ((solution - LINGER) / (1 - 2 * LINGER)).clip(0, 1)
+    return alpha
 
 
 def enlarged(alpha: np.ndarray, color: np.ndarray) -> np.ndarray:
@@ -209,9 +230,8 @@ def enlarged(alpha: np.ndarray, color: np.ndarray) -> np.ndarray:
         return alpha
     smooth = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR)
     radius = max(1, round(height / alpha.shape[0]))
-    guide = cv2.ximgproc.guidedFilter(guide=color, src=smooth, radius=radius, eps=(0.02 * 255) ** 2)
     rim = cv2.dilate(((smooth > 0.02) & (smooth < 0.98)).astype(np.uint8), disc(1)) > 0
-    return np.where(rim, guide, smooth).clip(0, 1).astype(np.float32)
+    return guided(color, smooth, rim, radius, GUIDE_GREY**2).clip(0, 1)
 
 
 def cleaned(alpha: np.ndarray, prior: np.ndarray) -> np.ndarray:

@@ -6,17 +6,19 @@ edge.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 
-from capture.alpha import cleaned, enlarged, evidence, gated, matted
+from capture.alpha import cleaned, enlarged, evidence, gated, matted, somebody_else
+from capture.camera import Rig
 from capture.likelihood import Room, posterior, rim_alpha, room_behind
-from capture.plate import SAMPLES, SIDE_PX, Plate, learned
+from capture.plate import SAMPLES, SIDE_PX, Plate, Sample, fitted_wh, learned, reduced_to
 from capture.recording import Recording
 from capture.registration import depth_in_color, is_registered
 from capture.segment import main_part
@@ -42,6 +44,8 @@ class EdgeSettings(Protocol):
     def smoothness(self) -> float: ...
     @property
     def gate_m(self) -> float: ...
+    @property
+    def workers(self) -> int: ...
 
 
 def refined(
@@ -51,10 +55,11 @@ def refined(
     probability: np.ndarray,
     depth_mm: np.ndarray | None,
     plate: Plate | None = None,
+    distance_m: float = float("nan"),
 ) -> np.ndarray:
     """Alpha (H, W) float32 of a picture (H, W, 3) from its probability (h, w), its depth image and the empty room, if
-    there are any."""
-    crop = cut(config, recording, color, probability, depth_mm)
+    there are any; ``distance_m``: where the person stands, NaN = unknown."""
+    crop = cut(config, recording.rig, color, probability, depth_mm)
     if crop is None:
         return np.zeros(color.shape[:2], np.float32)
     prior, firm = crop.prior, np.zeros_like(crop.prior)
@@ -64,6 +69,9 @@ def refined(
         prior = posterior(prior, crop.color, room, crop.depth_m)
         is_known = np.isfinite(room.sigma)
         firm, is_sure = is_known.astype(np.float32), is_known & (prior > SURE)
+    if crop.depth_m is not None and np.isfinite(distance_m):
+        is_else = somebody_else(prior, crop.depth_m, distance_m, config.gate_m)
+        prior, is_sure = np.where(is_else, np.float32(0), prior), is_sure & ~is_else
     if crop.depth_m is not None:
         prior, separation = gated(prior, crop.depth_m, config.gate_m, crop.footprint_px, is_sure)
         firm = np.maximum(firm, separation)
@@ -90,13 +98,10 @@ class Crop:
 
 
 def cut(
-    config: EdgeSettings,
-    recording: Recording,
-    color: np.ndarray,
-    probability: np.ndarray,
-    depth_mm: np.ndarray | None,
+    config: EdgeSettings, rig: Rig, color: np.ndarray, probability: np.ndarray, depth_mm: np.ndarray | None
 ) -> Crop | None:
-    """The crop around the person; None when there is nobody."""
+    """The crop around the person in a picture (H, W, 3) of the rig's colour camera, of any size; None when there is
+    nobody."""
     height, width = color.shape[:2]
     box_px = _crop_px(probability, (width, height))
     if box_px is None:
@@ -108,9 +113,8 @@ def cut(
     prior = _sampled(probability, (width, height), box_px, work_wh)
     if depth_mm is None:
         return Crop(box_px, work, prior, None, 0.0)
-    rig = recording.rig
     assert rig.depth is not None
-    camera = rig.color.crop(box_px, work_wh)
+    camera = rig.color.resize((width, height)).crop(box_px, work_wh)
     # Half a depth pixel, half a pixel of ours, and what two separate sensors disagree about.
     footprint_px = 0.5 * camera.fx_px / rig.depth.fx_px + (0.5 if is_registered(rig) else 1.0)
     return Crop(box_px, work, prior, depth_in_color(rig, depth_mm, camera), footprint_px)
@@ -132,31 +136,55 @@ def learn_plate(
     """The empty room of a clip, learned from frames ``found`` with the network's masks, then again with its own."""
     chosen = sorted({found[round(k * (len(found) - 1) / max(1, SAMPLES - 1))] for k in range(SAMPLES)})
     has_depth = config.use_depth and recording.rig.depth is not None and bool(recording.has_depth[chosen].all())
+    probabilities = [probability_of(i) for i in chosen]
+    # cv2 and numba let go of the interpreter, so two threads use two cores; each has a file of its own to read from.
+    with ThreadPoolExecutor(config.workers) as threads:
+        parts = [chosen[k :: config.workers] for k in range(config.workers)]
+        read = [
+            sample for part in threads.map(lambda i: _samples(recording.folder, i, has_depth), parts) for sample in part
+        ]
+        samples = [sample for _, sample in sorted(read, key=lambda entry: entry[0])]
+        rough = learned([sample.halved() for sample in samples], probabilities, NETWORK_MARGIN)
+        if rough is None:
+            return None
 
-    def depth_of(i: int, wh: tuple[int, int]) -> np.ndarray:
-        depth_mm = recording.depth_mm(i)
-        assert depth_mm is not None
-        return depth_in_color(recording.rig, depth_mm, recording.rig.color.resize(wh))
+        def better(sample: Sample, probability: np.ndarray) -> np.ndarray:
+            return _outlined(config, recording.rig, rough, sample, main_part(probability))
 
-    rough = learned(recording, chosen, probability_of, depth_of if has_depth else None, NETWORK_MARGIN, SIDE_PX // 2)
-    if rough is None:
-        return None
+        masks = list(threads.map(better, samples, probabilities))
+    return learned(samples, masks, OWN_MARGIN)
 
-    @functools.cache
-    def better(i: int) -> np.ndarray:
-        color, probability = recording.color(i), main_part(probability_of(i))
-        crop = cut(config, recording, color, probability, recording.depth_mm(i) if has_depth else None)
-        room = None if crop is None else room_of(rough, crop, color, probability)
-        if crop is None or room is None:
-            return probability
-        left, top, right, bottom = crop.box_px
-        whole = np.zeros(color.shape[:2], np.float32)
-        whole[top:bottom, left:right] = cv2.resize(
-            posterior(crop.prior, crop.color, room, crop.depth_m), (right - left, bottom - top)
-        )
-        return whole
 
-    return learned(recording, chosen, better, depth_of if has_depth else None, OWN_MARGIN)
+def _samples(folder: Path, indices: Sequence[int], has_depth: bool) -> list[tuple[int, Sample]]:
+    """Frames as the room is learned from them, with their numbers."""
+    recording = Recording.load(folder)
+    wh = fitted_wh(recording.rig.color.image_wh, SIDE_PX)
+    result = []
+    for i in indices:
+        depth_mm = recording.depth_mm(i) if has_depth else None
+        if depth_mm is not None:
+            depth_m = depth_in_color(recording.rig, depth_mm, recording.rig.color.resize(wh))
+            depth_mm = np.rint(1000 * np.nan_to_num(depth_m)).astype(np.uint16)
+        result.append((i, Sample(reduced_to(recording.color(i), wh), depth_mm)))
+    return result
+
+
+def _outlined(config: EdgeSettings, rig: Rig, plate: Plate, sample: Sample, probability: np.ndarray) -> np.ndarray:
+    """The person in a sample (h, w) as the network's probability and the rough room have it."""
+    crop = cut(config, rig, sample.color, probability, None)
+    room = None if crop is None else room_of(plate, crop, sample.color, probability)
+    if crop is None or room is None:
+        return probability
+    left, top, right, bottom = crop.box_px
+    depth_m = None
+    if sample.depth_mm is not None:
+        size = crop.prior.shape[::-1]
+        seen_mm = cv2.resize(sample.depth_mm[top:bottom, left:right], size, interpolation=cv2.INTER_NEAREST)
+        depth_m = np.where(seen_mm > 0, seen_mm * np.float32(1e-3), np.float32(np.nan))
+    whole = np.zeros(sample.color.shape[:2], np.float32)
+    found = posterior(crop.prior, crop.color, room, depth_m)
+    whole[top:bottom, left:right] = cv2.resize(found, (right - left, bottom - top))
+    return whole
 
 
 def _crop_px(probability: np.ndarray, image_wh: tuple[int, int]) -> tuple[int, int, int, int] | None:

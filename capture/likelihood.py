@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cv2
+import numba
 import numpy as np
 
 from capture.plate import BINS, gains
@@ -85,24 +86,43 @@ def held(evidence: np.ndarray, outside_px: np.ndarray, reach_px: float) -> np.nd
 
 def color_log_odds(color: np.ndarray, room: Room) -> np.ndarray:
     """(H, W) log p(I | person) - log p(I | room), 0 where the room is unknown; the mean over 3 x 3 pixels."""
-    picture = color.astype(np.float32)
-    is_known = np.isfinite(room.sigma)
-    behind = np.where(is_known[..., None], room.color, 0)
-    sigma = np.where(is_known, room.sigma, 1)
-    apart = _dot(picture - behind, picture - behind) / sigma**2
-    plain = -0.5 * apart - 3 * np.log(sigma) - 1.5 * np.log(2 * np.pi)
-    brightness2 = _dot(behind, behind) + 1
-    shade = (_dot(picture, behind) / brightness2).clip(SHADE, 1)
-    left = picture - shade[..., None] * behind
-    off = _dot(left, left) / sigma**2
-    shadow = -0.5 * off - 2 * np.log(sigma) - np.log(2 * np.pi) - np.log((1 - SHADE) * np.sqrt(brightness2))
-    p_plain = 1 - P_SHADOW - P_OTHER
-    either = np.logaddexp(np.log(p_plain) + plain, np.log(P_SHADOW) + shadow)
-    either = np.logaddexp(either, np.log(P_OTHER / 256**3))
-    bins = color // (256 // BINS)
-    person = room.person_log[bins[..., 0], bins[..., 1], bins[..., 2]]
-    odds = np.where(is_known, (person - either).clip(-MOST, MOST), 0).astype(np.float32)
-    return np.where(is_known, cv2.blur(odds, (3, 3)), 0)
+    odds = _color_log_odds(color, room.color, room.sigma, room.person_log)
+    return np.where(np.isfinite(room.sigma), cv2.blur(odds, (3, 3)), 0)
+
+
+@numba.njit(cache=True, fastmath={"contract", "arcp", "nsz"})
+def _color_log_odds(color: np.ndarray, behind: np.ndarray, sigma: np.ndarray, person_log: np.ndarray) -> np.ndarray:
+    """(H, W) float32 as above, before the mean."""
+    height, width = sigma.shape
+    odds = np.zeros((height, width), np.float32)
+    p_plain = (1 - P_SHADOW - P_OTHER) / (2 * np.pi) ** 1.5
+    p_shadow = P_SHADOW / (2 * np.pi) / (1 - SHADE)
+    p_other = P_OTHER / 256.0**3
+    per_bin = 256 // BINS
+    for y in range(height):
+        for x in range(width):
+            noise = sigma[y, x]
+            if not np.isfinite(noise):
+                continue
+            apart2, along, brightness2 = 0.0, 0.0, 1.0
+            for c in range(3):
+                b = behind[y, x, c]
+                d = color[y, x, c] - b
+                apart2 += d * d
+                along += color[y, x, c] * b
+                brightness2 += b * b
+            shade = min(max(along / brightness2, SHADE), 1.0)
+            off2 = 0.0
+            for c in range(3):
+                d = color[y, x, c] - shade * behind[y, x, c]
+                off2 += d * d
+            scale = 1 / (noise * noise)
+            plain = p_plain * scale / noise * np.exp(-0.5 * apart2 * scale)
+            shadow = p_shadow * scale / np.sqrt(brightness2) * np.exp(-0.5 * off2 * scale)
+            bins = color[y, x] // per_bin
+            found = person_log[bins[0], bins[1], bins[2]] - np.log(plain + shadow + p_other)
+            odds[y, x] = min(max(found, -MOST), MOST)
+    return odds
 
 
 def depth_log_odds(seen_m: np.ndarray, room_m: np.ndarray) -> np.ndarray:
@@ -143,17 +163,21 @@ def rim_alpha(probability: np.ndarray, color: np.ndarray, room: Room) -> tuple[n
     )
     value_of = np.zeros((labels.max() + 1, 3), np.float32)
     value_of[labels[core]] = cv2.blur(color, (3, 3))[core]
-    person, behind = value_of[labels], np.nan_to_num(room.color)
+    rim &= np.isfinite(room.sigma)
+    person, behind, sigma, seen = value_of[labels[rim]], room.color[rim], room.sigma[rim], color[rim]  # (K, 3), (K,)
     across = person - behind
     length2 = _dot(across, across)
-    is_read = rim & np.isfinite(room.sigma) & (length2 > (CONTRAST * np.nan_to_num(room.sigma)) ** 2)
-    alpha = (_dot(color - behind, across) / np.maximum(length2, 1)).clip(0, 1)
-    mixed = alpha[..., None] * person + (1 - alpha[..., None]) * behind
+    opacity = (_dot(seen - behind, across) / np.maximum(length2, 1)).clip(0, 1)
+    mixed = opacity[:, None] * person + (1 - opacity[:, None]) * behind
     # A sole is no mixture of the shoe and the floor.
-    is_read &= _dot(color - mixed, color - mixed) < (MISFIT * np.nan_to_num(room.sigma)) ** 2
-    return np.where(is_read, alpha, probability).astype(np.float32), is_read
+    is_good = (length2 > (CONTRAST * sigma) ** 2) & (_dot(seen - mixed, seen - mixed) < (MISFIT * sigma) ** 2)
+    is_read = rim.copy()
+    is_read[rim] = is_good
+    alpha = probability.copy()
+    alpha[is_read] = opacity[is_good]
+    return alpha, is_read
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(H, W) inner products over the channels; numpy's own sum over so short an axis takes five times as long."""
-    return np.einsum("hwc,hwc->hw", a, b)
+    """(K,) inner products over the channels; numpy's own sum over so short an axis takes five times as long."""
+    return np.einsum("kc,kc->k", a, b)

@@ -7,7 +7,7 @@ leaves a plate whose noise is large, and so says little.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ from typing import Any
 import cv2
 import numba
 import numpy as np
-
-from capture.recording import Recording
 
 SIDE_PX = 1024  # of the plate
 ALIGN_SIDE_PX = 480  # of the pictures that are aligned
@@ -27,6 +25,7 @@ NOISE_GREY = 2.0  # least standard deviation: rounding, JPEG and the reduction o
 EDGE_SHIFT_PX = 0.3  # how far alignment may be off: matters at strong edges
 STILL_PX = 0.5  # a camera that moves less, at ALIGN_SIDE_PX, stands still
 EXPLAINED = 0.8  # alignment must leave less of the difference than this, or the camera stands still
+BLOCK = 16384  # values of a picture that are sorted at a time: all samples of them fit a core's cache
 BINS = 16  # of a colour channel in the histogram of the person's colours
 NO_MASK: Any = None  # OpenCV's "not given", which its type stubs do not know
 
@@ -109,38 +108,46 @@ class Plate:
         return color, sigma, warped(self.depth_m, cv2.INTER_NEAREST)
 
 
-def learned(
-    recording: Recording,
-    indices: Sequence[int],
-    mask_of: Callable[[int], np.ndarray],
-    depth_of: Callable[[int, tuple[int, int]], np.ndarray] | None,
-    margin: float,
-    side_px: int = SIDE_PX,
-) -> Plate | None:
-    """The plate of a clip from frames ``indices`` (K,); None where the room is seen too rarely.
+@dataclass(frozen=True)
+class Sample:
+    """One frame that the room is learned from, at the size of the plate."""
 
-    ``mask_of(i)`` is the person (any size, 1 = surely), who is widened by ``margin`` of the picture's longer side;
-    ``depth_of(i, wh)`` is the depth in the colour view, in metres; ``side_px`` the plate's longer side.
+    color: np.ndarray  # (h, w, 3) uint8
+    depth_mm: np.ndarray | None  # (h, w) uint16 in the colour view, 0 = no return
+
+    def halved(self) -> Sample:
+        """The same at half the size."""
+        height, width = self.color.shape[:2]
+        color = cv2.resize(self.color, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+        depth_mm = None if self.depth_mm is None else self.depth_mm[: height // 2 * 2 : 2, : width // 2 * 2 : 2]
+        return Sample(color, depth_mm)
+
+
+def fitted_wh(image_wh: tuple[int, int], side_px: int) -> tuple[int, int]:
+    """(w, h) of a picture of ``image_wh``, reduced so that its longer side is at most ``side_px``."""
+    scale = min(1.0, side_px / max(image_wh))
+    return max(16, round(image_wh[0] * scale)), max(16, round(image_wh[1] * scale))
+
+
+def learned(samples: Sequence[Sample], masks: Sequence[np.ndarray], margin: float) -> Plate | None:
+    """The plate of a clip from K samples; None where the room is seen too rarely.
+
+    ``masks`` are the person in each (any size, 1 = surely), who is widened by ``margin`` of the picture's longer side.
     """
-    first = recording.color(indices[0])
-    scale = min(1.0, side_px / max(first.shape[:2]))
-    wh = (max(16, round(first.shape[1] * scale)), max(16, round(first.shape[0] * scale)))
-    colors, rooms, depths = [], [], []
-    radius = max(2, round(margin * max(wh)))
+    height, width = samples[0].color.shape[:2]
+    radius = max(2, round(margin * max(width, height)))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
-    for i in indices:
-        mask = cv2.resize(mask_of(i), wh, interpolation=cv2.INTER_LINEAR)
-        colors.append(reduced_to(recording.color(i), wh))
-        rooms.append(cv2.dilate((mask > 0.1).astype(np.uint8), disc) == 0)
-        if depth_of is not None:
-            depths.append(np.rint(1000 * np.nan_to_num(depth_of(i, wh))).astype(np.uint16))
+    sized = [cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR) for mask in masks]
+    rooms = [cv2.dilate((mask > 0.1).astype(np.uint8), disc) == 0 for mask in sized]
+    colors = [sample.color for sample in samples]
+    depths = [sample.depth_mm for sample in samples if sample.depth_mm is not None]
     is_still, is_used = _moved_to_first(colors, rooms, depths)
     if is_used.sum() < MIN_SEEN:
         return None
     keep = [int(k) for k in np.flatnonzero(is_used)]
     stack, is_room = np.stack([colors[k] for k in keep]), np.stack([rooms[k] for k in keep])
     coarse = np.s_[:, ::4, ::4]
-    center, _, _ = _middle(np.ascontiguousarray(stack[coarse]), np.ascontiguousarray(is_room[coarse]))
+    center, _, _ = _middle(stack[coarse], is_room[coarse])
     stack = _exposed_alike(stack, center, is_room)
     center, spread, count = _middle(stack, is_room)
     is_seen = count >= MIN_SEEN
@@ -149,14 +156,14 @@ def learned(
     sigma = spread.max(axis=-1) / 1.645  # the spread is the 90th percentile of the deviation
     usual = float(np.median(sigma[count >= WELL_SEEN])) if (count >= WELL_SEEN).any() else 10.0
     sigma = np.where(count >= WELL_SEEN, sigma, np.maximum(sigma, usual))
-    depth_m = np.full(wh[::-1], np.nan, np.float32)
+    depth_m = np.full((height, width), np.nan, np.float32)
     if depths:
         depth_mm, _, num_depth = _middle_depth(np.stack([depths[k] for k in keep]), is_room)
         depth_m = np.where(num_depth >= MIN_SEEN, depth_mm * np.float32(1e-3), np.float32(np.nan))
     color = np.where(is_seen[..., None], center, np.nan).astype(np.float32)
     gradient = np.hypot(*(cv2.Sobel(center, cv2.CV_32F, dx, 1 - dx, scale=1 / 8) for dx in (1, 0))).max(axis=-1)
     sigma = np.where(is_seen, np.sqrt(sigma**2 + NOISE_GREY**2 + (EDGE_SHIFT_PX * gradient) ** 2), np.nan)
-    persons = [(colors[k], mask_of(indices[k])) for k in keep]
+    persons = [(colors[k], sized[k]) for k in keep]
     return Plate(color, sigma.astype(np.float32), depth_m.astype(np.float32), person_colors(persons), is_still)
 
 
@@ -275,40 +282,65 @@ def gains(color: np.ndarray, room: np.ndarray, is_room: np.ndarray) -> np.ndarra
     return np.median(ratio, axis=0).astype(np.float32).clip(0.5, 2.0)
 
 
-@numba.njit(cache=True)
 def _middle(stack: np.ndarray, is_room: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(median (h, w, 3), 90th percentile of the deviation (h, w, 3), count (h, w)) of samples (K, h, w, 3) uint8 where
-    ``is_room`` (K, h, w)."""
-    num, height, width, channels = stack.shape
-    center = np.zeros((height, width, channels), np.float32)
-    spread = np.zeros((height, width, channels), np.float32)
-    count = np.zeros((height, width), np.int64)
-    values = np.empty(num, np.float32)
+    """(median (h, w, C), 90th percentile of the deviation (h, w, C), count (h, w)) of samples (K, h, w, C) of unsigned
+    whole numbers where ``is_room`` (K, h, w)."""
+    _, height, width, channels = stack.shape
+    center = np.empty((height, width, channels), np.float32)
+    spread = np.empty((height, width, channels), np.float32)
+    count = is_room.sum(axis=0)
+    last = np.iinfo(stack.dtype).max  # what is not the room sorts behind it
+    rows = max(1, BLOCK // (width * channels))
+    for top in range(0, height, rows):
+        part = np.s_[top : top + rows]
+        planes = _sorted([np.where(r[part][..., None], s[part], last) for s, r in zip(stack, is_room, strict=True)])
+        _ranked(np.stack(planes), count[part], center[part], spread[part])
+    return center, spread, count
+
+
+def _sorted(planes: list[np.ndarray]) -> list[np.ndarray]:
+    """K planes of one shape, sorted at each place: Batcher's odd-even merge sort, a fixed sequence of comparisons
+    (Knuth, The Art of Computer Programming 3, 5.2.2), each over a whole plane at once.  The planes are overwritten."""
+    num, spare = len(planes), np.empty_like(planes[0])
+    step = 1 << max(0, (num - 1).bit_length() - 1)
+    first = step
+    while step:
+        reach, offset, bit = first, step, 0
+        while True:
+            for i in range(num - offset):
+                if i & step == bit:
+                    low, high = planes[i], planes[i + offset]
+                    np.minimum(low, high, out=spare)
+                    np.maximum(low, high, out=high)
+                    planes[i], spare = spare, low
+            if reach == step:
+                break
+            offset, reach, bit = reach - step, reach >> 1, step
+        step >>= 1
+    return planes
+
+
+@numba.njit(cache=True)
+def _ranked(planes: np.ndarray, count: np.ndarray, center: np.ndarray, spread: np.ndarray) -> None:
+    """Median and spread of the first ``count`` (h, w) of sorted planes (K, h, w, C), into (h, w, C)."""
+    _, height, width, channels = planes.shape
     for y in range(height):
         for x in range(width):
+            n = count[y, x]
+            dropped = n - 1 - int(np.ceil(0.9 * (n - 1)))
             for c in range(channels):
-                n = 0
-                for k in range(num):
-                    if is_room[k, y, x]:
-                        value = np.float32(stack[k, y, x, c])
-                        at = n  # insertion: these are a few dozen at most
-                        while at > 0 and values[at - 1] > value:
-                            values[at] = values[at - 1]
-                            at -= 1
-                        values[at] = value
-                        n += 1
-                count[y, x] = n
-                if n:
-                    middle = 0.5 * (values[(n - 1) // 2] + values[n // 2])
-                    center[y, x, c] = middle
-                    low, high = 0, n - 1  # the furthest tenth is dropped from both ends
-                    for _ in range(n - 1 - int(np.ceil(0.9 * (n - 1)))):
-                        if middle - values[low] > values[high] - middle:
-                            low += 1
-                        else:
-                            high -= 1
-                    spread[y, x, c] = max(middle - values[low], values[high] - middle)
-    return center, spread, count
+                center[y, x, c] = spread[y, x, c] = 0
+                if not n:
+                    continue
+                middle = 0.5 * (float(planes[(n - 1) // 2, y, x, c]) + float(planes[n // 2, y, x, c]))
+                low, high = 0, n - 1  # the furthest tenth is dropped from both ends
+                for _ in range(dropped):
+                    if middle - planes[low, y, x, c] > planes[high, y, x, c] - middle:
+                        low += 1
+                    else:
+                        high -= 1
+                center[y, x, c] = middle
+                spread[y, x, c] = max(middle - planes[low, y, x, c], planes[high, y, x, c] - middle)
 
 
 def _middle_depth(depths_mm: np.ndarray, is_room: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

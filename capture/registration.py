@@ -8,9 +8,10 @@ image is moved point by point; what the depth camera sees past the colour camera
 from __future__ import annotations
 
 import cv2
+import numba
 import numpy as np
 
-from capture.camera import Camera, Rig, invert, project, transform, unproject
+from capture.camera import Camera, Rig, invert, kept_rays
 from capture.errors import UserError
 
 SURFACE_JUMP = 0.02  # of depth: neighbours further apart lie on two surfaces
@@ -31,10 +32,15 @@ def depth_in_color(rig: Rig, depth_mm: np.ndarray, camera: Camera | None = None)
     camera = rig.color if camera is None else camera
     if is_registered(rig):
         return _resampled(rig.depth, depth_mm, camera)
-    points_color_m = transform(invert(rig.depth_from_color), unproject(rig.depth, depth_mm))  # (h, w, 3)
-    points_px = project(camera, points_color_m)
     footprint_px = camera.fx_px / rig.depth.fx_px
-    moved_m = _splatted(points_px.reshape(-1, 2), points_color_m[..., 2].ravel(), camera.image_wh, footprint_px)
+    points_px, z_m = _projected(
+        depth_mm,
+        kept_rays(rig.depth),
+        invert(rig.depth_from_color),
+        np.array([camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px]),
+        np.array(camera.distortion, float),
+    )
+    moved_m = _splatted(points_px, z_m, *camera.image_wh, footprint_px)
     return _closed(moved_m)
 
 
@@ -60,21 +66,57 @@ def _resampled(depth_camera: Camera, depth_mm: np.ndarray, camera: Camera) -> np
     return np.where(is_inside & (taken > 0), taken * np.float32(1e-3), np.float32(np.nan)).astype(np.float32)
 
 
-def _splatted(points_px: np.ndarray, z_m: np.ndarray, image_wh: tuple[int, int], footprint_px: float) -> np.ndarray:
+@numba.njit(cache=True)
+def _projected(
+    depth_mm: np.ndarray, rays: np.ndarray, color_from_depth: np.ndarray, pinhole: np.ndarray, distortion: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(pixels of the colour camera (N, 2), z (N,) in metres) of the returns of a depth image: ``unproject``,
+    ``transform`` and ``project`` of ``capture.camera`` in one pass, which takes a tenth of their time."""
+    points_px, z_m = np.empty((depth_mm.size, 2)), np.empty(depth_mm.size)
+    t = color_from_depth
+    k1, k2, p1, p2, k3 = distortion
+    fx_px, fy_px, cx_px, cy_px = pinhole
+    count = 0
+    for row in range(depth_mm.shape[0]):
+        for column in range(depth_mm.shape[1]):
+            if depth_mm[row, column] == 0:
+                continue
+            z_depth_m = depth_mm[row, column] * 1e-3
+            a, b, c = (
+                rays[row, column, 0] * z_depth_m,
+                rays[row, column, 1] * z_depth_m,
+                rays[row, column, 2] * z_depth_m,
+            )
+            z = t[2, 0] * a + t[2, 1] * b + t[2, 2] * c + t[2, 3]
+            if not z > 1e-6:
+                continue
+            x = (t[0, 0] * a + t[0, 1] * b + t[0, 2] * c + t[0, 3]) / z
+            y = (t[1, 0] * a + t[1, 1] * b + t[1, 2] * c + t[1, 3]) / z
+            r2 = x * x + y * y
+            radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+            points_px[count, 0] = fx_px * (x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)) + cx_px
+            points_px[count, 1] = fy_px * (y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y) + cy_px
+            z_m[count] = z
+            count += 1
+    return points_px[:count], z_m[:count]
+
+
+@numba.njit(cache=True)
+def _splatted(points_px: np.ndarray, z_m: np.ndarray, width: int, height: int, footprint_px: float) -> np.ndarray:
     """(H, W) nearest of the points (N, 2) that cover each pixel, each a square of ``footprint_px``; NaN where none."""
-    width, height = image_wh
-    is_valid = np.isfinite(points_px).all(axis=1) & np.isfinite(z_m)
-    is_valid &= (np.abs(np.nan_to_num(points_px)) < 1e6).all(axis=1)
-    first = np.rint(points_px[is_valid] - footprint_px / 2).astype(np.int64)  # covered: first .. first + size - 1
-    z_m = z_m[is_valid].astype(np.float32)
-    nearest = np.full(width * height, np.inf, np.float32)
+    nearest = np.full((height, width), np.float32(np.nan))
     size = max(1, int(np.ceil(footprint_px)))
-    for dy in range(size):
-        for dx in range(size):
-            x, y = first[:, 0] + dx, first[:, 1] + dy
-            is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            np.minimum.at(nearest, y[is_inside] * width + x[is_inside], z_m[is_inside])
-    return np.where(np.isinf(nearest), np.nan, nearest).reshape(height, width).astype(np.float32)
+    for k in range(len(z_m)):
+        x_px, y_px, z = points_px[k, 0], points_px[k, 1], np.float32(z_m[k])
+        if not (np.isfinite(z) and abs(x_px) < 1e6 and abs(y_px) < 1e6):
+            continue
+        # Covered: first .. first + size - 1.
+        left, top = int(np.rint(x_px - footprint_px / 2)), int(np.rint(y_px - footprint_px / 2))
+        for y in range(max(0, top), min(height, top + size)):
+            for x in range(max(0, left), min(width, left + size)):
+                if not nearest[y, x] <= z:
+                    nearest[y, x] = z
+    return nearest
 
 
 def _closed(depth_m: np.ndarray) -> np.ndarray:

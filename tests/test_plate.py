@@ -10,10 +10,10 @@ import pytest
 from test_matting import WH, figure, film, iou, network, picture, rough  # noqa: F401
 
 from capture.likelihood import Room, color_log_odds, depth_log_odds, held, posterior, rim_alpha
-from capture.mask_pictures import uncertain, write_pictures
-from capture.plate import BINS, Plate, aligned, learned
+from capture.mask_pictures import uncertain, write_film, write_sheets
+from capture.plate import BINS, Plate, Sample, _middle, aligned, learned
 from capture.recording import Recording, read_image
-from capture.steady import unexplained
+from capture.steady import FLICKER_SIDE_PX, flow_gray, unexplained
 
 EMPTY = picture(np.zeros((WH[1], WH[0]), np.float32))
 ANY_COLOR = np.full((BINS,) * 3, np.log(1 / 256**3), np.float32)
@@ -29,14 +29,30 @@ def room() -> Room:
 def test_what_the_person_uncovers_is_learned_and_what_he_hides_is_not(tmp_path):
     shifts = [-30, -20, -10, 0, 10, 20, 30]
     recording = Recording.load(film(tmp_path / "film", [*shifts], with_depth=False))
-    plate = learned(recording, range(7), lambda i: figure(shifts[i]), None, 0.01)
+    samples = [Sample(recording.color(i), None) for i in range(7)]
+    plate = learned(samples, [figure(s) for s in shifts], 0.01)
     assert plate is not None and plate.is_still
     seen = np.isfinite(plate.color[..., 0])
     assert np.abs(plate.color - EMPTY)[seen].max() < 3 and seen[:, :40].all()
     plate.save(tmp_path / "plate.npz")
     np.testing.assert_array_equal(Plate.load(tmp_path / "plate.npz").color, plate.color)
-    still = learned(recording, [3, 3, 3], lambda i: figure(shifts[i]), None, 0.01)
+    still = learned([samples[3]] * 3, [figure(shifts[3])] * 3, 0.01)
     assert still is not None and not np.isfinite(still.color[60:110, 66:94]).any()
+
+
+def test_the_middle_is_that_of_the_samples_that_show_the_room():
+    rng = np.random.default_rng(0)
+    for num, kind in ((1, np.uint8), (7, np.uint8), (32, np.uint8), (5, np.uint16)):
+        stack = rng.integers(0, np.iinfo(kind).max, (num, 9, 7, 3)).astype(kind)
+        is_room = rng.random((num, 9, 7)) < 0.7
+        center, spread, count = _middle(stack, is_room)
+        for y, x in np.ndindex(9, 7):
+            seen = stack[is_room[:, y, x], y, x].astype(float)  # (n, 3)
+            assert count[y, x] == len(seen)
+            if len(seen):
+                np.testing.assert_allclose(center[y, x], np.median(seen, axis=0))
+                off = np.sort(np.abs(seen - np.median(seen, axis=0)), axis=0)
+                np.testing.assert_allclose(spread[y, x], off[int(np.ceil(0.9 * (len(seen) - 1)))])
 
 
 def test_a_limb_that_the_network_overlooked_is_found_and_a_shadow_is_not_the_person():
@@ -104,12 +120,16 @@ def test_a_swaying_camera_is_followed():
 
 
 def test_motion_is_no_flicker_and_flicker_is():
+    own_px = FLICKER_SIDE_PX / max(WH)
+
+    def changed(mask: np.ndarray, other: np.ndarray) -> float:
+        masks = [np.rint(255 * m).astype(np.uint8) for m in (mask, other)]
+        return unexplained(*masks, *(flow_gray(picture(figure(shift))) for shift in (0, 3))) / own_px
+
     here, there = figure(0), figure(3)
-    moved = unexplained(here, there, picture(here), picture(there))
-    grown = cv2.dilate(there, np.ones((7, 7)))
-    flickered = unexplained(here, grown, picture(here), picture(there))
+    moved, flickered = changed(here, there), changed(here, cv2.dilate(there, np.ones((7, 7))))
     assert moved < 0.5 < 2 * moved + 0.5 < flickered
-    assert np.isnan(unexplained(here, np.zeros_like(here), picture(here), picture(there)))
+    assert np.isnan(changed(here, np.zeros_like(here)))
 
 
 def test_the_least_certain_frames_are_shown(tmp_path: Path):
@@ -118,7 +138,8 @@ def test_the_least_certain_frames_are_shown(tmp_path: Path):
     def mask_of(i: int) -> np.ndarray:
         return np.rint(255 * figure(i)).astype(np.uint8)
 
-    write_pictures(tmp_path, recording, mask_of, [0, 1, 2], [0.1, 0.9, 0.2])
+    write_sheets(tmp_path, recording, mask_of, [0, 1, 2], [0.1, 0.9, 0.2])
+    write_film(tmp_path, recording, mask_of)
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("strip.jpg", "uncertain.jpg", "checker.mp4"))
     alone = uncertain(recording, mask_of, [1])
     sheet = read_image(tmp_path / "uncertain.jpg")
