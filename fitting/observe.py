@@ -51,6 +51,8 @@ class Observation:
     visibility: np.ndarray  # (33,) the detector's word
     world_m: np.ndarray  # (33, 3) NaN = none
     height_px: float  # of the person on the grid: the natural unit of 2-D error
+    outward: np.ndarray  # (33, 2) of -1, 0, 1: the edges of the picture at or beyond which the detector puts a landmark
+    edge_px: np.ndarray  # (33, 2) grid pixels: the place in the picture that is nearest to the landmark
 
     @cached_property
     def standing_px(self) -> float:
@@ -80,6 +82,8 @@ class Observation:
             confidence=self.confidence[order],
             visibility=self.visibility[order],
             world_m=self.world_m[order],
+            outward=self.outward[order],
+            edge_px=self.edge_px[order],
         )
 
 
@@ -113,8 +117,11 @@ def observe(
     width, height = rig_color.image_wh
     with np.errstate(invalid="ignore"):
         # The detector moves landmarks that are out of view to the picture's edge: the edge is not believed.
-        to_edge = np.minimum(landmarks_px, (width, height) - landmarks_px).min(-1)
-        believed = np.clip(np.nan_to_num(to_edge) / (EDGE * max(width, height)), 0, 1)
+        to_edges = landmarks_px, (width, height) - landmarks_px
+        margin = EDGE * max(width, height)
+        believed = np.clip(np.nan_to_num(np.minimum(*to_edges).min(-1)) / margin, 0, 1)
+        # But it knows well enough that they are out of view, and beyond which edge.
+        outward = (to_edges[1] < margin).astype(float) - (to_edges[0] < margin)
     rows = np.flatnonzero(_covered(mask)[0])
     return Observation(
         camera=grid,
@@ -128,6 +135,8 @@ def observe(
         visibility=visibility,
         world_m=world_m,
         height_px=float(rows[-1] - rows[0] + 1) if len(rows) else float(grid_height),
+        outward=outward,
+        edge_px=_ideal_pixels(np.clip(landmarks_px, 0, (width, height)), rig_color, grid),
     )
 
 

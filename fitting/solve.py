@@ -21,6 +21,7 @@ from fitting.terms import (
     free_space_rows,
     landmark_depth_rows,
     landmark_rows,
+    out_of_view_rows,
     outline_rows,
     residuals,
     robust_energy,
@@ -136,6 +137,7 @@ def _landmark_terms(
     parts = [
         landmark_rows(observation, count, _between(schedule.landmark_scale, progress)),
         world_rows(observation, points_m, count, _between(schedule.world_sigma_m, progress)),
+        out_of_view_rows(observation, points_m, count, _between(schedule.landmark_scale, progress)),
     ]
     if observation.surface_m is not None:
         kernel_m, sigma_m = (

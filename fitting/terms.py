@@ -23,6 +23,7 @@ FREE_SPACE_SIGMA_M = 0.05
 OUTLINE_SIGMA = 0.006  # of the person's height in pixels
 MIN_CONFIDENCE = 0.2
 LANDMARK_SIGMA = 0.009  # of the standing person's height in pixels: MediaPipe's scatter on a standing person
+OUT_OF_VIEW_SIGMA = 0.03  # of the same: beyond the edge the detector guesses
 # How deep inside the body a landmark lies: shoulders, elbows, wrists, hands, hips, knees, ankles and feet.
 DEPTH_INSIDE_M = np.array(
     [0.0] * 11 + [0.07] * 2 + [0.04] * 2 + [0.025] * 2 + [0.015] * 6 + [0.10] * 2 + [0.06] * 2 + [0.04] * 6
@@ -72,6 +73,38 @@ def _landmark_rows(confidence, landmarks_px, num_vertices, sigma_px, scale):  # 
             target[count, :2] = landmarks_px[k]
             weight[count] = share * confidence[k] ** 2 / sigma_px
             count += 1
+    return _first(rows, count)
+
+
+def out_of_view_rows(observation: Observation, points_m: np.ndarray, num_vertices: int, scale: float) -> Rows:
+    """Landmarks at or beyond an edge of the picture: r = max(0, outward . (edge - pi(l))) / sigma, of trunk and limbs.
+
+    Where they are nobody sees, but in the picture they would be seen: a hand out of view must not fill a sleeve.
+    """
+    sigma_px = OUT_OF_VIEW_SIGMA * observation.standing_px
+    return Rows(
+        *_out_of_view_rows(
+            observation.outward, observation.edge_px, points_m, num_vertices, *_intrinsics(observation), sigma_px,
+            float(scale),
+        )
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def _out_of_view_rows(outward, edge_px, points_m, num_vertices, fx, fy, cx, cy, sigma_px, scale):  # type: ignore[no-untyped-def]
+    rows = _empty_rows(2 * len(outward), True, scale)
+    point, _, direction, target, weight, _ = rows
+    count = 0
+    for k in range(11, len(outward)):
+        x, y, z = points_m[num_vertices + k]
+        now_px = np.array([x / max(z, 0.05) * fx + cx, y / max(z, 0.05) * fy + cy])
+        for axis in range(2):
+            if outward[k, axis] * (edge_px[k, axis] - now_px[axis]) > 0:
+                point[count] = num_vertices + k
+                direction[count, axis] = 1.0
+                target[count, :2] = edge_px[k]
+                weight[count] = 1.0 / sigma_px
+                count += 1
     return _first(rows, count)
 
 

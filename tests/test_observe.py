@@ -45,3 +45,21 @@ def test_an_empty_mask_is_nobody() -> None:
     nothing = np.zeros((240, 320), np.float32)
     landmarks = np.full((33, 2), np.nan), np.zeros(33), np.full((33, 3), np.nan)
     assert observe(COLOR, Rig(COLOR), nothing, None, *landmarks) is None
+
+
+def test_landmarks_beyond_the_picture_are_known_to_lie_beyond_its_edge() -> None:
+    plain = Camera((320, 240), 260.0, 260.0, 160.0, 120.0)
+    person = np.zeros((240, 320), np.float32)
+    person[40:, 100:220] = 1
+    landmarks_px = np.full((33, 2), np.nan)
+    landmarks_px[11], landmarks_px[15], landmarks_px[16] = (160, 100), (150, 263), (3, 238)
+    seen = observe(plain, Rig(plain), person, None, landmarks_px, np.ones(33), np.full((33, 3), np.nan))
+    assert seen is not None
+    np.testing.assert_array_equal(seen.outward[[11, 15, 16, 12]], [[0, 0], [0, 1], [-1, 1], [0, 0]])
+    # The hand may be anywhere below: the edge is the limit, not the guess beyond it.
+    grid = seen.camera
+    on_edge = (np.array([150.0, 240.0]) - 120) / 260 * grid.fy_px + grid.cy_px
+    assert abs(seen.edge_px[15, 1] - on_edge[1]) < 1e-6
+    exchanged = seen.with_sides_exchanged()
+    np.testing.assert_array_equal(exchanged.outward[16], [0, 1])
+    np.testing.assert_array_equal(exchanged.edge_px[16], seen.edge_px[15])

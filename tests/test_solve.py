@@ -29,7 +29,16 @@ from fitting.solve import (
     solve_pose,
     total_energy,
 )
-from fitting.terms import Rows, landmark_depth_rows, landmark_rows, outline_rows, residuals, robust_energy, world_rows
+from fitting.terms import (
+    Rows,
+    landmark_depth_rows,
+    landmark_rows,
+    out_of_view_rows,
+    outline_rows,
+    residuals,
+    robust_energy,
+    world_rows,
+)
 from fitting.zbuffer import rasterize_faces
 
 GRID = Camera((160, 192), 220.0, 220.0, 80.0, 96.0)
@@ -71,6 +80,8 @@ def observe_body(body: BodyModel, chain: Chain, state: State, with_depth: bool) 
         visibility=np.ones(33),
         world_m=landmarks - landmarks[[23, 24]].mean(0),
         height_px=float(height[-1] - height[0] + 1),
+        outward=np.zeros((33, 2)),
+        edge_px=pixels[chain.num_vertices :],
     )
 
 
@@ -83,7 +94,10 @@ def test_chain_poses_as_the_body_does(body: BodyModel, chain: Chain) -> None:
     np.testing.assert_allclose(chain.transforms(state.pose, state.camera_from_body)[2], joints_m, atol=2e-5)
 
 
-@pytest.mark.parametrize("term", ["landmark", "landmark depth", "world", "depth", "outline"])
+TERMS = "landmark", "landmark depth", "out of view", "world", "depth", "outline"
+
+
+@pytest.mark.parametrize("term", TERMS)
 def test_jacobian_of_each_term_is_its_numerical_gradient(body: BodyModel, chain: Chain, term: str) -> None:
     state = random_state(chain, 2)
     observation = observe_body(body, chain, random_state(chain, 3), with_depth=True)
@@ -120,8 +134,36 @@ def _rows_of(term: str, body: BodyModel, chain: Chain, observation: Observation,
     if term == "landmark depth":
         hidden = replace(observation, visibility=np.where(np.arange(33) % 2, 0.1, 1.0))
         return landmark_depth_rows(hidden, points_m, count, 0.4, 0.05)
+    if term == "out of view":
+        beyond = replace(observation, outward=np.ones((33, 2)), edge_px=observation.landmarks_px + 15)
+        return out_of_view_rows(beyond, points_m, count, np.inf)
     view = render_view(observation, points_m[:count], body.faces)
     return outline_rows(observation, view.outline, view.outline_vertex, points_m, 0.5, chain.looseness_m)
+
+
+def test_a_hand_out_of_view_leaves_the_picture_and_goes_no_further(body: BodyModel, chain: Chain) -> None:
+    state = random_state(chain, 14, 0.1)
+    seen = observe_body(body, chain, state, with_depth=False)
+    wrist = 15
+    limit_px = seen.landmarks_px[wrist, 1] + 12  # the picture ends a little below where the hand is drawn
+    outward, edge_px = seen.outward.copy(), seen.edge_px.copy()
+    outward[wrist, 1], edge_px[wrist, 1] = 1, limit_px
+    confidence = np.where(np.isin(np.arange(33), [15, 17, 19, 21]), 0.0, 1.0)
+    cut = replace(seen, outward=outward, edge_px=edge_px, confidence=confidence)
+    plain = replace(EVERYTHING, use_outline=False)
+    prior = default_prior(body, chain)
+
+    def wrist_px(observation: Observation) -> float:
+        found, _ = solve_pose(chain, body.faces, observation, state, prior, plain)
+        _, y, z = chain.posed(found.pose, found.camera_from_body)[chain.num_vertices + wrist]
+        return float(y / z * GRID.fy_px + GRID.cy_px)
+
+    free_px = wrist_px(replace(cut, outward=np.zeros((33, 2))))
+    assert free_px < limit_px - 4
+    assert limit_px - 0.5 * (limit_px - free_px) < wrist_px(cut) < limit_px + 1
+    # Beyond the edge nobody knows: a hand that is further out is left alone.
+    edge_px = edge_px - (0, limit_px - free_px + 2)
+    assert abs(wrist_px(replace(cut, edge_px=edge_px)) - free_px) < 1e-6
 
 
 def test_gradient_of_priors_is_numerical(body: BodyModel, chain: Chain) -> None:
