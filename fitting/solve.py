@@ -126,7 +126,9 @@ def _rows_at(
         if schedule.use_outline:
             gate = _between(schedule.gate_outline, progress)
             model, vertex, loose_m = view.outline, view.outline_vertex, chain.looseness_m
-            parts.append(outline_rows(observation, model, vertex, points_m, gate, loose_m, schedule.stands_off))
+            # Offsets have put the outline on the cloth's own: from then on it counts alike on both sides.
+            stands_off = schedule.stands_off and not chain.is_dressed
+            parts.append(outline_rows(observation, model, vertex, points_m, gate, loose_m, stands_off))
     return Rows.concatenate(parts)
 
 

@@ -33,7 +33,7 @@ REACH = 2  # grid cells
 # pairing excuses it: a wide kernel.  A body behind it may be dressed: beyond folds and noise the surface loses its say.
 # Kernel widths in metres, of the gate and at least; of the outline's, which shows the same cloth from the side.
 OUTSIDE_OF_GATE, MIN_OUTSIDE_M = 0.6, 0.06
-INSIDE_OF_GATE, MIN_INSIDE_M = 0.15, 0.015
+INSIDE_OF_GATE, MIN_INSIDE_M = 0.25, 0.02  # narrower ones lose an arm that starts a hand's breadth too deep
 INSIDE_OF_OUTLINE = 0.5
 EVEN_OF_GATE, MIN_EVEN_M = 0.35, 0.03  # the same on both sides: for a size not known yet, and for cloth itself
 # Rows of one kind are correlated; each kind counts as this many independent measurements.
