@@ -128,7 +128,7 @@ def test_shape_under_loose_clothes_is_that_of_the_naked_person(body: BodyModel, 
     assert abs(off_mm(body, shape, LEG)) < 3
     assert abs(off_mm(body, shape, ("spine",))) < 4
     if kind != "trousers":  # they hide the feet, so that nothing shows where she stands
-        assert abs(body_height_m(body, shape) - body_height_m(body, TRUE_SHAPE)) < 0.012
+        assert abs(body_height_m(body, shape) - body_height_m(body, TRUE_SHAPE)) < 0.015
 
 
 def test_a_garment_hides_the_legs_and_stands_off_them(body: BodyModel) -> None:
