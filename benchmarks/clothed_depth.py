@@ -18,7 +18,8 @@ negative = our body stands out of the truth.  The three frames are judged from b
 demo from the front.  "Less the cloth": our depth minus the seen depth, both from the front.  "Before the cloth": share
 of pixels where our body stands more than 20 mm in front of what was seen.  "The cloth less the truth": what a body
 glued to the cloth would have; only the demo's truth is on the cloth's side.  Area: of our silhouette over that of the
-truth, seen from the truth's side.  H x W pixels, V vertices.
+truth, seen from the truth's side, and the same of the leggings: tight clothes stand off the skin like a thicker leg,
+and no camera tells the two apart.  H x W pixels, V vertices.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from capture.recording import Recording, RecordingWriter, encode_png, read_depth
 from capture.registration import depth_in_color
 from demo.character import Character
 from demo.performer import DemoConfig, film
-from demo.undressed import skin_color_m, undress
+from demo.undressed import Skin, skin_color_m, undress
 from demo.wardrobe import HEM_M, SKIRT_HEM_M
 from fitting.fit import BodyFit, FitConfig, fit
 from fitting.zbuffer import rasterize_faces
@@ -74,6 +75,7 @@ class Gaps:
     between_m: list[np.ndarray]  # cloth less truth
     our_px: int = 0
     true_px: int = 0
+    worn_px: int = 0  # of tight clothes; 0 = none are known
 
     def row(self) -> list[str]:
         truth, cloth = 1e3 * np.concatenate(self.truth_m), 1e3 * np.concatenate(self.cloth_m)
@@ -84,6 +86,7 @@ class Gaps:
             f"{np.abs(truth).mean():.0f}",
             f"{low:+.0f} / {high:+.0f}",
             f"{self.our_px / self.true_px:.2f}",
+            f"{self.worn_px / self.true_px:.2f}" if self.worn_px else "-",
             f"{np.median(cloth):+.0f}",
             f"{100 * (cloth < -1e3 * BEFORE_M).mean():.1f} %",
             f"{1e3 * np.median(np.concatenate(self.between_m)):+.0f}" if self.between_m else "-",
@@ -153,7 +156,7 @@ def clothed_rows(data: Path, scratch: Path, pictures: Path | None) -> Iterator[l
         try:
             body = fitted(color, seen_m, scratch / f"clothed_{number}")
         except (UserError, ValueError) as error:
-            yield [f"clothed {number}", f"no fit: {error}", *["-"] * 8]
+            yield [f"clothed {number}", f"no fit: {error}", *["-"] * 9]
             continue
         status = body.status[0] + (f" ({body.reason[0]})" if body.reason[0] else "")
         person = seen_m > 0  # the frames' own mask, in their own projection
@@ -212,10 +215,13 @@ def demo_rows(home: Path, pictures: Path | None) -> Iterator[list[str]]:
     character = Character.load()
     skin = undress(character)
     skin_m = skin_color_m(config, character, skin)
+    worn = leggings(character)
+    worn_m = skin_color_m(config, character, worn)
     model = body.body
     camera = recording.rig.color.resize((recording.rig.color.image_wh[0] // 2, recording.rig.color.image_wh[1] // 2))
     # Where on the leg a face lies, at rest; skinning says which faces are legs.
     heights = skin.points_m[skin.faces, 2].mean(axis=1)
+    worn_heights = worn.points_m[worn.faces, 2].mean(axis=1)
     rest_m, _ = model.shaped(body.shape)
     our_heights = (rest_m[model.faces, 2].mean(axis=1) - rest_m[:, 2].min()) * skin.height_m / np.ptp(rest_m[:, 2])
     owner = np.array([model.joint_names[j] for j in np.asarray(model.skin_weights).argmax(axis=1)])
@@ -229,6 +235,7 @@ def demo_rows(home: Path, pictures: Path | None) -> Iterator[list[str]]:
         assert depth_mm is not None
         cloth_m = depth_in_color(recording.rig, depth_mm, camera)
         true_face, _, true_m = seen(camera, skin_m[i], skin.faces)
+        worn_face, _, _ = seen(camera, worn_m[i], worn.faces)
         outlines = {"person": person, "truth": true_face >= 0}
         for name, offsets_m in (("bare", None), ("with offsets", body.vertex_offsets_m)):
             vertices_m, _ = model.posed(body.shape, body.pose[i], body.camera_from_body[i], offsets_m)
@@ -247,11 +254,21 @@ def demo_rows(home: Path, pictures: Path | None) -> Iterator[list[str]]:
                 gaps.between_m.append(cloth_m[on_both] - true_m[on_both])
                 gaps.our_px += int(ours.sum())
                 gaps.true_px += int(hers.sum())
+                if high <= SKIRT_HEM_M:  # further up they are tucked in
+                    is_worn = (worn_face >= 0) & (worn_heights[worn_face] > low) & (worn_heights[worn_face] < high)
+                    gaps.worn_px += int(is_worn.sum())
         if pictures is not None and i == frames[len(frames) // 2]:
             color = cv2.resize(recording.color(i), camera.image_wh, interpolation=cv2.INTER_AREA)
             draw(pictures / "demo.png", color, outlines)
     for (region, name), gaps in gathered.items():
         yield [f"demo, {len(frames)} frames, {region}", name, *gaps.row()]
+
+
+def leggings(character: Character) -> Skin:
+    """What she wears on her legs, as a surface that moves with her skin."""
+    faces = character.faces[character.material == character.materials.index("legging")]
+    vertices, numbered = np.unique(faces, return_inverse=True)
+    return Skin(character.vertices_m[vertices], vertices, numbered.reshape(-1, 3).astype(np.int32))
 
 
 def seen(camera: Camera, vertices_m: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -276,7 +293,7 @@ def main() -> None:
         rows += demo_rows(home, options.pictures)
     columns = [
         "person", "our body", "pixels", "less the truth: median, mm", "mean absolute", "5th / 95th percentile",
-        "area over the truth's", "less the cloth: median, mm", "before the cloth",
+        "area over the truth's", "the leggings' area", "less the cloth: median, mm", "before the cloth",
         "the cloth less the truth: median, mm",
     ]  # fmt: skip
     print(f"\n{machine()}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")

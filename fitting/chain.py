@@ -88,6 +88,11 @@ class Chain:
         )
 
     @property
+    def is_dressed(self) -> bool:
+        """Whether clothes were measured on this chain: some vertices are looser than others."""
+        return bool(self.looseness_m.any())
+
+    @property
     def num_free(self) -> int:
         """D; a whole state has D + 6 unknowns, the last six are the root's rotation and translation."""
         return len(self.free_joint)

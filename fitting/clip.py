@@ -268,7 +268,7 @@ def depth_residual_mm(chain: Chain, body: BodyModel, observation: Observation, s
 
     points_m = chain.posed(state.pose, state.camera_from_body)
     view = render_view(observation, points_m[: chain.num_vertices], body.faces)
-    rows = depth_rows(observation, points_m, view.normals, view.visible, 0.25, 0 * chain.looseness_m)
+    rows = depth_rows(observation, points_m, view.normals, view.visible, 0.25, 0 * chain.looseness_m, False)
     if len(rows.point) == 0:
         return float("nan")
     r, _ = residuals(rows, points_m, observation)

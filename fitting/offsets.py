@@ -49,9 +49,9 @@ def solve_offsets(
         points_m = chain.posed(state.pose, state.camera_from_body)
         view = render_view(observation, points_m[:count], body.faces)
         gate = MATCH.gate_outline[1]
-        parts = [outline_rows(observation, view.outline, view.outline_vertex, points_m, gate, zero)]
+        parts = [outline_rows(observation, view.outline, view.outline_vertex, points_m, gate, zero, False)]
         if observation.surface_m is not None:
-            parts.append(depth_rows(observation, points_m, view.normals, view.visible, MATCH.gate_m[1], zero))
+            parts.append(depth_rows(observation, points_m, view.normals, view.visible, MATCH.gate_m[1], zero, False))
         for rows in parts:
             r, by_point = residuals(rows, points_m, observation)
             _, irls = robust_energy(r, rows.scale)

@@ -16,7 +16,7 @@ from capture.progress import progress
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import EVERYTHING, Clip, default_prior, fit_from_scratch, landmark_error
-from fitting.solve import Prior, State, advance, build_rows, normal_equations, solve_pose
+from fitting.solve import Prior, Schedule, State, advance, build_rows, normal_equations, solve_pose
 from fitting.terms import residuals, robust_energy
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 FOCALS = (0.7, 0.85, 1.0, 1.2, 1.5, 1.9)  # of the longer image side: from a wide phone lens to a short telephoto
 USUAL_FOCAL, FOCAL_LOG_STD = 1.0, 0.35
 SHAPE_WEIGHT = 30.0  # rows of one frame are correlated and clothes are not shape: well above one
+# While the size is unknown, what is seen pulls from both sides: a mean body inside a tall person must not pass for a
+# small person in wide clothes.  In the last rounds cloth may stand off, and what is tight or bare keeps the size.
+FIRST = replace(EVERYTHING, stands_off=False)
+ONE_SIDED_ROUNDS = 2
 HEIGHT_STD_M = 0.07  # of adults of one sex, about; what is assumed when nothing measures metres
 
 
@@ -67,20 +71,26 @@ def solve_shape(
         observation = clip[i]
         assert observation is not None
         state, _ = fit_from_scratch(body, chain, observation, prior)
-        state, _ = solve_pose(chain, body.faces, observation, state, prior, EVERYTHING)
+        state, _ = solve_pose(chain, body.faces, observation, state, prior, FIRST)
         if landmark_error(chain, observation, state) < 0.06:
             states[i] = state
     if not states:
         log.warning("no frame is clear enough to measure the body; the mean adult is used")
         return shape, float("inf")
     energy = 0.0
-    for _ in range(rounds):
-        shape, states, energy = _joint_step(body, clip, shape, states, height_m)
+    for round_ in range(rounds):
+        schedule = EVERYTHING if round_ >= rounds - ONE_SIDED_ROUNDS else FIRST
+        shape, states, energy = _joint_step(body, clip, shape, states, height_m, schedule)
     return shape, energy / len(states)
 
 
 def _joint_step(
-    body: BodyModel, clip: Clip, shape: np.ndarray, states: dict[int, State], height_m: float | None
+    body: BodyModel,
+    clip: Clip,
+    shape: np.ndarray,
+    states: dict[int, State],
+    height_m: float | None,
+    schedule: Schedule,
 ) -> tuple[np.ndarray, dict[int, State], float]:
     """One Gauss-Newton step on shape and all poses: (S - sum H_sp H_pp^-1 H_ps) ds = -(g_s - sum H_sp H_pp^-1 g_p)."""
     chain = chain_of(body, shape)
@@ -92,7 +102,7 @@ def _joint_step(
     for i, state in states.items():
         observation = clip[i]
         assert observation is not None
-        rows = build_rows(chain, body.faces, observation, state, EVERYTHING, 0.7)
+        rows = build_rows(chain, body.faces, observation, state, schedule, 0.7)
         h_pp, g_p, frame_energy = normal_equations(chain, observation, state, prior, rows)
         energy += frame_energy
         points_m = chain.posed(state.pose, state.camera_from_body)
@@ -117,7 +127,7 @@ def _joint_step(
         assert observation is not None
         by_step, alone = eliminated[i]
         candidate = advance(state, -(alone + by_step @ step), chain)
-        moved[i], _ = solve_pose(chain, body.faces, observation, candidate, prior, replace(EVERYTHING, iterations=3))
+        moved[i], _ = solve_pose(chain, body.faces, observation, candidate, prior, replace(schedule, iterations=3))
     return shape, moved, energy
 
 
@@ -171,4 +181,4 @@ def _frame_energy(body: BodyModel, chain: Chain, clip: Clip, index: int, prior: 
     if observation is None:
         return 0.0
     state, _ = fit_from_scratch(body, chain, observation, prior)
-    return solve_pose(chain, body.faces, observation, state, prior, replace(EVERYTHING, iterations=5))[1]
+    return solve_pose(chain, body.faces, observation, state, prior, replace(FIRST, iterations=5))[1]

@@ -70,6 +70,7 @@ class Schedule:
     landmark_depth_sigma_m: tuple[float, float] = (0.03, 0.1)  # in the end the surface knows better
     use_depth: bool = True
     use_outline: bool = True
+    stands_off: bool = True  # what is seen may be cloth that hangs before the body (terms)
 
 
 EVERYWHERE = Schedule(1)
@@ -120,13 +121,15 @@ def _rows_at(
         view = render_view(observation, points_m[:count], faces)
         if needs_depth:
             gate_m = _between(schedule.gate_m, progress)
-            parts.append(depth_rows(observation, points_m, view.normals, view.visible, gate_m, chain.looseness_m))
+            facing, seen, loose_m = view.normals, view.visible, chain.looseness_m
+            parts.append(depth_rows(observation, points_m, facing, seen, gate_m, loose_m, schedule.stands_off))
             parts.append(free_space_rows(observation, points_m, view.visible, gate_m))
         if schedule.use_outline:
             gate = _between(schedule.gate_outline, progress)
-            parts.append(
-                outline_rows(observation, view.outline, view.outline_vertex, points_m, gate, chain.looseness_m)
-            )
+            model, vertex, loose_m = view.outline, view.outline_vertex, chain.looseness_m
+            # Offsets have put the outline on the cloth's own: from then on it counts alike on both sides.
+            stands_off = schedule.stands_off and not chain.is_dressed
+            parts.append(outline_rows(observation, model, vertex, points_m, gate, loose_m, stands_off))
     return Rows.concatenate(parts)
 
 

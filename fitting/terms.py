@@ -30,6 +30,13 @@ DEPTH_INSIDE_M = np.array(
 )
 HIDDEN_BEHIND_M = 0.12  # a limb's thickness and a gap
 REACH = 2  # grid cells
+# Cloth hangs before the body, never behind it.  A body before the seen surface contradicts the sensor, and only a wrong
+# pairing excuses it: a wide kernel.  A body behind it may be dressed: beyond folds and noise the surface loses its say.
+# Kernel widths in metres, of the gate and at least; of the outline's, which shows the same cloth from the side.
+OUTSIDE_OF_GATE, MIN_OUTSIDE_M = 0.6, 0.06
+INSIDE_OF_GATE, MIN_INSIDE_M = 0.25, 0.02  # narrower ones lose an arm that starts a hand's breadth too deep
+INSIDE_OF_OUTLINE = 0.5
+EVEN_OF_GATE, MIN_EVEN_M = 0.35, 0.03  # the same on both sides: for a size not known yet, and for cloth itself
 # Rows of one kind are correlated; each kind counts as this many independent measurements.
 DEPTH_COUNT, OUTLINE_COUNT = 160.0, 90.0
 
@@ -161,10 +168,12 @@ def depth_rows(
     visible: np.ndarray,
     gate_m: float,
     looseness_m: np.ndarray,
+    stands_off: bool,
 ) -> Rows:
     """Point to plane on projectively associated points: r = n . (v - q) / sigma for the visible vertices.
 
-    sigma^2 = sensor^2 + looseness^2: a skirt says little about the leg under it.
+    sigma^2 = sensor^2 + looseness^2: a skirt says little about the leg under it.  ``stands_off``: what was seen may be
+    cloth that hangs before the body, r < 0 soon counts for nothing; else both signs count alike.
     """
     assert observation.surface_m is not None and observation.surface_normals is not None
     ids, q, n = same_surface(
@@ -178,7 +187,12 @@ def depth_rows(
     )
     weight = np.sqrt(DEPTH_COUNT / max(len(ids), DEPTH_COUNT)) / np.hypot(DEPTH_SIGMA_M, looseness_m[ids])
     # Far misses are another surface or loose cloth; the kernel narrows with the gate.
-    scale = np.maximum(gate_m * 0.35, 0.03) * weight
+    if stands_off:
+        is_inside = ((points_m[ids] - q) * n).sum(1) < 0
+        inside_m, outside_m = max(INSIDE_OF_GATE * gate_m, MIN_INSIDE_M), max(OUTSIDE_OF_GATE * gate_m, MIN_OUTSIDE_M)
+        scale = np.where(is_inside, inside_m, outside_m) * weight
+    else:
+        scale = max(EVEN_OF_GATE * gate_m, MIN_EVEN_M) * weight
     return Rows(ids, np.zeros(len(ids), bool), n, q, weight, scale)
 
 
@@ -249,8 +263,11 @@ def outline_rows(
     points_m: np.ndarray,
     gate: float,
     looseness_m: np.ndarray,
+    stands_off: bool,
 ) -> Rows:
     """Outline against outline along the seen normal: r = n . (pi(v) - c) / sigma, matched in both directions.
+
+    ``stands_off`` as in ``depth_rows``: the body's outline may lie inside the cloth's.
 
     ``model`` is the outline of the rendered body, ``model_vertex`` (M,) the vertex that each of its points stands for.
     """
@@ -272,6 +289,9 @@ def outline_rows(
     target = seen.points_px[on_seen] + projected - model.points_px[on_model]
     weight = 1.0 / np.hypot(OUTLINE_SIGMA * observation.height_px, looseness_m[vertex] * camera.fx_px / v[:, 2])
     weight *= np.sqrt(OUTLINE_COUNT / max(len(vertex), OUTLINE_COUNT))
+    kernel_px = np.full(len(vertex), max(gate_px * 0.4, 2.0))
+    if stands_off:
+        kernel_px[((projected - target) * normal).sum(1) < 0] *= INSIDE_OF_OUTLINE
     zero = np.zeros((len(vertex), 1))
     return Rows(
         vertex.astype(np.int32),
@@ -279,7 +299,7 @@ def outline_rows(
         np.concatenate([normal, zero], 1),
         np.concatenate([target, zero], 1),
         weight,
-        np.maximum(gate_px * 0.4, 2.0) * weight,
+        kernel_px * weight,
     )
 
 

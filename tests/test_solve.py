@@ -1,12 +1,13 @@
 """The solver's derivatives, and that it finds poses it has not been told."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
-from capture.camera import Camera
+from capture.camera import Camera, project
 from fitting.association import match
 from fitting.body.model import BodyModel, rotations
 from fitting.chain import Chain, rotation_vector
@@ -56,13 +57,21 @@ def random_state(chain: Chain, seed: int, spread_rad: float = 0.25) -> State:
     return advance(state, turn, chain)
 
 
-def observe_body(body: BodyModel, chain: Chain, state: State, with_depth: bool) -> Observation:
-    """The evidence that an ideal sensor would have of a posed body."""
+def observe_body(
+    body: BodyModel,
+    chain: Chain,
+    state: State,
+    with_depth: bool,
+    worn: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+) -> Observation:
+    """The evidence that an ideal sensor would have of a posed body and the points (V, 3) and faces of what it wears."""
     points_m = chain.posed(state.pose, state.camera_from_body)
     vertices = points_m[: chain.num_vertices]
     pixels = points_m[:, :2] / points_m[:, 2:] * GRID.fx_px + (GRID.cx_px, GRID.cy_px)
-    face_index, _, z = rasterize_faces(pixels[: chain.num_vertices], vertices[:, 2], body.faces, GRID.image_wh)
-    mask = face_index >= 0
+    _, _, z = rasterize_faces(pixels[: chain.num_vertices], vertices[:, 2], body.faces, GRID.image_wh)
+    for cloth_m, faces in worn:
+        z = np.minimum(z, rasterize_faces(project(GRID, cloth_m), cloth_m[:, 2], faces, GRID.image_wh)[2])
+    mask = np.isfinite(z)
     rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
     z = np.where(mask, z, np.nan).astype(float)
     surface = np.stack([(columns - GRID.cx_px) / GRID.fx_px * z, (rows - GRID.cy_px) / GRID.fy_px * z, z], -1)
@@ -138,7 +147,7 @@ def _rows_of(term: str, body: BodyModel, chain: Chain, observation: Observation,
         beyond = replace(observation, outward=np.ones((33, 2)), edge_px=observation.landmarks_px + 15)
         return out_of_view_rows(beyond, points_m, count, np.inf)
     view = render_view(observation, points_m[:count], body.faces)
-    return outline_rows(observation, view.outline, view.outline_vertex, points_m, 0.5, chain.looseness_m)
+    return outline_rows(observation, view.outline, view.outline_vertex, points_m, 0.5, chain.looseness_m, True)
 
 
 def test_a_hand_out_of_view_leaves_the_picture_and_goes_no_further(body: BodyModel, chain: Chain) -> None:
