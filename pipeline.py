@@ -114,7 +114,7 @@ STAGES = (
     Stage(
         "07_report",
         "evaluate",
-        4,
+        5,
         _evaluate,
         ("evaluate",),
         (*OF_A_SUBJECT, "06_avatar"),
