@@ -1,4 +1,4 @@
-"""One U-Net in the place of R1 and R2, of the same capacity: a comparison must not be won by parameters.
+"""Other networks in the place of R1 and R2: one U-Net of the same capacity, as no comparison must be won by parameters.
 
 Enters: the settings that R1 and R2 would be trained with.  Leaves: widths, and a renderer.
 """
@@ -24,6 +24,13 @@ def with_normals(made: Mapping[str, Any]) -> SingleRenderer:
 def without_normals(made: Mapping[str, Any]) -> SingleRenderer:
     """The single network as ``made``, which sees nothing but the sampled texture."""
     return SingleRenderer(made["texture_channels"], parse_widths(made["widths"]), made["norm"], False)
+
+
+def two_without_normals(made: Mapping[str, Any]) -> NeuralRenderer:
+    """R1 and R2 as ``made``, but R2 sees no normals."""
+    return NeuralRenderer(
+        made["texture_channels"], made["latent_channels"], parse_widths(made["widths"]), made["norm"], False
+    )
 
 
 @lru_cache
