@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from training.baselines.dnr import CHANNELS, DNR, PyramidTexture, as_dnr, harmon
 from training.baselines.single import TOLERANCE, equal_widths
 from training.cast import Actor
 from training.dataset import Augment
+from training.rows import NO_NORMALS, SINGLE
 from training.score import AVATAR, Subject, comparison, load_scene, predict
 from training.train import TrainConfig, train
 
@@ -183,3 +184,28 @@ def test_it_learns(subject_dir, tmp_path):
     train(as_dnr(replace(QUICK, steps=60, log_every=10)), tmp_path, {"doll": subject_dir}, DNR)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert np.mean(losses[-2:]) < 0.7 * losses[0]
+
+
+def test_the_optimiser_fades_the_levels_as_published(subject_dir):
+    state = training.new_state(as_dnr(QUICK), [Actor.load("doll", subject_dir, CPU, with_view=True)], CPU, DNR)
+    levels = list(state.textures.parameters())
+    before = [level.detach().clone() for level in levels]
+    for level in levels:
+        level.grad = torch.zeros_like(level)
+    state.apply_gradients(0.0, 0.5, 0.0)
+    left = [float((level.detach() / was).median()) for level, was in zip(levels, before, strict=True)]
+    assert left == pytest.approx([1 - 0.5 * decay for decay in (1e-2, 1e-3, 1e-4, 0)], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("parts", "sees_normals"), [(OURS, True), (SINGLE, True), (NO_NORMALS, False), (DNR, False)]
+)  # fmt: skip
+def test_only_some_renderers_see_the_normals(parts, sees_normals):
+    torch.manual_seed(0)
+    made = asdict(as_dnr(QUICK) if parts is DNR else QUICK)
+    renderer = parts.renderer(made).eval()
+    features = torch.rand(1, made["texture_channels"], 12, 8)
+    flat, turned = (renderer(features, torch.full((1, 3, 12, 8), value)) for value in (0.0, 0.7))
+    assert flat.image.shape == (1, 3, 12, 8) and flat.mask.shape == (1, 1, 12, 8)
+    assert torch.equal(flat.image, turned.image) != sees_normals
+    assert torch.equal(flat.rough, turned.rough)

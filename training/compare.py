@@ -110,9 +110,10 @@ def markdown(tables: Sequence[Mapping[str, Any]], num_seeds: int) -> str:
     steps = sorted({step for row in tables for step in row["steps"]})
     notes = (
         f"Held-out frames; {seeds}; {' to '.join(map(str, dict.fromkeys([steps[0], steps[-1]])))} steps. "
-        "Lower is better for FLIP, LPIPS and flicker. The interval is of training's own chance; other recordings may "
-        "differ by more."
+        "Lower is better for FLIP, LPIPS and flicker."
     )
+    if num_seeds > 1:
+        notes += " The interval is of training's own chance; other recordings may differ by more."
     return "\n".join([*lines, "", notes, ""])
 
 
