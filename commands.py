@@ -222,6 +222,9 @@ OPTIONS = {
     "base": click.option("--avatar", required=True, metavar="NAME", help="The trained avatar."),
     "as": click.option("--as", "other", metavar="NAME", help="Leave the avatar as it is, and name the result so."),
     "steps": click.option("--steps", type=click.IntRange(min=1), metavar="N", help="How long to train."),
+    "seeds": click.option(
+        "--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Trainings of each row."
+    ),
     "workspace": click.option(
         "--workspace",
         type=click.Path(path_type=Path),

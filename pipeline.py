@@ -21,6 +21,7 @@ import doctor as doctors
 from capture.errors import UserError
 from changes import change
 from commands import Atlas, is_sensor, live_settings, live_source, main, open_change, open_project, options, show
+from comparing import ablate, compare
 from project import Job, Stage
 from stages import plan, run
 from workspace import claim, known_names
@@ -114,7 +115,7 @@ STAGES = (
     Stage(
         "07_report",
         "evaluate",
-        4,
+        5,
         _evaluate,
         ("evaluate",),
         (*OF_A_SUBJECT, "06_avatar"),
@@ -281,6 +282,22 @@ def _add_change_command(row: Stage, summary: str) -> None:
 
 _add_change_command(ADAPT, "Somebody new in a trained avatar: a texture, under the same networks.")
 _add_change_command(FINETUNE, "Networks and texture of one subject trained on, from a trained avatar.")
+
+
+@cli.command("compare")
+@options("base", "seeds", "steps")
+@click.option("--methods", default="anr,dnr", metavar="anr,dnr", help="Which; the first one is the reference.")
+def compare_command(avatar: str, methods: str, seeds: int, steps: int | None, workspace: Path) -> None:
+    """Other methods on the avatar's own data: the paper's Table 1."""
+    click.echo(compare(open_project(ATLAS, workspace, (), avatar), ATLAS.stage("train"), methods, seeds, steps))
+
+
+@cli.command("ablate")
+@options("base", "seeds", "steps")
+@click.option("--rows", metavar="ROW,ROW...", help="Only these; by default all of them.")
+def ablate_command(avatar: str, rows: str | None, seeds: int, steps: int | None, workspace: Path) -> None:
+    """The avatar without each of its losses and ideas: the paper's Table 2."""
+    click.echo(ablate(open_project(ATLAS, workspace, (), avatar), ATLAS.stage("train"), rows, seeds, steps))
 
 
 @cli.command("report")

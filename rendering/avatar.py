@@ -11,8 +11,8 @@ H x W pixels of the asked picture, h x w of the person crop that the networks pa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ from capture.errors import UserError
 from capture.recording import write_atomically
 from fitting.body.model import BodyModel
 from rendering.crops import person_boxes
-from rendering.networks import NeuralRenderer, NeuralTexture, Surface, parse_widths
+from rendering.networks import NeuralRenderer, NeuralTexture, Renderer, Surface, parse_widths
 from rendering.painter import Painter, pick_device
 from rendering.rasterize import Covered, rasterize_covered
 from rendering.rasterize_torch import TorchSurface, rasterize_torch
@@ -49,11 +49,26 @@ class Shape(NamedTuple):
         return self.body.posed(self.shape, pose, camera_from_body, self.vertex_offsets_m)[0]
 
 
+class Parts(NamedTuple):
+    """What a method makes its avatars of; they are saved, opened, painted and scored alike."""
+
+    renderer: Callable[[Mapping[str, Any]], Renderer]  # from the settings of its training, as avatar.json has them
+    texture: type[NeuralTexture]
+
+
+def neural_renderer(made: Mapping[str, Any]) -> Renderer:
+    """R1 and R2 as ``made``."""
+    return NeuralRenderer(made["texture_channels"], made["latent_channels"], parse_widths(made["widths"]), made["norm"])
+
+
+OURS = Parts(neural_renderer, NeuralTexture)
+
+
 @dataclass(frozen=True)
 class Avatar:
     """A renderer, the textures of its cast, and their bodies."""
 
-    renderer: NeuralRenderer
+    renderer: Renderer
     textures: Mapping[str, NeuralTexture]
     bodies: Mapping[str, Shape]
     settings: Mapping[str, Any]  # avatar.json
@@ -68,6 +83,11 @@ class Avatar:
         """Size of the person crop that the networks were trained on."""
         width, height = self.settings["image_wh"]
         return int(width), int(height)
+
+    @property
+    def needs_view(self) -> bool:
+        """Whether its surfaces must say from where they are seen."""
+        return any(texture.needs_view for texture in self.textures.values())
 
     @cached_property
     def painter(self) -> Painter:
@@ -88,20 +108,17 @@ class Avatar:
         write_atomically(folder / "avatar.json", json.dumps(dict(self.settings), indent=1).encode())
 
     @staticmethod
-    def load(folder: Path, device: str = "auto") -> Avatar:
-        """Open an avatar.  Raises UserError when the folder holds none, or a damaged one."""
+    def load(folder: Path, device: str = "auto", parts: Parts = OURS) -> Avatar:
+        """Open an avatar made of ``parts``.  Raises UserError when the folder holds none, or a damaged one."""
         where = pick_device(device)
         try:
             settings = json.loads((folder / "avatar.json").read_text())
-            made = settings["train"]
-            renderer = NeuralRenderer(
-                made["texture_channels"], made["latent_channels"], parse_widths(made["widths"]), made["norm"]
-            )
+            renderer = parts.renderer(settings["train"])
             renderer.load_state_dict(_read_tensors(folder / "renderer.safetensors"))
             textures, bodies = {}, {}
             for subject in settings["subjects"]:
-                texels = _read_tensors(folder / "textures" / f"{subject}.safetensors")["texels"]
-                textures[subject] = NeuralTexture(texels).to(where).requires_grad_(False)
+                texture = parts.texture.of(_read_tensors(folder / "textures" / f"{subject}.safetensors"))
+                textures[subject] = texture.to(where).requires_grad_(False)
                 arrays = _read_tensors(folder / "bodies" / f"{subject}.safetensors")
                 offsets_m = arrays.get("vertex_offsets_m")
                 bodies[subject] = Shape(
@@ -135,7 +152,10 @@ class Avatar:
         if box is None:  # nothing of him is in the picture
             return np.zeros((height, width, 4), np.float32)
         crop_camera = camera.crop(box, self.image_wh)
-        image, mask, _ = self.render_raster(subject, surface_of(self._rasterize(subject, vertices_m, crop_camera)))
+        surface = surface_of(self._rasterize(subject, vertices_m, crop_camera))
+        if self.needs_view:
+            surface = replace(surface, body_from_pixel=body_from_pixel(crop_camera, camera_from_body)[None])
+        image, mask, _ = self.render_raster(subject, surface)
         rgba = torch.cat([(image + 1) / 2, mask], dim=1)[0].permute(1, 2, 0).cpu().numpy()
         return paste(rgba, box, (width, height))
 
@@ -161,6 +181,21 @@ def surface_of(covered: Covered) -> Surface:
         normal=torch.as_tensor(covered.normal),
         batch_hw=(covered.num_images, height, width),
     )
+
+
+def body_from_pixel(camera: Camera, camera_from_body: np.ndarray) -> Tensor:
+    """(3, 3) float32 from (x, y, 1), pixels of the camera's picture, to the ray's direction in the body's own frame.
+
+    camera_from_body (4, 4).  The lens is taken as ideal: it bends rays by less than the view matters.
+    """
+    ray_from_pixel = np.array(
+        [
+            [1 / camera.fx_px, 0, -camera.cx_px / camera.fx_px],
+            [0, 1 / camera.fy_px, -camera.cy_px / camera.fy_px],
+            [0, 0, 1],
+        ]
+    )
+    return torch.from_numpy(np.asarray(camera_from_body)[:3, :3].T @ ray_from_pixel).float()
 
 
 def person_box(

@@ -8,6 +8,7 @@ L latent channels between the two stages.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +21,8 @@ from capture.errors import UserError
 from rendering.texels import add_texels, read_texels
 
 M = TypeVar("M", bound=nn.Module)
+AnyRenderer = TypeVar("AnyRenderer", bound="Renderer")
+AnyTexture = TypeVar("AnyTexture", bound="NeuralTexture")
 RGB = 3
 LEAK = 0.2  # pix2pix
 
@@ -32,9 +35,23 @@ class Surface:
     uv: Tensor  # (K, 2) float32 in [0, 1], v down
     normal: Tensor  # (K, 3) float32, camera frame
     batch_hw: tuple[int, int, int]
+    # (B, 3, 3) from a position in the picture (x, y, 1), pixels, to the direction of its ray in the body's own frame;
+    # only for methods whose texture depends on the view
+    body_from_pixel: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Surface:
-        return Surface(self.pixel.to(device), self.uv.to(device), self.normal.to(device), self.batch_hw)
+        rays = None if self.body_from_pixel is None else self.body_from_pixel.to(device)
+        return Surface(self.pixel.to(device), self.uv.to(device), self.normal.to(device), self.batch_hw, rays)
+
+    def view_body(self) -> Tensor:
+        """(K, 3) unit directions in which the camera looks at the covered pixels, in the body's own frame."""
+        assert self.body_from_pixel is not None, "this surface was made without its rays"
+        _, height, width = self.batch_hw
+        within = self.pixel % (height * width)
+        x, y = within % width + 0.5, within // width + 0.5
+        position = torch.stack([x, y, torch.ones_like(x)], dim=1)
+        rays = self.body_from_pixel[self.pixel // (height * width)]  # (K, 3, 3)
+        return F.normalize((rays @ position[..., None])[..., 0], dim=1)
 
     def plane(self, values: Tensor) -> Tensor:
         """(K, C) values at the covered pixels to dense (B, C, H, W), zero elsewhere, channels last in memory."""
@@ -97,6 +114,8 @@ def _corners(uv: Tensor, size: int) -> tuple[Tensor, Tensor]:
 class NeuralTexture(nn.Module):
     """One identity: T x T texels of C channels."""
 
+    needs_view = False  # whether ``features`` asks a surface for its view directions
+
     def __init__(self, initial: Tensor) -> None:
         super().__init__()
         self.texels = nn.Parameter(initial.clone())  # (T, T, C)
@@ -108,17 +127,32 @@ class NeuralTexture(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         return torch.rand(texture_px, texture_px, channels, generator=generator) * 2 - 1
 
+    @classmethod
+    def of(cls: type[AnyTexture], tensors: Mapping[str, Tensor]) -> AnyTexture:
+        """The texture whose state_dict was saved."""
+        texture = cls(torch.zeros_like(tensors["texels"]))
+        texture.load_state_dict(dict(tensors))
+        return texture
+
     @property
     def channels(self) -> int:
         return self.texels.shape[2]
+
+    def decays(self) -> list[tuple[nn.Parameter, float]]:
+        """Every parameter with the weight decay that it is trained with."""
+        return [(self.texels, 0.0)]
 
     def sample(self, uv: Tensor) -> Tensor:
         """(K, 2) uv to (K, C) features, bilinear: grid_sample(padding_mode="border", align_corners=False)."""
         return _SampleTexels.apply(self.texels, uv)
 
+    def features(self, surface: Surface) -> Tensor:
+        """(K, C) what the covered pixels show of this texture."""
+        return self.sample(surface.uv)
+
     def forward(self, surface: Surface) -> Tensor:
         """The paper's I_uv painted with this texture: (B, C, H, W), zero outside the body."""
-        return surface.plane(self.sample(surface.uv))
+        return surface.plane(self.features(surface))
 
 
 def parse_widths(text: str) -> tuple[int, ...]:
@@ -179,23 +213,10 @@ def _layer(
     return layer
 
 
-class NeuralRenderer(nn.Module):
-    """R of the paper: R1 refines the sampled texture, the normals join, R2 paints image and mask (Eq. 2)."""
+class Renderer(nn.Module):
+    """What turns a sampled texture into a picture; how many networks it takes is the method's business."""
 
-    def __init__(self, texture_channels: int, latent_channels: int, widths: tuple[int, ...], norm: bool = True) -> None:
-        super().__init__()
-        if texture_channels < RGB or latent_channels < RGB:
-            raise UserError(
-                f"texture_channels {texture_channels}, latent_channels {latent_channels}: both need the three of RGB"
-            )
-        self.multiple = 2 ** len(widths)
-        self.first = UNet(texture_channels, latent_channels, widths, norm, direct_px=1)
-        self.second = UNet(latent_channels + RGB, RGB + 1, widths, norm, direct_px=3)
-        for stage in (self.first, self.second):
-            # Colour passes straight through at the start: with a warm texture the first picture is already the person.
-            for channel in range(RGB):
-                middle = stage.direct.kernel_size[0] // 2
-                nn.init.constant_(stage.direct.weight[channel, channel, middle, middle], 1.0)
+    multiple: int  # that the networks need height and width to be of
 
     def forward(self, features: Tensor, normals: Tensor) -> Rendering:
         """Sampled texture (B, C, H, W) and normals (B, 3, H, W), both zero outside the body, to a Rendering."""
@@ -203,17 +224,74 @@ class NeuralRenderer(nn.Module):
         pad = (0, -width % self.multiple, 0, -height % self.multiple)
         if any(pad):
             features, normals = F.pad(features, pad), F.pad(normals, pad)
-        latent = self.first(features)
-        painted = self.second(torch.cat([latent, normals.to(latent.dtype)], dim=1))
-        rough = latent[:, :RGB, :height, :width].float()
-        painted = painted[:, :, :height, :width].float()
+        rough, painted = self.paint(features, normals.to(features.dtype))
+        rough, painted = rough[:, :, :height, :width].float(), painted[:, :, :height, :width].float()
         return Rendering(image=painted[:, :RGB], mask_logit=painted[:, RGB:], rough=rough)
 
+    def paint(self, features: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
+        """Padded planes to the rough image (B, 3, H, W), and image and mask logit (B, 4, H, W)."""
+        raise NotImplementedError
 
-def fold_norms(renderer: NeuralRenderer) -> NeuralRenderer:
+
+class NeuralRenderer(Renderer):
+    """R of the paper: R1 refines the sampled texture, the normals join, R2 paints image and mask (Eq. 2).
+
+    Without ``with_normals`` R2 sees what R1 made and nothing else.
+    """
+
+    def __init__(
+        self,
+        texture_channels: int,
+        latent_channels: int,
+        widths: tuple[int, ...],
+        norm: bool = True,
+        with_normals: bool = True,
+    ) -> None:
+        super().__init__()
+        if texture_channels < RGB or latent_channels < RGB:
+            raise UserError(
+                f"texture_channels {texture_channels}, latent_channels {latent_channels}: both need the three of RGB"
+            )
+        self.multiple, self.with_normals = 2 ** len(widths), with_normals
+        self.first = UNet(texture_channels, latent_channels, widths, norm, direct_px=1)
+        self.second = UNet(latent_channels + RGB * with_normals, RGB + 1, widths, norm, direct_px=3)
+        for stage in (self.first, self.second):
+            pass_colour(stage)
+
+    def paint(self, features: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
+        latent = self.first(features)
+        joined = torch.cat([latent, normals.to(latent.dtype)], dim=1) if self.with_normals else latent
+        return latent[:, :RGB], self.second(joined)
+
+
+class SingleRenderer(Renderer):
+    """One U-Net from the sampled texture, with or without the normals, to image and mask: DNR, and the ablations."""
+
+    def __init__(self, texture_channels: int, widths: tuple[int, ...], norm: bool, with_normals: bool) -> None:
+        super().__init__()
+        if texture_channels < RGB:
+            raise UserError(f"texture_channels {texture_channels}: needs the three of RGB")
+        self.multiple, self.with_normals = 2 ** len(widths), with_normals
+        self.network = UNet(texture_channels + RGB * with_normals, RGB + 1, widths, norm, direct_px=3)
+        pass_colour(self.network)
+
+    def paint(self, features: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
+        """The rough image is the sampled texture itself, whose first three channels are colours (Thies et al.)."""
+        joined = torch.cat([features, normals], dim=1) if self.with_normals else features
+        return features[:, :RGB], self.network(joined)
+
+
+def pass_colour(network: UNet) -> None:
+    """Let colour pass straight through at the start: with a warm texture the first picture is already the person."""
+    middle = network.direct.kernel_size[0] // 2
+    for channel in range(RGB):
+        nn.init.constant_(network.direct.weight[channel, channel, middle, middle], 1.0)
+
+
+def fold_norms(renderer: AnyRenderer) -> AnyRenderer:
     """A copy for rendering only: every batch norm folded into its convolution.  Same pictures, fewer passes."""
     folded = copy.deepcopy(renderer).eval()
-    for stage in (folded.first, folded.second):
+    for stage in (module for module in folded.modules() if isinstance(module, UNet)):
         for layers in (stage.down, stage.up):
             for index, layer in enumerate(layers):
                 assert isinstance(layer, nn.Sequential)

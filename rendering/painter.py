@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from rendering.networks import NeuralRenderer, NeuralTexture, Surface, compute_dtype, fold_norms, on_device
+from rendering.networks import NeuralTexture, Renderer, Surface, compute_dtype, fold_norms, on_device
 
 HAZE = 0.02  # a logistic mask never reaches 0 or 1: the rest would show as a veil over the whole crop
 Painted = tuple[Tensor, Tensor, Tensor]  # image, mask, rough image
@@ -39,7 +39,7 @@ def one_thread() -> Iterator[None]:
 class Painter:
     """A renderer ready to paint; stateless on the CPU, one CUDA graph per picture size on the GPU."""
 
-    def __init__(self, renderer: NeuralRenderer, device: torch.device, use_graph: bool = True) -> None:
+    def __init__(self, renderer: Renderer, device: torch.device, use_graph: bool = True) -> None:
         self.device = device
         self.dtype = compute_dtype(device)
         self.renderer = on_device(fold_norms(renderer), device).to(self.dtype)
@@ -50,7 +50,7 @@ class Painter:
     def paint(self, texture: NeuralTexture, surface: Surface) -> Painted:
         """float32 image (B, 3, H, W) in [-1, 1], mask (B, 1, H, W) in [0, 1], R1's rough image (B, 3, H, W)."""
         with one_thread() if self.device.type == "cpu" else nullcontext():
-            features = surface.plane(texture.sample(surface.uv).to(self.dtype))
+            features = surface.plane(texture.features(surface).to(self.dtype))
             normals = surface.plane(surface.normal.to(self.dtype))
             return self.paint_planes(features, normals)
 

@@ -61,6 +61,8 @@ def test_metrics_have_the_contracts_shape(evaluated):
             assert set(block[protocol]) == {"psnr_db", "ssim", "flip", "lpips"}
             assert 0 < block[protocol]["ssim"] <= 1 and 0 < block[protocol]["flip"] < 1
     assert set(doll_figures["baselines"]) == set(METHODS) - {"avatar"}
+    # six held-out frames, the third of them lost: one pair before it, two after it
+    assert doll_figures["flicker"]["pairs"] == 3 and doll_figures["flicker"]["video_rms"] > 0
 
 
 def test_a_figure_that_could_not_be_measured_is_null_with_a_reason(subject_dir, tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ GOOD: dict[str, Any] = {
         "nearest_training_frame": {"masked_psnr_db": 16.0},
         "back_projected_texture": {"masked_psnr_db": None},
     },
+    "flicker": {"ratio": 0.8},
 }
 
 
@@ -187,6 +188,7 @@ def test_cut_feet_are_noticed_and_a_free_person_is_not():
     [
         ({"fit": {**GOOD["fit"], "silhouette_iou": {"median": 0.7, "p5": 0.5}}}, "fits loosely"),
         ({"fit": {**GOOD["fit"], "residual_mm": None}}, "Colour only"),
+        ({"flicker": {"ratio": 1.4}}, "The avatar flickers"),
         ({"heldout": {"masked_psnr_db": 15.0}}, "does not beat"),
     ],
 )

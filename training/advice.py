@@ -15,6 +15,7 @@ import numpy as np
 
 from fitting.residuals import LIMB, frames_with, in_words, kind
 from fitting.verdict import BESIDE, LOST, UNCERTAIN
+from training.flicker import LIMIT
 
 SECTORS = ("front", "front left", "left", "back left", "back", "back right", "right", "front right")
 SIDES = {"back": ("back", "back of the head"), "front": ("chest and belly", "face")}
@@ -86,6 +87,7 @@ def advise(name: str, figures: Mapping[str, Any], fit: Any, train_indices: np.nd
         *_about_fit(figures),
         *_about_length(len(train_indices)),
         *_about_quality(figures),
+        *_about_flicker(figures.get("flicker")),
     ]
     return sorted(found, key=lambda advice: not advice.is_problem)
 
@@ -261,3 +263,11 @@ def _about_quality(figures: Mapping[str, Any]) -> list[Advice]:
     detail = f"On held-out frames the avatar reaches {own:.1f} dB, the {name.replace('_', ' ')} {best:.1f} dB."
     remedy = "Train longer (--set train.steps=…) and look at 03_fit/overlay.mp4: a wrong fit cannot be trained away."
     return [Advice("The avatar does not beat the simplest baseline", detail, remedy)]
+
+
+def _about_flicker(flicker: Mapping[str, Any] | None) -> list[Advice]:
+    if flicker is None or flicker["ratio"] <= LIMIT:
+        return []
+    detail = f"From frame to frame its skin changes with {flicker['ratio']:.1f} times the variance of the filmed skin."
+    remedy = "Train longer (--set train.steps=…); look at 03_fit/overlay.mp4, whether the body itself trembles."
+    return [Advice("The avatar flickers", detail, remedy)]

@@ -6,7 +6,7 @@ N identities; F frames of one of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from capture.matting import Masks
 from capture.recording import Recording
 from fitting.fit import BodyFit
 from fitting.keyframes import Keyframes
-from rendering.avatar import Shape
+from rendering.avatar import Shape, body_from_pixel
 from rendering.rasters import Rasters
 from training.dataset import SubjectFrames
 
@@ -36,8 +36,9 @@ class Actor:
     heldback_positions: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # judge when to stop
 
     @staticmethod
-    def load(name: str, folder: Path, device: torch.device, holds_back: bool = False) -> Actor:
-        """Open a subject.  Raises UserError when nothing in it can be learned from."""
+    def load(name: str, folder: Path, device: torch.device, holds_back: bool = False, with_view: bool = False) -> Actor:
+        """Open a subject; ``with_view`` for methods that depend on it.  Raises UserError when nothing in it can be
+        learned from."""
         keyframes = Keyframes.load(folder / "04_keyframes")
         fit = BodyFit.load(folder / "03_fit")
         rasters = Rasters.load(folder / "05_rasters")
@@ -45,6 +46,9 @@ class Actor:
         wanted = np.setdiff1d(wanted, keyframes.heldout_indices)
         recording, masks = Recording.load(folder / "01_recording"), Masks.load(folder / "02_masks")
         frames = SubjectFrames.load(name, wanted, recording, masks, rasters)
+        if with_view:
+            rays = [body_from_pixel(rasters.cameras[i], fit.camera_from_body[i]) for i in frames.frame_indices]
+            frames = replace(frames, body_from_pixel=torch.stack(rays))
         train_positions = frames.positions_of(keyframes.train_indices)
         keyframe_positions = frames.positions_of(keyframes.keyframe_indices)
         if not len(train_positions):
@@ -68,9 +72,11 @@ def hold_back(actor: Actor) -> Actor:
     return Actor(actor.frames, train, keyframes if len(keyframes) else train, actor.shape, heldback)
 
 
-def load_cast(subjects: Mapping[str, Path], device: torch.device, holds_back: bool) -> list[Actor]:
+def load_cast(
+    subjects: Mapping[str, Path], device: torch.device, holds_back: bool, with_view: bool = False
+) -> list[Actor]:
     """Open every subject.  Raises UserError for one that cannot be used, and when their crops differ in size."""
-    cast = [Actor.load(name, folder, device, holds_back) for name, folder in subjects.items()]
+    cast = [Actor.load(name, folder, device, holds_back, with_view) for name, folder in subjects.items()]
     for actor in cast[1:]:
         check_size(actor, crop_wh(cast[0]), cast[0].frames.name)
     return cast

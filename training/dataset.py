@@ -7,7 +7,7 @@ Only the frames that are asked for are read: held-out pictures never enter memor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -52,6 +52,8 @@ class SubjectFrames:
     pixel: Tensor  # (sum K,) int32, flat index into H * W
     uv_i16: Tensor  # (sum K, 2) int16
     normal_i8: Tensor  # (sum K, 3) int8
+    # (F, 3, 3) as ``Surface.body_from_pixel``, of the whole crop; only where something depends on the view
+    body_from_pixel: Tensor | None = None
 
     @staticmethod
     def load(
@@ -95,6 +97,7 @@ class SubjectFrames:
             self.pixel.to(device),
             self.uv_i16.to(device),
             self.normal_i8.to(device),
+            None if self.body_from_pixel is None else self.body_from_pixel.to(device),
         )
 
     def covered(self, position: int) -> slice:
@@ -135,7 +138,13 @@ class SubjectFrames:
         if augment.grid_noise:
             noise = torch.rand(surface.uv.shape, generator=noise_rng, device=device) * 2 - 1
             grid = (surface.uv * 2 - 1 + noise * augment.grid_noise).clamp(-1, 1)  # paper, section 3.4
-            surface = Surface(surface.pixel, (grid + 1) / 2, surface.normal, surface.batch_hw)
+            surface = replace(surface, uv=(grid + 1) / 2)
+        if self.body_from_pixel is not None:
+            crop_from_pixel = torch.zeros(batch, 3, 3)
+            crop_from_pixel[:, 0, 0] = crop_from_pixel[:, 1, 1] = 1 / scale
+            crop_from_pixel[:, :2, 2], crop_from_pixel[:, 2, 2] = origin, 1
+            rays = self.body_from_pixel[positions.to(device)] @ crop_from_pixel.to(device)
+            surface = replace(surface, body_from_pixel=rays)
         return Batch(
             surface=surface,
             target=planes[:, COLOR] * 2 - 1,

@@ -39,6 +39,7 @@ from rendering.coverage import by_region, cover
 from rendering.coverage_picture import draw_atlas, draw_bodies
 from rendering.render import turntable
 from training import metrics
+from training.flicker import LIMIT, Flicker
 from training.lpips import Lpips, load_lpips
 from training.pictures import at_height, error_map, side_by_side, to_bytes
 from training.sanity import Crop, true_crop
@@ -87,11 +88,11 @@ def evaluate(config: EvaluateConfig, out_dir: Path, avatar_dir: Path, subjects: 
     for name, folder in subjects.items():
         subject = Subject.load(name, folder, config.full_long_side_px)
         suffix = "" if len(subjects) == 1 else f"-{name}"
-        rows = score_frames(config, out_dir, avatar, subject, lpips, suffix)
+        rows, flicker = score_frames(config, out_dir, avatar, subject, lpips, suffix)
         write_csv(out_dir / "heldout" / f"{name}.csv", rows)
         write_turntable(config, out_dir, avatar, subject, suffix)
         coverage = write_coverage(out_dir / "pictures" / name, subject)
-        results[name] = summarize(subject, rows, coverage, why_no_lpips)
+        results[name] = summarize(subject, rows, flicker, coverage, why_no_lpips)
         log.info("%s: %s", name, in_one_line(results[name]))
     folders = tuple(dict.fromkeys([avatar_dir.parent, *subjects.values()]))
     made_with = Manifest.load(avatar_dir)
@@ -116,15 +117,17 @@ def evaluate(config: EvaluateConfig, out_dir: Path, avatar_dir: Path, subjects: 
 
 def score_frames(
     config: EvaluateConfig, out_dir: Path, avatar: Avatar, subject: Subject, lpips: Lpips | None, suffix: str
-) -> list[dict[str, Any]]:
-    """One row of figures per held-out frame and method; writes heldout.mp4 and the report's pictures on the way."""
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """One row of figures per held-out frame and method, and the avatar's flicker; writes heldout.mp4 and the report's
+    pictures on the way."""
     count = len(subject.heldout)
     # Every method is measured on the same frames, FLIP included.
     flip_crop, flip_full = (spread(count, n) for n in (config.flip_crop_frames, config.flip_full_frames))
     shown = spread(count, config.picture_frames)
     rows: list[dict[str, Any]] = []
     if not count:
-        return rows
+        return rows, None
+    flicker = Flicker.of(subject.rasters, subject.heldout, len(subject.captured.fit.body.part_names) - 1)
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     frames_per_second = subject.captured.recording.frames_per_second
     with VideoWriter(out_dir / f"heldout{suffix}.mp4", frames_per_second) as video, Workers(workers(config)) as pool:
@@ -134,7 +137,10 @@ def score_frames(
                 index = int(subject.heldout[position])
                 scene, crops = load_scene(subject, index), predict(avatar, subject, position)
                 flips = (position in flip_crop, position in flip_full)
-                tasks += [(*comparison(scene, crops[method]), *flips) for method in METHODS]
+                compared = {method: comparison(scene, crops[method]) for method in METHODS}
+                tasks += [(*compared[method], *flips) for method in METHODS]
+                image, truth, *_ = compared[AVATAR]
+                flicker.add(index, subject.rasters[index], image, truth, scene.crop.alpha > metrics.MASK_THRESHOLD)
                 video.add(heldout_picture(scene, crops[AVATAR], config.video_height_px, f"frame {index}"))
                 if position in shown:
                     folder = out_dir / "pictures" / subject.name
@@ -145,7 +151,7 @@ def score_frames(
                 row["crop_lpips"] = lpips(crop, crop_truth) if lpips is not None else np.nan
                 row["full_lpips"] = lpips(full, full_truth) if lpips is not None else np.nan
                 rows.append({"frame": index, "method": method, **row})
-    return rows
+    return rows, flicker.figures()
 
 
 def workers(config: EvaluateConfig) -> int:
@@ -232,7 +238,11 @@ def write_coverage(folder: Path, subject: Subject) -> dict[str, dict[str, Any]]:
 
 
 def summarize(
-    subject: Subject, rows: list[dict[str, Any]], coverage: dict[str, dict[str, Any]], why_no_lpips: str | None
+    subject: Subject,
+    rows: list[dict[str, Any]],
+    flicker: dict[str, Any] | None,
+    coverage: dict[str, dict[str, Any]],
+    why_no_lpips: str | None,
 ) -> dict[str, Any]:
     """One subject's part of metrics.json."""
     fit, keyframes = subject.captured.fit, subject.keyframes
@@ -245,6 +255,8 @@ def summarize(
     lost = len(keyframes.heldout_indices) - len(subject.heldout)
     if lost:
         reasons["heldout"] = f"{lost} held-out frames without a tracked body are in no figure"
+    if flicker is None:
+        reasons["flicker"] = "too few neighbouring held-out frames show the same skin"
     return {
         "frames": {
             "recorded": len(subject.captured.recording),
@@ -264,6 +276,7 @@ def summarize(
         "coverage": coverage,
         "heldout": means(rows, AVATAR),
         "baselines": {method: means(rows, method) for method in METHODS if method != AVATAR},
+        "flicker": flicker,
         "reasons": reasons,
     }
 
@@ -275,7 +288,8 @@ def in_one_line(result: Mapping[str, Any]) -> str:
         return "no held-out frame could be scored"
     others = ", ".join(f"{name.replace('_', ' ')} {b['masked_psnr_db']} dB" for name, b in baselines.items())
     ssim, iou = heldout["crop"]["ssim"], heldout["mask_iou"]
-    return f"masked PSNR {heldout['masked_psnr_db']} dB ({others}), crop SSIM {ssim}, mask IoU {iou}"
+    flicker = "" if result["flicker"] is None else f", flicker {result['flicker']['ratio']} of the video's"
+    return f"masked PSNR {heldout['masked_psnr_db']} dB ({others}), crop SSIM {ssim}, mask IoU {iou}{flicker}"
 
 
 def protocol(config: EvaluateConfig, has_lpips: bool) -> dict[str, Any]:
@@ -296,6 +310,8 @@ def protocol(config: EvaluateConfig, has_lpips: bool) -> dict[str, Any]:
             "full_frames_at_most": config.flip_full_frames,
         },
         "lpips": "v0.1, AlexNet" if has_lpips else None,
+        "flicker": "variance, over neighbouring held-out frames, of what a spot of the body changes in luminance; the "
+        f"avatar's over the video's, at most {LIMIT}; where the true matte exceeds 0.5",
         "heldout_poses": "from the fit of the held-out frames themselves; appearance and exposure never fitted to them",
     }
 

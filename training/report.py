@@ -135,6 +135,7 @@ def headline(figures: Mapping[str, Any]) -> list[dict[str, str]]:
     }
     iou = (figures["fit"]["silhouette_iou"] or {}).get("median")
     heldout_words = f"{frames['train']} to train, {frames['heldout']} held out"
+    flicker = (figures.get("flicker") or {}).get("ratio")
     said = {"limb_in_doubt": "but for a limb", "uncertain": "uncertain", "lost": "lost"}
     doubtful = [f"{frames[key]} {words}" for key, words in said.items() if frames[key]]
     return [
@@ -142,6 +143,7 @@ def headline(figures: Mapping[str, Any]) -> list[dict[str, str]]:
         card("SSIM of the person crop", heldout["crop"]["ssim"], 3, "", best["ssim"]),
         card("FLIP error of the crop", heldout["crop"]["flip"], 3, "", None, "0 = no visible difference"),
         card("Avatar outline, IoU", heldout["mask_iou"], 3, "", None, "held-out frames"),
+        card("Flicker", flicker, 2, "", None, "of the skin's changes from frame to frame; the video's own: 1"),
         card("Body fit, silhouette IoU", iou, 3, "", None, "median of the tracked frames"),
         card(
             "Frames tracked",

@@ -6,7 +6,7 @@ H x W pixels of the person crop, W0 x H0 of the whole picture.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from fitting.keyframes import Keyframes
-from rendering.avatar import Avatar, paste, surface_of
+from rendering.avatar import Avatar, body_from_pixel, paste, surface_of
 from rendering.rasters import Rasters
 from rendering.render import Captured, shrunk
 from rendering.studio import Room
@@ -96,17 +96,27 @@ def predict(avatar: Avatar, subject: Subject, position: int) -> dict[str, Crop]:
     """What each method says about one held-out frame."""
     index, nearest = int(subject.heldout[position]), int(subject.nearest[position])
     surface = surface_of(subject.rasters.gather([index]))
-    image, mask, _ = avatar.render_raster(subject.name, surface)
-    painted = ((image[0].permute(1, 2, 0).float().cpu().numpy() + 1) / 2).clip(0, 1)
     recording, masks = subject.captured.recording, subject.captured.masks
     box = subject.rasters.boxes_px[nearest]
     reused, _, _ = true_crop(recording.color(nearest), masks[nearest], box, subject.rasters.image_wh)
     return {
-        AVATAR: Crop(painted, mask[0, 0].float().cpu().numpy()),
+        AVATAR: predict_avatar(avatar, subject, position),
         NEAREST: reused,
         TEXTURE: textured_mesh(subject.texture, surface),
         BARE_TEXTURE: textured_mesh(subject.bare_texture, surface_of(subject.bare.covered(index))),
     }
+
+
+def predict_avatar(avatar: Avatar, subject: Subject, position: int) -> Crop:
+    """What the avatar, of whatever method, says about one held-out frame."""
+    index = int(subject.heldout[position])
+    surface = surface_of(subject.rasters.gather([index]))
+    if avatar.needs_view:
+        placed = subject.captured.fit.camera_from_body[index]
+        surface = replace(surface, body_from_pixel=body_from_pixel(subject.rasters.cameras[index], placed)[None])
+    image, mask, _ = avatar.render_raster(subject.name, surface)
+    painted = ((image[0].permute(1, 2, 0).float().cpu().numpy() + 1) / 2).clip(0, 1)
+    return Crop(painted, mask[0, 0].float().cpu().numpy())
 
 
 def comparison(scene: Scene, guess: Crop) -> tuple[np.ndarray, ...]:

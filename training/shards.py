@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from rendering.networks import NeuralRenderer
+from rendering.networks import Renderer
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 class Shards:
     """``count`` views of one renderer: shared weights, separate running statistics."""
 
-    def __init__(self, renderer: NeuralRenderer, count: int) -> None:
+    def __init__(self, renderer: Renderer, count: int) -> None:
         self.renderer = renderer
         self.views = [renderer] if count == 1 else [_view(renderer) for _ in range(count)]
         self._pool: ThreadPoolExecutor | None = None
@@ -33,7 +33,7 @@ class Shards:
     def __len__(self) -> int:
         return len(self.views)
 
-    def map(self, work: Callable[[NeuralRenderer, Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
+    def map(self, work: Callable[[Renderer, Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
         """``work`` on every piece, each with a view of its own; afterwards the views agree again."""
         assert len(pieces) <= len(self.views)
         if len(self.views) == 1:
@@ -54,13 +54,13 @@ class Shards:
                 mine.copy_(common)
 
     @torch.no_grad()
-    def _gather(self, views: list[NeuralRenderer]) -> None:
+    def _gather(self, views: list[Renderer]) -> None:
         """The renderer's running statistics become the mean of the views'."""
         for common, *mine in zip(self.renderer.buffers(), *(view.buffers() for view in views), strict=True):
             common.copy_(torch.stack(mine).mean(dim=0) if common.is_floating_point() else mine[0])
 
 
-def _view(renderer: NeuralRenderer) -> NeuralRenderer:
+def _view(renderer: Renderer) -> Renderer:
     """A copy with the very same parameters."""
     view = copy.deepcopy(renderer)
     for mine, common in zip(view.modules(), renderer.modules(), strict=True):

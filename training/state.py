@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rendering.networks import NeuralRenderer, NeuralTexture, on_device
+from rendering.networks import NeuralTexture, Renderer, on_device
 from training.discriminator import MultiScaleDiscriminator
 from training.shards import Shards
 
@@ -36,7 +36,7 @@ class TrainState:
 
     def __init__(
         self,
-        renderer: NeuralRenderer,
+        renderer: Renderer,
         textures: Sequence[NeuralTexture],
         exposures: Sequence[nn.Parameter],
         discriminator: MultiScaleDiscriminator | None,
@@ -65,7 +65,7 @@ class TrainState:
         self.renderer_optimizer = torch.optim.AdamW(
             self.renderer.parameters(), betas=BETAS, weight_decay=weight_decay, fused=True
         )
-        self.texture_optimizer = torch.optim.Adam(self.textures.parameters(), betas=BETAS, fused=True)
+        self.texture_optimizer = torch.optim.AdamW(_by_decay(textures), betas=BETAS, fused=True)
         self.exposure_optimizer = torch.optim.Adam(self.exposures.parameters(), betas=BETAS, fused=True)
         self.discriminator_optimizer = None
         if self.discriminator is not None:
@@ -117,9 +117,9 @@ class TrainState:
         torch._foreach_lerp_([mean for mean, _ in pairs], [value for _, value in pairs], 1 - decay)
 
     @property
-    def average_renderer(self) -> NeuralRenderer:
+    def average_renderer(self) -> Renderer:
         renderer = self.average[0]
-        assert isinstance(renderer, NeuralRenderer)
+        assert isinstance(renderer, Renderer)
         return renderer
 
     @property
@@ -160,6 +160,15 @@ class TrainState:
         self.progress = Progress(**state["progress"])
         self.rng.set_state(state["rng"])
         self.noise_rng.set_state(state["noise_rng"])
+
+
+def _by_decay(textures: Iterable[NeuralTexture]) -> list[dict[str, Any]]:
+    """Parameter groups of the textures, one for each weight decay."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for texture in textures:
+        for parameter, decay in texture.decays():
+            groups.setdefault(decay, []).append(parameter)
+    return [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from rendering.networks import NeuralRenderer, NeuralTexture, Rendering, Surface
+from rendering.networks import NeuralTexture, Renderer, Rendering, Surface
 from training.features import FeatureTerm
 from training.losses import (
     adversarial_loss,
@@ -85,7 +85,7 @@ def train_step(
     num_pieces = len(pieces) * world_size()
     statistics = [buffer.clone() for buffer in state.renderer.buffers()]
 
-    def work(renderer: NeuralRenderer, piece: Batch) -> tuple[Outcome, tuple[Tensor | None, ...]]:
+    def work(renderer: Renderer, piece: Batch) -> tuple[Outcome, tuple[Tensor | None, ...]]:
         outcome = compare(config, state, renderer, subject, piece, features)
         return outcome, torch.autograd.grad(outcome.total / num_pieces, learned, allow_unused=True)
 
@@ -161,7 +161,7 @@ def _summed(shares: list[Tensor], parameter: Tensor) -> Tensor | None:
 def compare(
     config: TrainConfig,
     state: TrainState,
-    renderer: NeuralRenderer,
+    renderer: Renderer,
     subject: int,
     batch: Batch,
     features: FeatureTerm,
@@ -189,7 +189,7 @@ def compare(
     return Outcome(losses, blended, truth)
 
 
-def paint(state: TrainState, renderer: NeuralRenderer, subject: int, batch: Batch, exposure: bool) -> Rendering:
+def paint(state: TrainState, renderer: Renderer, subject: int, batch: Batch, exposure: bool) -> Rendering:
     """R(T, I_uv, I_norm), exposed like the frames it is compared with."""
     texture = state.textures[subject]
     assert isinstance(texture, NeuralTexture)

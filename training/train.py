@@ -19,15 +19,8 @@ from torch import Tensor, nn
 
 from capture.errors import UserError
 from capture.progress import progress
-from rendering.avatar import Avatar
-from rendering.networks import (
-    NeuralRenderer,
-    NeuralTexture,
-    compute_dtype,
-    num_parameters,
-    on_device,
-    parse_widths,
-)
+from rendering.avatar import OURS, Avatar, Parts
+from rendering.networks import NeuralTexture, compute_dtype, num_parameters, on_device
 from rendering.painter import pick_device
 from training.cast import Actor, crop_wh, load_cast, whose_turn
 from training.checkpoint import Saver, load_checkpoint
@@ -116,27 +109,29 @@ class TrainConfig:
             raise UserError(f"train.retries = {self.retries}: must not be negative")
 
 
-def train(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path]) -> None:
+def train(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path], parts: Parts = OURS) -> None:
     """Train one renderer and one texture per subject; continue from the checkpoint in ``out_dir`` if there is one.
 
     On the CPU the files are the same bytes however often the run was interrupted.
     """
-    everywhere(_train, config, out_dir, dict(subjects))
+    everywhere(_train, config, out_dir, dict(subjects), parts)
 
 
-def _train(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path]) -> None:
+def _train(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path], parts: Parts) -> None:
     device = pick_device(config.device)
-    cast = load_cast(subjects, device, config.early_stop)
+    cast = load_cast(subjects, device, config.early_stop, parts.texture.needs_view)
     with reproducible(device):
-        fit_cast(config, out_dir, cast, device)
+        fit_cast(config, out_dir, cast, device, parts)
 
 
-def fit_cast(config: TrainConfig, out_dir: Path, cast: list[Actor], device: torch.device) -> TrainState:
+def fit_cast(
+    config: TrainConfig, out_dir: Path, cast: list[Actor], device: torch.device, parts: Parts = OURS
+) -> TrainState:
     """Train from nothing, and save the avatar."""
     features, feature_note = load_features(
         config.feature_width, config.feature_blocks, config.seed, config.feature_kind
     )
-    state = new_state(config, cast, device)
+    state = new_state(config, cast, device, parts)
     log.info("%s parameters, %s, %s", f"{num_parameters(state.renderer):,}", device, state.dtype)
     optimise(config, out_dir, cast, state, on_device(features, device))
     if is_lead():
@@ -235,18 +230,16 @@ def _my_pieces(actor: Actor, chosen: Tensor, augment: Augment, state: TrainState
     return pieces
 
 
-def new_state(config: TrainConfig, cast: list[Actor], device: torch.device) -> TrainState:
+def new_state(config: TrainConfig, cast: list[Actor], device: torch.device, parts: Parts = OURS) -> TrainState:
     """Networks and textures at step 0."""
     initial = NeuralTexture.shared_initial(config.texture_px, config.texture_channels, config.seed)
     textures = [
-        NeuralTexture(warm_texture(initial, actor.frames, actor.keyframe_positions) if config.warm_start else initial)
+        parts.texture(warm_texture(initial, actor.frames, actor.keyframe_positions) if config.warm_start else initial)
         for actor in cast
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        renderer = NeuralRenderer(
-            config.texture_channels, config.latent_channels, parse_widths(config.widths), config.norm
-        )
+        renderer = parts.renderer(asdict(config))
         discriminator = None
         if config.adversarial:
             discriminator = MultiScaleDiscriminator(config.discriminator_width, config.discriminator_scales)

@@ -1,0 +1,64 @@
+"""Tables about a finished avatar: other methods, or itself without one idea, on its own data by its own evaluator.
+
+Enters: a trained avatar and its subjects' stages.  Leaves: comparison/ beside its stages; see ``training.compare``.
+Trials that were finished are not trained again, and one that was interrupted goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from capture.errors import UserError
+from project import Project, Stage
+from stages import check_inputs_exist
+from workspace import claim
+
+if TYPE_CHECKING:
+    from training.rows import Row
+    from training.train import TrainConfig
+
+FOLDER = "comparison"
+
+
+def compare(project: Project, stage: Stage, methods: str, seeds: int, steps: int | None) -> str:
+    """The table of "anr,dnr".  Raises UserError for a method that is not there, and without a trained avatar."""
+    from training.rows import methods as rows
+
+    return _tabulate("compare", project, stage, lambda config: rows(config, methods), seeds, steps)
+
+
+def ablate(project: Project, stage: Stage, rows: str | None, seeds: int, steps: int | None) -> str:
+    """The table of everything that can be left out, or of the ``rows`` named.  Raises UserError as ``compare`` does."""
+    from training.rows import ablations
+
+    return _tabulate("ablate", project, stage, lambda config: ablations(config, rows), seeds, steps)
+
+
+def _tabulate(
+    name: str,
+    project: Project,
+    stage: Stage,
+    choose: Callable[[TrainConfig], list[Row]],
+    seeds: int,
+    steps: int | None,
+) -> str:
+    avatar_dir = project.folder(stage, project.avatar)
+    if not avatar_dir.exists():
+        raise UserError(f"{avatar_dir}: not made yet; run pipeline.py train --avatar {project.avatar}")
+    from rendering.avatar import Avatar
+    from training.adapt import as_trained
+    from training.compare import run_rows
+    from training.trials import Bench
+
+    config = as_trained(Avatar.load(avatar_dir, "cpu"), {} if steps is None else {"steps": steps})
+    rows = choose(config)
+    check_inputs_exist(project, stage)
+    with claim(project.workspace, [project.avatar]):
+        bench = Bench(
+            folder=project.workspace / project.avatar / FOLDER,
+            subjects={subject: project.workspace / subject for subject in project.subjects},
+            inputs=project.identity(stage, project.avatar).inputs,
+            evaluate=project.settings[project.avatar].config("evaluate"),
+        )
+        return run_rows(name, bench, rows, range(config.seed, config.seed + seeds))

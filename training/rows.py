@@ -1,0 +1,113 @@
+"""The rows of the two tables: methods side by side (the paper's Table 1), and the avatar without each of its ideas (2).
+
+Enters: the settings that an avatar was trained with.  Leaves: what to train for every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from capture.errors import UserError
+from rendering.avatar import OURS, Parts
+from rendering.networks import NeuralTexture
+from training.baselines.dnr import DNR, as_dnr
+from training.baselines.single import equal_widths, two_without_normals, with_normals
+from training.train import TrainConfig
+
+METHODS = ("anr", "dnr")
+NOT_HERE = {"tna": "Textured Neural Avatars", "vid2vid": "vid2vid"}  # the paper's other two
+LOSSES = {
+    "pixel": "pixel loss",
+    "mask": "mask loss",
+    "feature": "feature loss",
+    "tv": "total variation",
+    "adversarial": "adversarial loss",
+}
+SINGLE, NO_NORMALS = Parts(with_normals, NeuralTexture), Parts(two_without_normals, NeuralTexture)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing to train, with several seeds."""
+
+    key: str  # for the command line
+    name: str  # for the table
+    config: TrainConfig
+    parts: Parts = OURS
+
+
+def methods(config: TrainConfig, words: str) -> list[Row]:
+    """The rows of "anr,dnr".  Raises UserError for a method that is not there."""
+    rows = {
+        "anr": Row("anr", "ANR, two networks and normals", config),
+        "dnr": Row("dnr", "DNR, one network of equal capacity", as_dnr(config), DNR),
+    }
+    return [rows[word] for word in _chosen("--methods", words, METHODS)]
+
+
+def ablations(config: TrainConfig, words: str | None = None) -> list[Row]:
+    """The avatar as it is, and rows in each of which one thing is different; ``words`` names those that are wanted.
+
+    What the avatar was trained without is switched on instead.  Raises UserError for a row that is not there.
+    """
+    rows = [Row("full", "as trained", config), *_losses(config), *_model(config)]
+    kept: list[Row] = []
+    for row in rows:
+        if not any((row.config, row.parts) == (other.config, other.parts) for other in kept):
+            kept.append(row)
+    if words is None:
+        return kept
+    named = {row.key: row for row in kept}
+    return [named[key] for key in dict.fromkeys(["full", *_chosen("--rows", words, named)])]
+
+
+def _losses(config: TrainConfig) -> list[Row]:
+    rows = []
+    for loss, name in LOSSES.items():
+        switched: dict[str, Any] = {loss: not getattr(config, loss)}
+        changed = replace(config, **switched)
+        if any(getattr(changed, other) for other in LOSSES):
+            word = "no" if getattr(config, loss) else "with"
+            rows.append(Row(f"{word}-{loss}", f"{word} {name}", changed))
+    bare = replace(config, pixel=True, mask=True, feature=False, tv=False, adversarial=False)
+    return [
+        *rows,
+        Row("pixel-mask", "pixel and mask loss only", bare),
+        Row("pixel-mask-feature", "pixel, mask and feature loss only", replace(bare, feature=True)),
+    ]
+
+
+def _model(config: TrainConfig) -> list[Row]:
+    widths = equal_widths(
+        config.widths, config.texture_channels, config.latent_channels, config.norm, config.texture_channels, True
+    )
+    single, other = replace(config, widths=widths), "no split" if config.split else "split"
+    warm = "no warm start" if config.warm_start else "warm start"
+    rows = [
+        Row("one-network", "one network of equal capacity", single, SINGLE),
+        Row(f"one-network-{_key(other)}", f"one network, {other}", replace(single, split=not config.split), SINGLE),
+        Row("no-normals", "no normals", config, NO_NORMALS),
+        Row(_key(other), other, replace(config, split=not config.split)),
+        Row(_key(warm), warm, replace(config, warm_start=not config.warm_start)),
+    ]
+    if config.grid_noise:
+        rows.append(Row("no-grid-noise", "no grid noise", replace(config, grid_noise=0.0)))
+    return rows
+
+
+def _key(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def _chosen(option: str, words: str, known: Sequence[str] | dict[str, Row]) -> list[str]:
+    """The words of a list with commas.  Raises UserError for one that is not ``known``, and for none at all."""
+    wanted = list(dict.fromkeys(word.strip().lower() for word in words.split(",") if word.strip()))
+    for word in wanted:
+        if word not in known:
+            why = f"{NOT_HERE[word]} is not built here" if word in NOT_HERE else "unknown"
+            raise UserError(f"{option} {word}: {why}; there are {', '.join(known)}")
+    if not wanted:
+        raise UserError(f'{option} "{words}": names nothing; there are {", ".join(known)}')
+    return wanted
