@@ -70,9 +70,9 @@ def test_a_wrong_limb_is_named_and_leaves_the_frame_tracked(wrong, words):
     assert not judged.is_sound and judged.words == f"left arm {words}"
 
 
-def test_a_frame_with_most_of_its_limbs_in_doubt_is_in_doubt_itself():
-    limbs = [replace(ARM, name=name, gap_mm=300.0) for name in ("left arm", "right arm", "left leg")]
-    assert judge(replace(RIGHT, limbs=tuple(limbs[:2]))).status == TRACKED
+def test_a_frame_with_all_of_its_limbs_in_doubt_is_in_doubt_itself():
+    limbs = [replace(ARM, name=name, gap_mm=300.0) for name in ("left arm", "right arm", "left leg", "right leg")]
+    assert judge(replace(RIGHT, limbs=tuple(limbs[:3]))).status == TRACKED
     whole = judge(replace(RIGHT, limbs=tuple(limbs)))
     assert whole.status == UNCERTAIN and whole.reason.startswith("left arm 300 mm off in depth, right arm")
 
