@@ -115,7 +115,7 @@ STAGES = (
     Stage(
         "07_report",
         "evaluate",
-        5,
+        6,
         _evaluate,
         ("evaluate",),
         (*OF_A_SUBJECT, "06_avatar"),

@@ -26,7 +26,7 @@ def measured(movie: Film, paint, skip: tuple[int, ...] = ()):
     for index, raster in enumerate(rasters):
         if index in skip:
             continue
-        crop, _, _ = true_crop(movie.color(index), movie.alphas[index], movie.boxes_px[index], movie.image_wh)
+        crop, _ = true_crop(movie.color(index), movie.alphas[index], movie.boxes_px[index], movie.image_wh)
         flicker.add(index, raster, paint(index, raster, crop.color), crop.color, crop.alpha > 0.5)
     return flicker.figures()
 
@@ -73,7 +73,7 @@ def test_what_the_video_does_not_show_does_not_count(movie):
     """A change beyond the matte is nothing that the video could be compared with."""
 
     def beside(index, raster, truth):
-        crop, _, _ = true_crop(movie.color(index), movie.alphas[index], movie.boxes_px[index], movie.image_wh)
+        crop, _ = true_crop(movie.color(index), movie.alphas[index], movie.boxes_px[index], movie.image_wh)
         return np.where(crop.alpha[..., None] > 0.5, truth, index % 2)
 
     assert measured(movie, beside)["ratio"] == 1

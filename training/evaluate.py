@@ -173,7 +173,7 @@ def write_pictures(
     folder.mkdir(parents=True, exist_ok=True)
     color, alpha = subject.captured.recording.color(index), subject.captured.masks[index]
     width = round(height * subject.rasters.image_wh[0] / subject.rasters.image_wh[1])
-    sharp, _, _ = true_crop(color, alpha, subject.rasters.boxes_px[index], (width, height))
+    sharp, _ = true_crop(color, alpha, subject.rasters.boxes_px[index], (width, height))
     truth = metrics.composite(scene.crop.color, scene.crop.alpha, GREY)
     pictures = {"truth": to_bytes(metrics.composite(sharp.color, sharp.alpha, GREY))}
     for method, crop in crops.items():

@@ -21,7 +21,7 @@ from capture.errors import UserError
 from rendering.networks import Surface
 from rendering.rasterize import Covered, rasterize_covered
 from rendering.rasters import CompactRaster, Rasters
-from training.dataset import ALPHA, BACKGROUND, COLOR, VALID, SubjectFrames, crop_planes
+from training.dataset import ALPHA, COLOR, VALID, SubjectFrames, crop_planes
 from training.warmstart import back_projected
 
 TEXTURE_SIZE = 256  # that of the neural texture: the comparison is fair
@@ -38,12 +38,12 @@ class Crop:
 
 def true_crop(
     color: np.ndarray, alpha: np.ndarray, box_px: Sequence[float], image_wh: tuple[int, int]
-) -> tuple[Crop, np.ndarray, np.ndarray]:
-    """The recorded person, cut out of a frame (H0, W0, 3) uint8 with its matte as for training, what stood behind him
-    (H, W, 3), and where the crop lies inside the picture (H, W) bool."""
+) -> tuple[Crop, np.ndarray]:
+    """The recorded person, cut out of a frame (H0, W0, 3) uint8 with its matte as for training, and where the crop lies
+    inside the picture (H, W) bool."""
     planes = crop_planes(color, alpha, box_px, image_wh)
-    picture, background = (planes[c].transpose(1, 2, 0).astype(np.float32) / 255 for c in (COLOR, BACKGROUND))
-    return Crop(picture, planes[ALPHA][0].astype(np.float32) / 255), background, planes[VALID][0] > 0
+    picture = planes[COLOR].transpose(1, 2, 0).astype(np.float32) / 255
+    return Crop(picture, planes[ALPHA][0].astype(np.float32) / 255), planes[VALID][0] > 0
 
 
 def nearest_frames(fit: Any, train_indices: np.ndarray, wanted_indices: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from rendering.rasters import Rasters
 from rendering.render import Captured, shrunk
 from rendering.studio import Room
 from training import metrics
+from training.dataset import crop_image
 from training.sanity import BareRasters, Crop, average_texture, nearest_frames, textured_mesh, true_crop
 
 GREY = 0.5  # behind the person in the crop protocol
@@ -75,7 +76,7 @@ class Scene:
 
     crop: Crop
     is_filmed: np.ndarray  # (H, W) bool, False where the crop reaches beyond the picture: nobody knows the truth there
-    crop_background: np.ndarray  # (H, W, 3)
+    crop_background: np.ndarray  # (H, W, 3) the same of ``full_background``
     full: np.ndarray  # (H0, W0, 3) the frame as recorded
     full_background: np.ndarray  # (H0, W0, 3) the person painted out
     box_px: tuple[float, float, float, float]  # of the crop in ``full``
@@ -85,11 +86,14 @@ def load_scene(subject: Subject, index: int) -> Scene:
     """Decode one frame and cut it in both protocols' ways."""
     recording, masks = subject.captured.recording, subject.captured.masks
     color, alpha = recording.color(index), masks[index]
-    crop, background, is_filmed = true_crop(color, alpha, subject.rasters.boxes_px[index], subject.rasters.image_wh)
+    crop, is_filmed = true_crop(color, alpha, subject.rasters.boxes_px[index], subject.rasters.image_wh)
     full = cv2.resize(color, subject.full_wh, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     scale = np.divide(subject.full_wh, (color.shape[1], color.shape[0]))
     left, top, right, bottom = (float(v) for v in subject.rasters.boxes_px[index] * np.tile(scale, 2))
-    return Scene(crop, is_filmed, background, full, subject.room.behind(color, alpha), (left, top, right, bottom))
+    box_px = (left, top, right, bottom)
+    behind = subject.room.behind(color, alpha)
+    cut = crop_image(behind, box_px, subject.rasters.image_wh, cv2.BORDER_REPLICATE)
+    return Scene(crop, is_filmed, cut, full, behind, box_px)
 
 
 def predict(avatar: Avatar, subject: Subject, position: int) -> dict[str, Crop]:
@@ -98,7 +102,7 @@ def predict(avatar: Avatar, subject: Subject, position: int) -> dict[str, Crop]:
     surface = surface_of(subject.rasters.gather([index]))
     recording, masks = subject.captured.recording, subject.captured.masks
     box = subject.rasters.boxes_px[nearest]
-    reused, _, _ = true_crop(recording.color(nearest), masks[nearest], box, subject.rasters.image_wh)
+    reused, _ = true_crop(recording.color(nearest), masks[nearest], box, subject.rasters.image_wh)
     return {
         AVATAR: predict_avatar(avatar, subject, position),
         NEAREST: reused,
