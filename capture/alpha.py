@@ -20,7 +20,8 @@ FLOOR_M = 0.03  # from the floor along the ray: about 1 cm above it
 FINGERS, SOLE = 0.06, 0.02  # of the longer side: how far limbs may reach beyond the network; without a known floor
 GUIDE_GREY = 5.1  # grey levels: less within a window is no edge for alpha to follow
 JUMP_M = 0.05  # between neighbouring pixels: two surfaces
-FORWARD = 1.4  # how much further than backward an arm reaches out of the trunk's plane
+FAR_REACH = 1.4  # how much further the far arm reaches, of somebody seen from the side
+ARM_SHARE = 0.06  # of what is seen of a person: no arm is larger
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def somebody_else(probability: np.ndarray, depth_m: np.ndarray, distance_m: floa
     """(H, W) bool: what the probability (H, W) takes for the person, and what stands elsewhere than at ``distance_m``.
 
     Only whole surfaces count, up to their edges in depth (H, W), NaN = unknown: an arm that reaches out hangs together
-    with its shoulder, whoever passes behind does not.
+    with its shoulder, whoever passes behind does not.  Where the trunk hides the shoulder, the arm is a small surface
+    of its own, and may be as far as it reaches.
     """
     is_person = probability > 0.5
     known = is_person & np.isfinite(depth_m)
@@ -81,8 +83,9 @@ def somebody_else(probability: np.ndarray, depth_m: np.ndarray, distance_m: floa
     order = np.argsort(inside, kind="stable")
     ends = np.searchsorted(inside[order], np.arange(1, count), side="right")
     depths = np.split(depth_m[smooth][order], ends[:-1])
-    apart_m = np.array([0.0, *(float(np.median(patch)) - distance_m for patch in depths)])
-    is_else = (apart_m > gate_m) | (apart_m < -FORWARD * gate_m)
+    apart_m = np.array([0.0, *(abs(float(np.median(patch)) - distance_m) for patch in depths)])
+    share = np.array([1.0, *(len(patch) / known.sum() for patch in depths)])
+    is_else = apart_m > np.where(share > ARM_SHARE, gate_m, FAR_REACH * gate_m)
     # Edges, and what depth does not know, go with the surface that is nearest.
     return is_person & (_nearest(smooth, is_else[labels].astype(np.float32)) > 0)
 

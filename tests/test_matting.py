@@ -213,6 +213,12 @@ def test_who_stands_elsewhere_is_somebody_else_and_an_arm_that_reaches_out_is_no
     assert not is_else[probability == 0].any()
     depth_m[passer] = 1.5  # now in front
     assert somebody_else(probability, depth_m, 2.5, 0.6)[passer].all()
+    depth_m[passer] = 3.2  # somebody near behind, for the far arm is smaller
+    far_arm = np.s_[15:20, 80:92]
+    assert somebody_else(probability, depth_m, 2.5, 0.6)[passer].all()
+    probability[passer], probability[far_arm], probability[rim] = 0, 0.95, 0
+    assert not somebody_else(probability, depth_m, 2.5, 0.6).any()
+    probability[passer], probability[rim] = 0.95, 0.95
     depth_m[passer] = 2.8  # a leg held back
     assert not somebody_else(probability, depth_m, 2.5, 0.6).any()
     assert trunk_distance(probability, depth_m) == pytest.approx(2.5)
