@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import cv2
 import numpy as np
+import tracking_figures as figures
 from tracking import CLIPS, SHARED, Tracked, spread, table
 
 from capture.importers import ImportConfig, record
@@ -124,7 +125,6 @@ def row(passage: Passage, with_depth: bool, folder: Path, truths: dict[int, np.n
     errors_m, believed_m = tracked.errors_m, tracked.believed_m
     assert errors_m is not None and believed_m is not None
     status = [tracked.fit.status[i] for i in frames]
-    is_wrong = np.nan_to_num(believed_m[frames]).max(1) > 0.25
     return [
         passage.name,
         "yes" if with_depth else "no",
@@ -132,7 +132,7 @@ def row(passage: Passage, with_depth: bool, folder: Path, truths: dict[int, np.n
         str(taken),
         spread(1e3 * errors_m[frames]),
         " / ".join(str(status.count(s)) for s in ("tracked", "uncertain", "lost")),
-        str(int(is_wrong.sum())),
+        str(np.count_nonzero(figures.wrong(believed_m[frames]))),
     ]
 
 

@@ -151,11 +151,14 @@ class Tracked:
     def joint_doubted(self) -> np.ndarray:
         """(N, 12) bool: joints of limbs that are in doubt, in frames that are tracked otherwise."""
         doubted = np.zeros((len(self.fit), 12), bool)
-        for name, own in zip(LIMB_NAMES, self.fit.limb_doubted.T, strict=True):
-            side, limb = name.split()
-            moved = ("elbow", "wrist") if limb == "arm" else ("knee", "ankle")
-            doubted[:, [2 * figures.JOINTS.index(joint) + (side == "right") for joint in moved]] |= own[:, None]
-        return doubted & self.fit.tracked[:, None]
+        for name, own in zip(LIMB_NAMES, self.limb_doubted.T, strict=True):
+            doubted[:, figures.LIMBS[name]] = own[:, None]
+        return doubted
+
+    @property
+    def limb_doubted(self) -> np.ndarray:
+        """(N, 4) bool by LIMB_NAMES: limbs in doubt, in frames that are tracked otherwise."""
+        return self.fit.limb_doubted & self.fit.tracked[:, None]
 
     @property
     def to_720(self) -> float:
@@ -254,10 +257,8 @@ def joint_row(tracked: Tracked) -> list[str]:
     ]
     is_wrong, believed_m = figures.wrong(errors_m), tracked.believed_m
     assert believed_m is not None
-    limbs = np.nan_to_num(errors_m)[:, 2:].reshape(-1, 5, 2)  # knees, ankles, shoulders, elbows, wrists; left, right
-    doubted = tracked.joint_doubted[:, 2:].reshape(-1, 5, 2)
-    is_doubted = np.stack([doubted[:, 0], doubted[:, 3]], 1)  # (N, legs and arms, sides)
-    is_wrong_limb = np.stack([limbs[:, :2].max(1), limbs[:, 3:].max(1)], 1) > figures.WRONG_M
+    is_doubted = tracked.limb_doubted
+    is_wrong_limb = np.stack([figures.wrong(errors_m[:, figures.LIMBS[name]]) for name in LIMB_NAMES], 1)
     return [
         spread(1e3 * figures.offset_removed_m(tracked.joints_m, truth_m)),
         f"{tracked.scale:.3f}" if tracked.clip.no_depth else "-",

@@ -22,6 +22,7 @@ ANNY = {
 LANDMARKS = np.array([23, 24, 25, 26, 27, 28, 11, 12, 13, 14, 15, 16])  # MediaPipe's, in the order of JOINTS
 OTHER_SIDE = np.arange(12) ^ 1
 TRUNK, LEGS, ARMS = [0, 1, 6, 7], [2, 3, 4, 5], [8, 9, 10, 11]
+LIMBS = {"left leg": [2, 4], "right leg": [3, 5], "left arm": [8, 10], "right arm": [9, 11]}  # what a wrong limb moves
 
 WRONG_M = 0.25  # a joint this far off is not where it is said to be
 RIGHT_M = 0.10  # mean over the joints: half a hand's breadth more than a good fit through loose clothes
@@ -110,7 +111,7 @@ def flipped(estimate_m: np.ndarray, truth_m: np.ndarray, members: Sequence[int] 
 
 
 def wrong(errors_m: np.ndarray) -> np.ndarray:
-    """(N,) bool: a joint is more than ``WRONG_M`` off; errors (N, 12) as ``offset_removed_m`` gives them."""
+    """(N,) bool: a joint is more than ``WRONG_M`` off; errors (N, K) as ``offset_removed_m`` gives them."""
     return np.nan_to_num(errors_m).max(1) > WRONG_M
 
 

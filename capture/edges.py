@@ -69,10 +69,10 @@ def refined(
         prior = posterior(prior, crop.color, room, crop.depth_m)
         is_known = np.isfinite(room.sigma)
         firm, is_sure = is_known.astype(np.float32), is_known & (prior > SURE)
-    if crop.depth_m is not None and np.isfinite(distance_m):
-        is_else = somebody_else(prior, crop.depth_m, distance_m, config.gate_m)
-        prior, is_sure = np.where(is_else, np.float32(0), prior), is_sure & ~is_else
     if crop.depth_m is not None:
+        if np.isfinite(distance_m):
+            is_else = somebody_else(prior, crop.depth_m, distance_m, config.gate_m)
+            prior, is_sure = np.where(is_else, np.float32(0), prior), is_sure & ~is_else
         prior, separation = gated(prior, crop.depth_m, config.gate_m, crop.footprint_px, is_sure)
         firm = np.maximum(firm, separation)
     if room is not None:
