@@ -17,6 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from capture.camera import project
+from capture.pose_network import PoseNetwork
 from capture.recording import Recording
 
 # MediaPipe's landmark numbers (left, right) and the ground truth's joint.
@@ -32,11 +33,9 @@ PAIRS = {
 
 def detect(recording: Recording, indices: list[int], static: bool) -> np.ndarray:
     """(M, 33, 2) landmarks in pixels, NaN where no pose was found."""
-    import mediapipe as mp
-
     width, height = recording.rig.color.image_wh
     found = np.full((len(indices), 33, 2), np.nan)
-    with mp.solutions.pose.Pose(static_image_mode=static, model_complexity=1) as model:
+    with PoseNetwork(static_image_mode=static) as model:
         for row, index in enumerate(indices):
             result = model.process(recording.color(index))
             if result.pose_landmarks:

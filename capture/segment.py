@@ -7,21 +7,20 @@ person in a crowd.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 
+from capture.pose_network import PoseNetwork
+
 NETWORK_SIDE_PX = 800  # the network works on 256 x 256 of the person; more only costs time
 MIN_AREA = 0.001  # of the picture: less is a false alarm
 PERSON = 0.5
-SURE_AT_FIRST, SURE_AGAIN = (
-    0.9,
-    0.5,
-)  # visibility of the 12 clearest landmarks: people have 0.94 and more, a chair with a
-# jacket has between 0.4 and 0.95; less will do where the neighbouring frames show somebody
+# Visibility of the 12 clearest landmarks: people have 0.94 and more, a chair with a jacket has between 0.4 and 0.95;
+# less will do where the neighbouring frames show somebody.
+SURE_AT_FIRST, SURE_AGAIN = 0.9, 0.5
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,7 @@ class Segmenter:
     computed in any order and again."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("GLOG_minloglevel", "2")  # its start-up chatter is not for users
-        from mediapipe.python.solutions.pose import Pose
-
-        self._pose: Any = Pose(static_image_mode=True, model_complexity=1, enable_segmentation=True)
+        self._pose = PoseNetwork(static_image_mode=True, enable_segmentation=True)
 
     def segment(self, color: np.ndarray, within: np.ndarray | None = None) -> Segment:
         """Find the person in (H, W, 3) uint8 RGB; ``within`` = (left, top, right, bottom) in fractions: only there."""

@@ -7,13 +7,13 @@ N frames, 33 landmarks in MediaPipe's order.  The left/right labels that come ou
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from capture.pose_network import PoseNetwork
 from capture.progress import progress
 from capture.recording import write_atomically
 
@@ -74,14 +74,10 @@ class Keypoints:
 
 def detect(images: Iterable[np.ndarray], count: int) -> Keypoints:
     """Run MediaPipe Pose over (H, W, 3) uint8 RGB images of one clip, in order (it tracks from frame to frame)."""
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    import mediapipe as mp
-
     points_px = np.full((count, NUM_LANDMARKS, 2), np.nan)
     visibility = np.zeros((count, NUM_LANDMARKS))
     world_m = np.full((count, NUM_LANDMARKS, 3), np.nan)
-    # model_complexity 1 is the one whose weights are in the wheel.
-    with mp.solutions.pose.Pose(model_complexity=1, smooth_landmarks=False, min_detection_confidence=0.3) as pose:
+    with PoseNetwork(smooth_landmarks=False, min_detection_confidence=0.3) as pose:
         for i, image in enumerate(progress(images, "landmarks", count)):
             result = pose.process(image)
             if not result.pose_landmarks:

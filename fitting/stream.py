@@ -6,15 +6,14 @@ Stage 02 draws a finer edge and stage 03 resolves left and right over the whole 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
 from capture.alpha import gated
 from capture.camera import Rig
+from capture.pose_network import PoseNetwork
 from capture.registration import depth_in_color
 from capture.segment import SURE_AGAIN, SURE_AT_FIRST, main_part, reduced
 from fitting.keypoints import MIRROR, SWAP_COST_M, side_costs
@@ -41,12 +40,8 @@ class PoseStream:
     """MediaPipe Pose, kept open: it looks for the person near where it was."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("GLOG_minloglevel", "2")
-        from mediapipe.python.solutions.pose import Pose
-
-        self._pose: Any = Pose(
-            model_complexity=1, smooth_landmarks=False, min_detection_confidence=0.3, enable_segmentation=True
-        )
+        self._pose = PoseNetwork(smooth_landmarks=False, min_detection_confidence=0.3, enable_segmentation=True)
+        self._pose.process(np.zeros((64, 64, 3), np.uint8))  # loads the networks: the first frame shall not wait
         self._sees_somebody = False
 
     def __call__(self, color: np.ndarray) -> Look | None:

@@ -36,6 +36,7 @@ class Window:
 
     def __init__(self, title: str = TITLE) -> None:
         self._title = title
+        cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)  # the picture, no toolbar
 
     def show(self, picture: np.ndarray) -> bool:
         """Show an (H, W, 3) uint8 RGB picture; False when the user has had enough."""

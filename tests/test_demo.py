@@ -9,6 +9,7 @@ import pytest
 
 from capture.camera import project, transform, unproject
 from capture.errors import UserError
+from capture.pose_network import PoseNetwork
 from capture.recording import Recording, read_gray
 from demo import sensor
 from demo.character import PERFORMER, Character
@@ -111,10 +112,9 @@ def test_depth_and_colour_see_the_same_person(filmed):
 
 def test_a_pose_detector_sees_her_in_every_frame(filmed):
     """MediaPipe, which the fit uses: found everywhere, and with her left on her left while she faces the camera."""
-    mediapipe = pytest.importorskip("mediapipe")
     recording = Recording.load(filmed)
     joints, names = truth(filmed)
-    with mediapipe.solutions.pose.Pose(static_image_mode=True, model_complexity=1) as model:
+    with PoseNetwork(static_image_mode=True) as model:
         for index in range(len(recording)):
             found = model.process(recording.color(index)).pose_landmarks
             assert found is not None, index
