@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,10 +14,8 @@ from typing import Any
 import numpy as np
 
 CARRIED = 1  # model_complexity whose weights are in the wheel; 0 and 2 would be downloaded
-# What it says of itself at the start: absl's and TensorFlow Lite's notices, and protobuf's warning to its own callers.
-CHATTER = re.compile(
-    rb"[IW]\d{4} [\d:.]+ |INFO: Created TensorFlow Lite |WARNING: All log messages before absl|.*SymbolDatabase"
-)
+# What its C++ says of itself at the start.
+CHATTER = re.compile(rb"[IW]\d{4} [\d:.]+ |INFO: Created TensorFlow Lite |WARNING: All log messages before absl")
 
 
 class PoseNetwork:
@@ -31,6 +30,7 @@ class PoseNetwork:
         if self._pose is not None:
             return self._pose.process(color)
         os.environ.setdefault("GLOG_minloglevel", "2")
+        warnings.filterwarnings("ignore", message=r"SymbolDatabase\.GetPrototype")  # protobuf to MediaPipe's authors
         with without_chatter():  # until the first picture is through: its threads load the networks meanwhile
             from mediapipe.python.solutions.pose import Pose
 
