@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from capture.errors import UserError
 from fitting.body.model import BodyModel
+from rendering.alignment import level_gaze
 from rendering.motion import SMPL_JOINTS, load_motion
 from rendering.retarget import retarget
 from rendering.skeletons import find_roles, split_side
@@ -228,10 +229,8 @@ def test_names_have_sides():
 
 @pytest.mark.parametrize("offset_deg", [-30.0, 30.0, 5.0])
 def test_a_head_bent_throughout_is_levelled_and_a_small_nod_is_kept(offset_deg):
-    from rendering.retarget import _level_gaze
-
     swing = np.radians(offset_deg + 10 * np.sin(np.linspace(0, 6.28, 60)))
     head = np.array([[[1, 0, 0], [0, np.cos(a), np.sin(a)], [0, -np.sin(a), np.cos(a)]] for a in swing])  # gaze up by a
-    pitch = np.degrees(np.arcsin(-_level_gaze(head)[:, 2, 1]))
+    pitch = np.degrees(np.arcsin(-level_gaze(head)[:, 2, 1]))
     assert abs(pitch.mean() - (offset_deg if abs(offset_deg) < 15 else 0)) < 0.5
     assert np.ptp(pitch) == pytest.approx(20, abs=0.5)
