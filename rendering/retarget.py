@@ -7,7 +7,7 @@ What is carried over is each bone's global rotation (``alignment``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -17,10 +17,11 @@ from fitting.body.model import BodyModel
 from rendering.alignment import role_rotations
 from rendering.motion import MotionClip
 from rendering.placed_clip import PlacedClip, leg_length, placed_clip, without_calibration_frame
+from rendering.possible import possible
 from rendering.skeletons import find_roles
+from rendering.standing import Stance, low_vertices, stances
 from rendering.turns import between, unit
 
-SOLE_M = 0.03  # vertices of the rest body below this are its soles
 CONTACT_SMOOTHING_S = 0.06  # of the vertical correction, so that a heel strike does not jerk the trunk
 
 
@@ -38,11 +39,29 @@ class Motion:
         return len(self.pose)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a clip asks of our body, before anybody wonders whether a person can do it."""
+
+    motion: Motion
+    stances: tuple[Stance, ...]  # heels and balls of both feet
+
+
 def retarget(clip: MotionClip, body: BodyModel, rest_vertices_m: np.ndarray, rest_joints_m: np.ndarray) -> Motion:
     """Put ``clip`` on a person: ``rest_vertices_m`` (V, 3) and ``rest_joints_m`` (J, 3) from ``BodyModel.shaped``.
 
-    Raises UserError when the clip's skeleton lacks joints that our body needs, naming them.
+    Joints keep within the ranges of the body model, feet in contact stand still.  Raises UserError when the clip's
+    skeleton lacks joints that our body needs, naming them.
     """
+    asked = asked_of_us(clip, body, rest_vertices_m, rest_joints_m)
+    pose, world_from_body = possible(
+        asked.motion.pose, asked.motion.world_from_body, body, rest_vertices_m, rest_joints_m, asked.stances
+    )
+    return replace(asked.motion, pose=pose, world_from_body=world_from_body)
+
+
+def asked_of_us(clip: MotionClip, body: BodyModel, rest_vertices_m: np.ndarray, rest_joints_m: np.ndarray) -> Asked:
+    """Every limb of our body points where the clip's does; arguments and errors as ``retarget``."""
     source_roles = find_roles(clip.joint_names, clip.parents, clip.name)
     body_roles = find_roles(body.joint_names, tuple(int(p) for p in body.parents), "body model")
     rest_joints_m = np.asarray(rest_joints_m, float)
@@ -59,11 +78,15 @@ def retarget(clip: MotionClip, body: BodyModel, rest_vertices_m: np.ndarray, res
     # pelvis is, but not about the hip joints.
     hips_m = source.positions[:, [source_roles[f"upperleg.{side}"] for side in "LR"]].mean(1)
     world_from_body[:, :3, 3] = hips_m - root @ rest_joints_m[[body_roles[f"upperleg.{side}"] for side in "LR"]].mean(0)
-    lift = _floor_correction(source, source_roles, body, rest_vertices_m, rest_joints_m, pose, world_from_body)
-    world_from_body[:, 2, 3] += lift
+    low = low_vertices(rest_vertices_m)
+    low_m = _posed(low, body, rest_vertices_m, rest_joints_m, pose, world_from_body)
+    lift_m = _floor_correction(source, source_roles, low_m[:, :, 2].min(1))
+    world_from_body[:, 2, 3] += lift_m
+    low_m[:, :, 2] += lift_m[:, None]
     if not source.rests_upright:
         notes.append(f"{clip.name} does not rest like a standing person; its axes were read off the movement itself")
-    return Motion(clip.name, pose.astype(np.float32), world_from_body, source.frames_per_second, tuple(notes))
+    motion = Motion(clip.name, pose.astype(np.float32), world_from_body, source.frames_per_second, tuple(notes))
+    return Asked(motion, stances(source, source_roles, body, rest_vertices_m, low_m))
 
 
 def _spread(targets: dict[str, np.ndarray], body: BodyModel, roles: dict[str, int], num_frames: int) -> np.ndarray:
@@ -115,16 +138,28 @@ def _local_rotations(global_rotations: np.ndarray, body: BodyModel) -> np.ndarra
     return pose
 
 
-def _floor_correction(
-    source: PlacedClip,
-    roles: dict[str, int],
+def _posed(
+    vertices: np.ndarray,
     body: BodyModel,
     rest_vertices_m: np.ndarray,
     rest_joints_m: np.ndarray,
     pose: np.ndarray,
     world_from_body: np.ndarray,
 ) -> np.ndarray:
-    """(N,) metres to lift the body by, so that its soles are as far above the floor as the source's feet were."""
+    """(N, P, 3) some vertices (P,) of the body in every frame."""
+    corners = np.concatenate([rest_vertices_m[vertices], np.ones((len(vertices), 1))], axis=1)
+    weights = body.skin_weights[vertices]  # (P, J)
+    found = np.empty((len(pose), len(vertices), 3))
+    for i in range(len(pose)):
+        joints = body.joint_transforms(rest_joints_m, pose[i], world_from_body[i]).copy()  # (J, 3, 4)
+        joints[:, :, 3] -= np.einsum("jrk,jk->jr", joints[:, :, :3], rest_joints_m)
+        found[i] = np.einsum("pj,jrk,pk->pr", weights, joints, corners, optimize=True)
+    return found
+
+
+def _floor_correction(source: PlacedClip, roles: dict[str, int], lowest_m: np.ndarray) -> np.ndarray:
+    """(N,) metres to lift the body by, whose lowest points are at ``lowest_m`` (N,), so that its soles are as far above
+    the floor as the source's feet were."""
     clearances = []
     for part in ("foot", "toe"):
         heights = [source.positions[:, roles[f"{part}.{side}"], 2] for side in "LR" if f"{part}.{side}" in roles]
@@ -132,14 +167,5 @@ def _floor_correction(
             # A foot is on the floor at least a tenth of the time; its very lowest moments are toes pushing off.
             clearances += [height - np.percentile(np.concatenate(heights), 10) for height in heights]
     wanted = np.min(clearances, axis=0)
-    soles = np.flatnonzero(rest_vertices_m[:, 2] < rest_vertices_m[:, 2].min() + SOLE_M)
-    corners = np.concatenate([rest_vertices_m[soles], np.ones((len(soles), 1))], axis=1)
-    weights = body.skin_weights[soles]  # (P, J)
-    lowest = np.empty(len(pose))
-    for i in range(len(pose)):
-        joints = body.joint_transforms(rest_joints_m, pose[i], world_from_body[i])  # (J, 3, 4)
-        height = joints[:, 2].copy()
-        height[:, 3] -= np.einsum("jk,jk->j", joints[:, 2, :3], rest_joints_m)
-        lowest[i] = np.einsum("pj,jk,pk->p", weights, height, corners).min()
     sigma = CONTACT_SMOOTHING_S * source.frames_per_second
-    return gaussian_filter1d(np.maximum(wanted, 0) - lowest, sigma, mode="nearest")
+    return gaussian_filter1d(np.maximum(wanted, 0) - lowest_m, sigma, mode="nearest")

@@ -12,7 +12,7 @@ from capture.errors import UserError
 from fitting.body.model import BodyModel
 from rendering.alignment import level_gaze
 from rendering.motion import SMPL_JOINTS, load_motion
-from rendering.retarget import retarget
+from rendering.retarget import asked_of_us, retarget
 from rendering.skeletons import find_roles, split_side
 
 MOTIONS = Path(__file__).parents[2] / "shared" / "data" / "motion"
@@ -81,6 +81,12 @@ def on(body: BodyModel, path: Path):
     return clip, retarget(clip, body, *body.shaped(None))
 
 
+def asked(body: BodyModel, path: Path):
+    """The clip and what it asks of our body, whether a person can do it or not."""
+    clip = load_motion(path)
+    return clip, asked_of_us(clip, body, *body.shaped(None)).motion
+
+
 def largest_angle_deg(clip, motion, body: BodyModel, world_from_clip: np.ndarray, step: int = 1) -> float:
     """Between the limbs of the clip (every ``step``-th frame) and those of our body in the world."""
     theirs = find_roles(clip.joint_names, clip.parents, "clip")
@@ -103,7 +109,7 @@ Y_UP = Rotation.from_euler("X", 90, degrees=True).as_matrix()
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_limbs_point_where_the_performers_did_in_every_dialect(body, tmp_path, dialect):
-    clip, motion = on(body, write_bvh(tmp_path / "a.bvh", random_frames(), dialect))
+    clip, motion = asked(body, write_bvh(tmp_path / "a.bvh", random_frames(), dialect))
     assert largest_angle_deg(clip, motion, body, Y_UP) < 0.5
     assert np.allclose(motion.pose[:, 0], 0)
 
@@ -112,7 +118,7 @@ def test_limbs_point_where_the_performers_did_in_every_dialect(body, tmp_path, d
 def test_limbs_point_where_the_performers_did_in_real_files(body, name):
     if not (MOTIONS / name).is_file():
         pytest.skip("../shared/data/motion is absent")
-    clip, motion = on(body, MOTIONS / name)
+    clip, motion = asked(body, MOTIONS / name)
     step = max(1, round(clip.frames_per_second / motion.frames_per_second))
     assert motion.frames_per_second <= 30.1
     if step == 1:
@@ -127,7 +133,7 @@ def test_limbs_point_where_the_performers_did_in_real_files(body, name):
 
 def test_units_and_place_do_not_matter(body, tmp_path):
     frames = random_frames()
-    _, motion = on(body, write_bvh(tmp_path / "a.bvh", frames))
+    _, motion = asked(body, write_bvh(tmp_path / "a.bvh", frames))
     text = (tmp_path / "a.bvh").read_text()
     words = text.split("MOTION")[0].split()
     for at, word in enumerate(words):
@@ -136,7 +142,7 @@ def test_units_and_place_do_not_matter(body, tmp_path):
     frames[:, :3] = frames[:, :3] * 2.54 + (500, 0, 70)
     rows = "\n".join(" ".join(f"{v:.5f}" for v in row) for row in frames)
     (tmp_path / "b.bvh").write_text(f"{' '.join(words)} MOTION Frames: {len(frames)} Frame Time: 0.04\n{rows}")
-    _, moved = on(body, tmp_path / "b.bvh")
+    _, moved = asked(body, tmp_path / "b.bvh")
     assert np.allclose(moved.pose, motion.pose, atol=1e-4)
     assert np.allclose(moved.world_from_body, motion.world_from_body, atol=1e-3)
 
@@ -177,7 +183,7 @@ def test_amass_moves_the_same_body(body, tmp_path):
     poses = rng.normal(0, 0.15, (6, 156))
     poses[:, :3] = Rotation.from_euler("X", 90, degrees=True).as_rotvec()
     np.savez(tmp_path / "a.npz", poses=poses, trans=rng.normal(0, 0.1, (6, 3)), mocap_framerate=60.0)
-    clip, motion = on(body, tmp_path / "a.npz")
+    clip, motion = asked(body, tmp_path / "a.npz")
     assert len(clip.joint_names) == len(SMPL_JOINTS) and motion.frames_per_second == 30
     assert largest_angle_deg(clip, motion, body, np.eye(3), step=2) < 0.5
 
