@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
-from capture import matting
-from capture.alpha import cleaned, floor_depth, gated, somebody_else, trunk_distance
+from capture import finding
+from capture.alpha import cleaned, floor_depth, gated
 from capture.camera import Camera, Rig
 from capture.errors import UserError
 from capture.importers import ImportConfig, record
 from capture.matting import Masks, MatteConfig, matte
+from capture.parting import somebody_else, trunk_distance
 from capture.recording import Recording, RecordingWriter, encode_png
 from capture.segment import Segment, boxes_beside, main_part, scored, strangers
 from capture.steady import flow_gray, steadied
@@ -79,7 +80,7 @@ class Network:
 @pytest.fixture
 def network(monkeypatch):
     network = Network()
-    monkeypatch.setattr(matting, "_segmenter", lambda: network)
+    monkeypatch.setattr(finding, "_segmenter", lambda: network)
     return network
 
 
@@ -162,7 +163,10 @@ def test_a_resumed_run_gives_the_same_files_and_repeats_nothing(tmp_path, networ
     out_dir.mkdir()
     for name in ("scratch", "masks"):
         (out_dir / name).mkdir()
-    for path in [*sorted((first.folder / "scratch").glob("raw_*"))[:2], first.folder / "masks" / "000001.png"]:
+    for path in [
+        *sorted((first.folder / "scratch").glob("[rg]*_00000[01].png")),
+        first.folder / "masks" / "000001.png",
+    ]:
         (out_dir / path.relative_to(first.folder)).write_bytes(path.read_bytes())
     matte(MatteConfig(workers=1), out_dir, recording_dir)
     for path in sorted(first.folder.rglob("*.*")):
