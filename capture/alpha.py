@@ -17,6 +17,7 @@ CORE = 0.8  # the network is sure of the person
 FAR_M, NEAR_M = 0.25, 0.10  # depth away from the body: surely not it, surely it
 LINGER = 0.2  # alpha below is 0, above 1 - LINGER is 1
 FLOOR_M = 0.03  # from the floor along the ray: about 1 cm above it
+FLOOR_STEP = 2  # pixels: every other one of every other row is plenty for three unknowns
 FINGERS, SOLE = 0.06, 0.02  # of the longer side: how far limbs may reach beyond the network; without a known floor
 GUIDE_GREY = 5.1  # grey levels: less within a window is no edge for alpha to follow
 JUMP_M = 0.05  # between neighbouring pixels: two surfaces
@@ -85,10 +86,12 @@ def floor_depth(depth_m: np.ndarray, probability: np.ndarray) -> np.ndarray | No
     with a fixed seed: the same picture gives the same floor.
     """
     height, width = depth_m.shape
-    rows, columns = np.nonzero(np.isfinite(depth_m) & (probability < 0.1))
-    is_low = rows > 0.6 * height
-    rows, columns = rows[is_low], columns[is_low]
-    if len(rows) < max(100, 0.02 * depth_m.size):
+    top = int(0.6 * height) + 1
+    sparse = np.s_[top::FLOOR_STEP, ::FLOOR_STEP]
+    rows, columns = np.nonzero(np.isfinite(depth_m[sparse]) & (probability[sparse] < 0.1))
+    rows, columns = top + FLOOR_STEP * rows, FLOOR_STEP * columns
+    least = max(100, 0.02 * depth_m.size) / FLOOR_STEP**2
+    if len(rows) < least:
         return None
     points = np.stack([columns / height, rows / height, np.ones(len(rows))], axis=1)  # (K, 3)
     depths = depth_m[rows, columns].astype(np.float64)
@@ -108,7 +111,7 @@ def floor_depth(depth_m: np.ndarray, probability: np.ndarray) -> np.ndarray | No
     best = planes[is_on.sum(axis=0).argmax()]
     with np.errstate(divide="ignore"):
         inliers = np.abs(1 / (points @ best) - depths) < FLOOR_M
-    if inliers.sum() < max(100, 0.02 * depth_m.size):
+    if inliers.sum() < least:
         return None
     on, inverse = points[inliers], 1 / depths[inliers]
     best = np.linalg.solve(on.T @ on, on.T @ inverse)  # least squares over thousands of rows: the normal equations do
