@@ -109,7 +109,7 @@ def matte(config: MatteConfig, out_dir: Path, recording_dir: Path) -> None:
     (out_dir / "scratch").mkdir(parents=True, exist_ok=True)
     (out_dir / "masks").mkdir(exist_ok=True)
     count = len(recording)
-    with Workers(config.workers) as workers:
+    with Workers(config.workers, works_along=True) as workers:
         job = Job(config, out_dir, recording_dir, workers)
         if matter.method == GIVEN:
             job.run(

@@ -148,6 +148,8 @@ def test_who_passes_behind_is_left_out_and_who_stands_in_the_way_leaves_nobody(t
     writer.finish()
     masks = run(tmp_path, tmp_path / "film")
     assert iou(masks[4], truth) > 0.93 and iou(masks[5], truth) > 0.93 and not masks.is_found[6]
+    again = sorted(path.name for path in (masks.folder / "scratch").glob("again_*"))
+    assert again == ["again_000004.png", "again_000006.png"]  # who is alone is not looked at twice
 
 
 def test_a_film_with_nobody_is_refused(tmp_path, network):
