@@ -17,11 +17,11 @@ CORE = 0.8  # the network is sure of the person
 FAR_M, NEAR_M = 0.25, 0.10  # depth away from the body: surely not it, surely it
 LINGER = 0.2  # alpha below is 0, above 1 - LINGER is 1
 FLOOR_M = 0.03  # from the floor along the ray: about 1 cm above it
+FLOOR_STEP = 2  # pixels: every other one of every other row is plenty for three unknowns
 FINGERS, SOLE = 0.06, 0.02  # of the longer side: how far limbs may reach beyond the network; without a known floor
 GUIDE_GREY = 5.1  # grey levels: less within a window is no edge for alpha to follow
 JUMP_M = 0.05  # between neighbouring pixels: two surfaces
-FAR_REACH = 1.4  # how much further the far arm reaches, of somebody seen from the side
-ARM_SHARE = 0.06  # of what is seen of a person: no arm is larger
+LEAST_PX = 50  # depth and network share fewer: neither says where the person stands
 
 
 @dataclass(frozen=True)
@@ -66,36 +66,6 @@ def gated(
     return np.where(surely_far, 0, lifted).astype(np.float32), separation
 
 
-def somebody_else(probability: np.ndarray, depth_m: np.ndarray, distance_m: float, gate_m: float) -> np.ndarray:
-    """(H, W) bool: what the probability (H, W) takes for the person, and what stands elsewhere than at ``distance_m``.
-
-    Only whole surfaces count, up to their edges in depth (H, W), NaN = unknown: an arm that reaches out hangs together
-    with its shoulder, whoever passes behind does not.  Where the trunk hides the shoulder, the arm is a small surface
-    of its own, and may be as far as it reaches.
-    """
-    is_person = probability > 0.5
-    known = is_person & np.isfinite(depth_m)
-    smooth = known & (_range(np.where(known, depth_m, np.nan)) < JUMP_M)
-    if not smooth.any():
-        return np.zeros_like(is_person)
-    count, labels, _, _ = cv2.connectedComponentsWithStats(smooth.astype(np.uint8), connectivity=4)
-    inside = labels[smooth]
-    order = np.argsort(inside, kind="stable")
-    ends = np.searchsorted(inside[order], np.arange(1, count), side="right")
-    depths = np.split(depth_m[smooth][order], ends[:-1])
-    apart_m = np.array([0.0, *(abs(float(np.median(patch)) - distance_m) for patch in depths)])
-    share = np.array([1.0, *(len(patch) / known.sum() for patch in depths)])
-    is_else = apart_m > np.where(share > ARM_SHARE, gate_m, FAR_REACH * gate_m)
-    # Edges, and what depth does not know, go with the surface that is nearest.
-    return is_person & (_nearest(smooth, is_else[labels].astype(np.float32)) > 0)
-
-
-def trunk_distance(probability: np.ndarray, depth_m: np.ndarray) -> float:
-    """Median distance of the sure person (H, W), metres; NaN where depth and network share too little."""
-    core = (probability > CORE) & np.isfinite(depth_m)
-    return float(np.median(depth_m[core])) if core.sum() >= 50 else float("nan")
-
-
 def _limbs(probability: np.ndarray, is_near: np.ndarray, reach: float) -> np.ndarray:
     """(H, W) what is connected to the person at the body's depth, up to ``reach`` (of the longer side) beyond what the
     network saw: it overlooks fingers and soles."""
@@ -116,10 +86,12 @@ def floor_depth(depth_m: np.ndarray, probability: np.ndarray) -> np.ndarray | No
     with a fixed seed: the same picture gives the same floor.
     """
     height, width = depth_m.shape
-    rows, columns = np.nonzero(np.isfinite(depth_m) & (probability < 0.1))
-    is_low = rows > 0.6 * height
-    rows, columns = rows[is_low], columns[is_low]
-    if len(rows) < max(100, 0.02 * depth_m.size):
+    top = int(0.6 * height) + 1
+    sparse = np.s_[top::FLOOR_STEP, ::FLOOR_STEP]
+    rows, columns = np.nonzero(np.isfinite(depth_m[sparse]) & (probability[sparse] < 0.1))
+    rows, columns = top + FLOOR_STEP * rows, FLOOR_STEP * columns
+    least = max(100, 0.02 * depth_m.size) / FLOOR_STEP**2
+    if len(rows) < least:
         return None
     points = np.stack([columns / height, rows / height, np.ones(len(rows))], axis=1)  # (K, 3)
     depths = depth_m[rows, columns].astype(np.float64)
@@ -139,7 +111,7 @@ def floor_depth(depth_m: np.ndarray, probability: np.ndarray) -> np.ndarray | No
     best = planes[is_on.sum(axis=0).argmax()]
     with np.errstate(divide="ignore"):
         inliers = np.abs(1 / (points @ best) - depths) < FLOOR_M
-    if inliers.sum() < max(100, 0.02 * depth_m.size):
+    if inliers.sum() < least:
         return None
     on, inverse = points[inliers], 1 / depths[inliers]
     best = np.linalg.solve(on.T @ on, on.T @ inverse)  # least squares over thousands of rows: the normal equations do
@@ -150,18 +122,24 @@ def floor_depth(depth_m: np.ndarray, probability: np.ndarray) -> np.ndarray | No
 
 def nearest_body_depth(probability: np.ndarray, depth_m: np.ndarray, gate_m: float) -> np.ndarray | None:
     """(H, W) depth of the sure piece of body nearest to each pixel; None where depth and network share too little."""
-    core = (cv2.erode(probability, disc(1)) > CORE) & np.isfinite(depth_m)
-    if core.sum() < 50:
+    is_sure = cv2.erode(probability, disc(1)) > CORE
+    trunk_m = median_depth(is_sure, depth_m)
+    if not np.isfinite(trunk_m):
         return None
-    trunk_m = float(np.median(depth_m[core]))
-    core &= np.abs(depth_m - trunk_m) < gate_m
+    core = is_sure & (np.abs(depth_m - trunk_m) < gate_m)  # NaN is not
     core &= ~_wall(core, depth_m, trunk_m, probability)
-    if core.sum() < 50:
+    if core.sum() < LEAST_PX:
         return None
-    return _nearest(core, cv2.medianBlur(np.where(core, depth_m, trunk_m).astype(np.float32), 5))
+    return nearest_value(core, cv2.medianBlur(np.where(core, depth_m, trunk_m).astype(np.float32), 5))
 
 
-def _nearest(is_known: np.ndarray, values: np.ndarray) -> np.ndarray:
+def median_depth(is_wanted: np.ndarray, depth_m: np.ndarray) -> float:
+    """Median of depth (H, W), metres, where ``is_wanted`` (H, W) and known; NaN where that is too little."""
+    known_m = depth_m[is_wanted & np.isfinite(depth_m)]
+    return float(np.median(known_m)) if len(known_m) >= LEAST_PX else float("nan")
+
+
+def nearest_value(is_known: np.ndarray, values: np.ndarray) -> np.ndarray:
     """(H, W) of each pixel the value of the known pixel nearest to it."""
     unknown = (~is_known).astype(np.uint8)
     _, labels = cv2.distanceTransformWithLabels(unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
@@ -176,8 +154,8 @@ def _wall(core: np.ndarray, depth_m: np.ndarray, trunk_m: float, probability: np
     background = (probability < 0.05) & np.isfinite(depth_m)
     if not background.any():
         return np.zeros_like(core)
-    behind_m = _nearest(background, np.nan_to_num(depth_m))
-    smooth = (core & (_range(np.where(core, depth_m, np.nan)) < JUMP_M)).astype(np.uint8)
+    behind_m = nearest_value(background, np.nan_to_num(depth_m))
+    smooth = (core & (range_around(np.where(core, depth_m, np.nan)) < JUMP_M)).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(smooth, connectivity=4)
     is_wall = np.zeros(count, bool)
     for label in range(1, count):
@@ -188,7 +166,7 @@ def _wall(core: np.ndarray, depth_m: np.ndarray, trunk_m: float, probability: np
     return is_wall[labels]
 
 
-def _range(depth_m: np.ndarray) -> np.ndarray:
+def range_around(depth_m: np.ndarray) -> np.ndarray:
     """(H, W) largest difference within 3 x 3, missing pixels left out."""
     is_missing = np.isnan(depth_m)
     high = cv2.dilate(np.where(is_missing, -1e3, depth_m).astype(np.float32), np.ones((3, 3), np.uint8))

@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
 
-from capture.alpha import cleaned, enlarged, evidence, gated, matted, somebody_else
+from capture.alpha import cleaned, enlarged, evidence, gated, matted
 from capture.camera import Rig
 from capture.likelihood import Room, posterior, rim_alpha, room_behind
+from capture.matte_config import MatteConfig
+from capture.parting import somebody_else
 from capture.plate import SAMPLES, SIDE_PX, Plate, Sample, fitted_wh, learned, reduced_to
 from capture.recording import Recording
 from capture.registration import depth_in_color, is_registered
@@ -29,27 +30,8 @@ SURE = 0.9  # probability by the colour of the person and the room that depth's 
 TRUST_READ = 10.0  # times more than the network, where alpha was read off known colours
 
 
-class EdgeSettings(Protocol):
-    """How edges are drawn; ``MatteConfig`` has these."""
-
-    @property
-    def use_depth(self) -> bool: ...
-    @property
-    def edge_side_px(self) -> int: ...
-    @property
-    def band(self) -> float: ...
-    @property
-    def trust(self) -> float: ...
-    @property
-    def smoothness(self) -> float: ...
-    @property
-    def gate_m(self) -> float: ...
-    @property
-    def workers(self) -> int: ...
-
-
 def refined(
-    config: EdgeSettings,
+    config: MatteConfig,
     recording: Recording,
     color: np.ndarray,
     probability: np.ndarray,
@@ -98,7 +80,7 @@ class Crop:
 
 
 def cut(
-    config: EdgeSettings, rig: Rig, color: np.ndarray, probability: np.ndarray, depth_mm: np.ndarray | None
+    config: MatteConfig, rig: Rig, color: np.ndarray, probability: np.ndarray, depth_mm: np.ndarray | None
 ) -> Crop | None:
     """The crop around the person in a picture (H, W, 3) of the rig's colour camera, of any size; None when there is
     nobody."""
@@ -131,7 +113,7 @@ def room_of(plate: Plate, crop: Crop, color: np.ndarray, probability: np.ndarray
 
 
 def learn_plate(
-    config: EdgeSettings, recording: Recording, probability_of: Callable[[int], np.ndarray], found: Sequence[int]
+    config: MatteConfig, recording: Recording, probability_of: Callable[[int], np.ndarray], found: Sequence[int]
 ) -> Plate | None:
     """The empty room of a clip, learned from frames ``found`` with the network's masks, then again with its own."""
     chosen = sorted({found[round(k * (len(found) - 1) / max(1, SAMPLES - 1))] for k in range(SAMPLES)})
@@ -169,7 +151,7 @@ def _samples(folder: Path, indices: Sequence[int], has_depth: bool) -> list[tupl
     return result
 
 
-def _outlined(config: EdgeSettings, rig: Rig, plate: Plate, sample: Sample, probability: np.ndarray) -> np.ndarray:
+def _outlined(config: MatteConfig, rig: Rig, plate: Plate, sample: Sample, probability: np.ndarray) -> np.ndarray:
     """The person in a sample (h, w) as the network's probability and the rough room have it."""
     crop = cut(config, rig, sample.color, probability, None)
     room = None if crop is None else room_of(plate, crop, sample.color, probability)

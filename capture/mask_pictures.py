@@ -5,7 +5,7 @@ H x W pixels.  Everything is shown over a chequered ground, which no clothes hav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -15,7 +15,7 @@ import numpy as np
 from capture.recording import Recording, encode_jpeg, write_atomically
 from capture.video import VideoWriter
 
-VIDEO_HEIGHT_PX = 720
+VIDEO_HEIGHT_PX = 540
 
 MaskOf = Callable[[int], np.ndarray]  # frame -> (H, W) uint8
 
@@ -33,14 +33,18 @@ def write_sheets(
     write_atomically(out_dir / "uncertain.jpg", encode_jpeg(uncertain(recording, mask_of, worst), quality=88))
 
 
-def write_film(out_dir: Path, recording: Recording, mask_of: MaskOf) -> None:
-    """checker.mp4."""
-    with VideoWriter(out_dir / "checker.mp4", recording.frames_per_second, crf=23) as video:
-        for i in range(len(recording)):
-            color, mask = recording.color(i), mask_of(i)
-            height = min(VIDEO_HEIGHT_PX, color.shape[0])
-            wh = (round(color.shape[1] * height / color.shape[0]), height)
-            video.add(over_checker(_resized(color, wh), _resized(mask, wh)))
+def write_film(out_dir: Path, tiles: Iterable[np.ndarray], frames_per_second: float) -> None:
+    """checker.mp4 of its frames (h, w, 3)."""
+    with VideoWriter(out_dir / "checker.mp4", frames_per_second, crf=23) as video:
+        for image in tiles:
+            video.add(image)
+
+
+def tile(color: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(h, w, 3) a frame of the film: a picture (H, W, 3) cut out by its mask (H, W) uint8."""
+    height = min(VIDEO_HEIGHT_PX, color.shape[0])
+    wh = (round(color.shape[1] * height / color.shape[0]), height)
+    return over_checker(_resized(color, wh), _resized(mask, wh))
 
 
 def uncertain(recording: Recording, mask_of: MaskOf, frames: Sequence[int]) -> np.ndarray:

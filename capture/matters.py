@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -21,28 +20,12 @@ from capture.beside import mask_files
 from capture.errors import UserError
 from capture.importers.masks import files_by_frame, read_mask
 from capture.local_model import digest, weights_path
+from capture.matte_config import AUTO, CHROMA, EMBEDDED, GIVEN, PLATE, REMBG, MatteConfig
 from capture.plate import Plate
 from capture.recording import Recording, read_gray
 from capture.screen import from_picture, from_screen, screen_hue
 
-AUTO, EMBEDDED, REMBG, PLATE, CHROMA, GIVEN = "auto", "embedded", "rembg", "plate", "chroma", "given"
-METHODS = (AUTO, EMBEDDED, REMBG, PLATE, CHROMA, GIVEN)
 SCREEN_FRAMES = 5  # looked at for a screen
-
-
-class MatterSettings(Protocol):
-    """The settings that choose a method; ``MatteConfig`` has them."""
-
-    @property
-    def method(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def weights_sha256(self) -> str: ...
-    @property
-    def masks(self) -> str: ...
-    @property
-    def background(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -63,7 +46,7 @@ class Matter:
         return learned if self.hue is None else from_screen(learned, self.hue)
 
 
-def chosen(config: MatterSettings, recording: Recording) -> Matter:
+def chosen(config: MatteConfig, recording: Recording) -> Matter:
     """The method for a recording.  Raises UserError, before anything is computed, where what it needs is absent."""
     method = config.method
     background = Path(config.background).expanduser() if config.background else recording.plate_path
@@ -103,7 +86,7 @@ def has_masks(recording: Recording) -> bool:
     return any(recording.mask_path(i) is not None for i in range(count)) or _own_alpha(recording, 0) is not None
 
 
-def given_mask(config: MatterSettings, recording: Recording, index: int) -> np.ndarray:
+def given_mask(config: MatteConfig, recording: Recording, index: int) -> np.ndarray:
     """(H, W) uint8, the user's mask of one frame, empty where there is none.  Raises UserError for one of another
     size."""
     width, height = recording.rig.color.image_wh
@@ -131,7 +114,7 @@ def _files(folder: Path, num_frames: int) -> dict[int, Path]:
     return files_by_frame(folder, num_frames)
 
 
-def _automatic(config: MatterSettings, recording: Recording, background: Path | None) -> str:
+def _automatic(config: MatteConfig, recording: Recording, background: Path | None) -> str:
     if config.masks or has_masks(recording):
         return GIVEN
     if background is not None:

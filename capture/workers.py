@@ -8,8 +8,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, TypeVar
@@ -18,10 +20,14 @@ T = TypeVar("T")
 
 
 class Workers:
-    """Processes that live until the ``with`` block ends.  With one worker everything happens in this process."""
+    """Processes that live until the ``with`` block ends.  With one worker everything happens in this process.
 
-    def __init__(self, num_workers: int) -> None:
-        self._num_workers = num_workers
+    works_along: this process is one of the workers, so that one less has to be started and to load its libraries,
+    which takes a process 3 seconds.  For functions that do the same here as anywhere.
+    """
+
+    def __init__(self, num_workers: int, works_along: bool = False) -> None:
+        self._num_workers, self._works_along = num_workers, works_along
         self._pool: ProcessPoolExecutor | None = None
 
     def map(self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]]) -> Iterator[T]:
@@ -36,7 +42,11 @@ class Workers:
         if self._pool is None:
             # spawn: a forked child would inherit the locks of torch's and OpenCV's threads in any state.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._num_workers, mp_context=context, initializer=start_worker)
+            started = self._num_workers - int(self._works_along)
+            self._pool = ProcessPoolExecutor(started, mp_context=context, initializer=start_worker)
+        if self._works_along:
+            yield from self._map_along(self._pool, function, tasks)
+            return
         futures = [self._pool.submit(function, *task) for task in tasks]
         try:
             for future in futures:
@@ -44,6 +54,54 @@ class Workers:
         finally:
             for future in futures:
                 future.cancel()
+
+    def _map_along(
+        self, pool: ProcessPoolExecutor, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]]
+    ) -> Iterator[T]:
+        """``map``, this process and the others each taking the next task when they are done with one."""
+        import cv2
+
+        waiting, futures, own = deque(enumerate(tasks)), dict[int, Future[T]](), dict[int, T]()
+
+        def take() -> tuple[int, tuple[Any, ...]] | None:
+            try:
+                return waiting.popleft()  # deques may be shared by threads
+            except IndexError:
+                return None
+
+        def give(before: Future[T] | None = None) -> None:
+            if before is not None and (before.cancelled() or before.exception() is not None):
+                return
+            task = take()
+            if task is None:
+                return
+            try:
+                futures[task[0]] = pool.submit(function, *task[1])
+            except RuntimeError:  # the pool has just broken: what it was doing says so
+                waiting.appendleft(task)
+                return
+            futures[task[0]].add_done_callback(give)
+
+        num_threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            for _ in range(self._num_workers - 1):
+                give()
+            for index in range(len(tasks)):
+                while index not in own and not (index in futures and futures[index].done()):
+                    task = take()
+                    if task is not None:
+                        own[task[0]] = function(*task[1])
+                    elif index in futures:
+                        break
+                    else:
+                        time.sleep(0.001)  # ``give`` took it and is about to say so
+                yield own.pop(index) if index in own else futures[index].result()
+        finally:
+            waiting.clear()
+            for future in list(futures.values()):
+                future.cancel()
+            cv2.setNumThreads(num_threads)
 
     def __enter__(self) -> Workers:
         return self

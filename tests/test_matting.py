@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
-from capture import matting
-from capture.alpha import cleaned, floor_depth, gated, somebody_else, trunk_distance
+from capture import finding
+from capture.alpha import cleaned, floor_depth, gated
 from capture.camera import Camera, Rig
 from capture.errors import UserError
 from capture.importers import ImportConfig, record
 from capture.matting import Masks, MatteConfig, matte
+from capture.parting import somebody_else, trunk_distance
 from capture.recording import Recording, RecordingWriter, encode_png
 from capture.segment import Segment, boxes_beside, main_part, scored, strangers
 from capture.steady import flow_gray, steadied
@@ -79,7 +80,7 @@ class Network:
 @pytest.fixture
 def network(monkeypatch):
     network = Network()
-    monkeypatch.setattr(matting, "_segmenter", lambda: network)
+    monkeypatch.setattr(finding, "_segmenter", lambda: network)
     return network
 
 
@@ -147,6 +148,8 @@ def test_who_passes_behind_is_left_out_and_who_stands_in_the_way_leaves_nobody(t
     writer.finish()
     masks = run(tmp_path, tmp_path / "film")
     assert iou(masks[4], truth) > 0.93 and iou(masks[5], truth) > 0.93 and not masks.is_found[6]
+    again = sorted(path.name for path in (masks.folder / "scratch").glob("again_*"))
+    assert again == ["again_000004.png", "again_000006.png"]  # who is alone is not looked at twice
 
 
 def test_a_film_with_nobody_is_refused(tmp_path, network):
@@ -162,7 +165,10 @@ def test_a_resumed_run_gives_the_same_files_and_repeats_nothing(tmp_path, networ
     out_dir.mkdir()
     for name in ("scratch", "masks"):
         (out_dir / name).mkdir()
-    for path in [*sorted((first.folder / "scratch").glob("raw_*"))[:2], first.folder / "masks" / "000001.png"]:
+    for path in [
+        *sorted((first.folder / "scratch").glob("[rg]*_00000[01].png")),
+        first.folder / "masks" / "000001.png",
+    ]:
         (out_dir / path.relative_to(first.folder)).write_bytes(path.read_bytes())
     matte(MatteConfig(workers=1), out_dir, recording_dir)
     for path in sorted(first.folder.rglob("*.*")):

@@ -10,7 +10,7 @@ import pytest
 from test_matting import WH, figure, film, iou, network, picture, rough  # noqa: F401
 
 from capture.likelihood import Room, color_log_odds, depth_log_odds, held, posterior, rim_alpha
-from capture.mask_pictures import uncertain, write_film, write_sheets
+from capture.mask_pictures import tile, uncertain, write_film, write_sheets
 from capture.plate import BINS, Plate, Sample, _middle, aligned, learned
 from capture.recording import Recording, read_image
 from capture.steady import FLICKER_SIDE_PX, flow_gray, unexplained
@@ -139,7 +139,7 @@ def test_the_least_certain_frames_are_shown(tmp_path: Path):
         return np.rint(255 * figure(i)).astype(np.uint8)
 
     write_sheets(tmp_path, recording, mask_of, [0, 1, 2], [0.1, 0.9, 0.2])
-    write_film(tmp_path, recording, mask_of)
+    write_film(tmp_path, (tile(recording.color(i), mask_of(i)) for i in range(3)), 30)
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("strip.jpg", "uncertain.jpg", "checker.mp4"))
     alone = uncertain(recording, mask_of, [1])
     sheet = read_image(tmp_path / "uncertain.jpg")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from capture.workers import Workers
+
 ROOT = Path(__file__).parents[1]
 
 WORK = """
@@ -57,3 +59,22 @@ def test_every_pool_starts_its_workers_that_way() -> None:
                     assert "start_worker" in [ast.unparse(word.value) for word in node.keywords], (
                         f"{path}:{node.lineno}"
                     )
+
+
+def who(number: int) -> tuple[int, int]:
+    time.sleep(0.05)
+    if number < 0:
+        raise ValueError(number)
+    return number, os.getpid()
+
+
+def test_this_process_works_along_and_answers_keep_their_order() -> None:
+    with Workers(2, works_along=True) as workers:
+        list(workers.map(who, [(0,), (1,)]))  # the other process has started now
+        answers = list(workers.map(who, [(i,) for i in range(40)]))
+        with pytest.raises(ValueError, match="-1"):
+            list(workers.map(who, [(i,) for i in (0, 1, 2, -1, 3, 4)]))
+        again = list(workers.map(who, [(i,) for i in range(6)]))
+    assert [number for number, _ in answers] == list(range(40)) and [number for number, _ in again] == list(range(6))
+    by = {pid: sum(p == pid for _, p in answers) for _, pid in answers}
+    assert len(by) == 2 and 5 < by[os.getpid()] < 35

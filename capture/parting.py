@@ -1,0 +1,90 @@
+"""The person and whoever else is in the mask: told apart by how far from the camera they stand.
+
+H x W pixels of a probability map and the depth beside it, S surfaces: what hangs together without a step in depth.  An
+arm that reaches out hangs together with its shoulder, whoever passes behind does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numba
+import numpy as np
+
+from capture.alpha import CORE, JUMP_M, median_depth, nearest_value, range_around
+
+FAR_REACH = 1.4  # how much further the far arm reaches, of somebody seen from the side
+ARM_SHARE = 0.06  # of what is seen of a person: no arm is larger
+NOBODY_SHARE = 0.01  # of what is seen of a person: smaller surfaces are a rim of wall, and nobody
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """The surfaces of what is taken for the person."""
+
+    labels: np.ndarray  # (H, W) int32, 1 to S; 0 = no person, an edge in depth, or no depth
+    median_m: np.ndarray  # (S,)
+    share: np.ndarray  # (S,) of the pixels with depth
+
+    def is_elsewhere(self, distance_m: float, gate_m: float) -> np.ndarray:
+        """(S,) bool: too far from a person at ``distance_m`` to be part of him.  Where the trunk hides the shoulder,
+        the arm is a small surface of its own, and may be as far as it reaches."""
+        reach_m = np.where(self.share > ARM_SHARE, gate_m, FAR_REACH * gate_m)
+        return np.abs(self.median_m - distance_m) > reach_m
+
+
+def surfaces(probability: np.ndarray, depth_m: np.ndarray) -> Surfaces:
+    """The surfaces of a probability (H, W) in depth (H, W), NaN = unknown."""
+    is_known = (probability > 0.5) & np.isfinite(depth_m)
+    is_smooth = is_known & (range_around(np.where(is_known, depth_m, np.nan)) < JUMP_M)
+    count, labels = cv2.connectedComponents(is_smooth.astype(np.uint8), connectivity=4)
+    sizes, median_m = _medians(labels, depth_m, count)
+    return Surfaces(labels, median_m[1:], sizes[1:] / max(1, np.count_nonzero(is_known)))
+
+
+@numba.njit(cache=True)
+def _medians(labels: np.ndarray, values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(sizes (count,), median (count,) of the values (H, W)) of each label (H, W); label 0 is left out."""
+    sizes = np.zeros(count, np.int64)
+    for label in labels.ravel():
+        sizes[label] += 1
+    sizes[0] = 0
+    ends = np.cumsum(sizes)
+    sorted_by_label = np.empty(ends[-1], values.dtype)
+    places = ends - sizes
+    for label, value in zip(labels.ravel(), values.ravel()):  # noqa: B905, numba knows no strict
+        if label > 0:
+            sorted_by_label[places[label]] = value
+            places[label] += 1
+    medians = np.full(count, np.nan)
+    for label in range(1, count):
+        medians[label] = np.median(sorted_by_label[ends[label] - sizes[label] : ends[label]])
+    return sizes, medians
+
+
+def somebody_else(probability: np.ndarray, depth_m: np.ndarray, distance_m: float, gate_m: float) -> np.ndarray:
+    """(H, W) bool: what the probability (H, W) takes for the person, and what stands elsewhere than at ``distance_m``;
+    whole surfaces, up to their edges in depth (H, W), NaN = unknown."""
+    found = surfaces(probability, depth_m)
+    is_else = np.concatenate([[False], found.is_elsewhere(distance_m, gate_m)])
+    is_smooth = found.labels > 0
+    if not is_else.any():
+        return np.zeros(probability.shape, bool)
+    # Edges, and what depth does not know, go with the surface that is nearest.
+    return (probability > 0.5) & (nearest_value(is_smooth, is_else[found.labels].astype(np.float32)) > 0)
+
+
+def trunk_distance(probability: np.ndarray, depth_m: np.ndarray) -> float:
+    """Median distance of the sure person (H, W), metres; NaN where depth and network share too little."""
+    return median_depth(probability > CORE, depth_m)
+
+
+def steady_distances(alone_m: np.ndarray, reach: int) -> np.ndarray:
+    """(N,) the distances of the frames alone (N,), each the median of those up to ``reach`` frames away, so that
+    somebody who passes by, before or behind, is not taken for the person; NaN where none of them is known."""
+    padded = np.pad(alone_m, reach, constant_values=np.nan)
+    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
+    distance_m, is_known = np.full(len(alone_m), np.nan), np.isfinite(around).any(1)
+    distance_m[is_known] = np.nanmedian(around[is_known], axis=1)
+    return distance_m

@@ -1,0 +1,56 @@
+"""Surfaces in depth: whose is what, and how far the person is from frame to frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from capture.matte_job import leave, missing, raw_path
+from capture.parting import ARM_SHARE, somebody_else, steady_distances, surfaces
+
+
+def test_surfaces_end_at_steps_in_depth_and_have_the_median_of_their_pixels() -> None:
+    rng = np.random.default_rng(0)
+    probability, depth_m = np.zeros((40, 60), np.float32), np.full((40, 60), np.nan, np.float32)
+    probability[:, :50] = 1
+    depth_m[:, :30], depth_m[:, 30:] = 2.0, 3.0
+    depth_m += rng.normal(0, 0.004, depth_m.shape).astype(np.float32)
+    depth_m[5, 5] = np.nan
+    found = surfaces(probability, depth_m)
+    assert len(found.median_m) == len(found.share) == found.labels.max() == 2
+    assert not found.labels[:, 29:31].any() and not found.labels[:, 50:].any() and found.labels[5, 5] == 0
+    for label, (median_m, share) in enumerate(zip(found.median_m, found.share, strict=True), start=1):
+        inside = found.labels == label
+        assert median_m == np.median(depth_m[inside]) and share == pytest.approx(inside.sum() / (2000 - 1))
+
+
+def test_nobody_is_found_where_depth_says_nothing() -> None:
+    probability, depth_m = np.ones((20, 20), np.float32), np.full((20, 20), np.nan, np.float32)
+    assert len(surfaces(probability, depth_m).median_m) == 0
+    assert not somebody_else(probability, depth_m, 2.0, 0.6).any()
+    assert not somebody_else(probability, np.full_like(depth_m, 9.0), float("nan"), 0.6).any()
+
+
+def test_a_small_surface_may_be_as_far_as_an_arm_reaches() -> None:
+    found = surfaces(np.ones((50, 50), np.float32), np.full((50, 50), 2.7, np.float32))
+    assert found.share[0] > ARM_SHARE and found.is_elsewhere(2.0, 0.6).tolist() == [True]
+    depth_m = np.full((50, 50), 2.0, np.float32)
+    depth_m[:10, :10] = 2.7
+    arm = surfaces(np.ones((50, 50), np.float32), depth_m)
+    assert arm.share.min() < ARM_SHARE and not arm.is_elsewhere(2.0, 0.6).any() and arm.is_elsewhere(1.8, 0.6).any()
+
+
+def test_who_passes_by_does_not_change_the_distance() -> None:
+    alone_m = np.concatenate([np.linspace(2, 3, 40), np.full(5, 1.2), np.linspace(3, 3.2, 20)])
+    steady_m = steady_distances(alone_m, 10)
+    assert np.abs(np.diff(steady_m)).max() < 0.2 and steady_m[40:45].min() > 2.8
+    assert np.isnan(steady_distances(np.full(5, np.nan), 2)).all()
+
+
+def test_a_file_without_content_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    leave(raw_path(tmp_path, 0), b"there")
+    raw_path(tmp_path, 1).touch()
+    assert missing(tmp_path, 3, raw_path) == [1, 2]
