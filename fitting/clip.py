@@ -27,7 +27,9 @@ FROM_SCRATCH = Schedule(
 )
 LOOK = Schedule(3, landmark_scale=(6.0, 6.0))
 FOLLOW = Schedule(4, landmark_scale=(8.0, 4.0), use_depth=False, use_outline=False)
-EVERYTHING = Schedule(8, landmark_scale=(6.0, 3.0))
+# Landmarks come without a kernel at first: an angle of 0.1 rad in each joint of an arm puts the hand where a kernel no
+# longer asks for it, and surface and outline then fix whatever is nearest.
+EVERYTHING = Schedule(8, steps=2, landmark_scale=(np.inf, 3.0))
 REFINE = Schedule(
     5,
     landmark_scale=(4.0, 3.0),

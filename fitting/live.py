@@ -27,7 +27,7 @@ from fitting.shape import body_height_m, chain_of
 from fitting.solve import Prior, State, solve_pose
 from fitting.stream import Look, SideStream, quick_alpha
 
-QUICK = replace(EVERYTHING, iterations=4)
+QUICK = replace(EVERYTHING, iterations=4, steps=1, landmark_scale=(6.0, 3.0))  # after landmarks alone
 MAX_ROUNDS = 3  # for the shape; more of them move it by millimetres
 MAX_GAP = 15  # frames; after more of them nothing is known of the pose but that it is human
 QUICK_GAP = 4  # frames; after more of them a short step leads nowhere
