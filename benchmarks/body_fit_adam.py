@@ -49,16 +49,16 @@ from threadpoolctl import threadpool_limits
 
 from capture.matting import Masks
 from fitting.chain import Chain
-from fitting.clip import EVERYTHING, default_prior, follow
+from fitting.clip import ALONE, default_prior, follow
 from fitting.clip import Clip as Evidence
 from fitting.offsets import solve_landmark_offsets, solve_offsets
 from fitting.shape import chain_of
 from fitting.solve import Schedule, State, build_rows, solve_pose, total_energy
 
 STARTS = {"the frame before": (0.0, 0.0), "the frame before, disturbed": (0.10, 0.03)}
-NARROW = replace(EVERYTHING, landmark_scale=(6.0, 3.0))
+NARROW = replace(ALONE, landmark_scale=(6.0, 3.0))
 LM_SCHEDULES = {
-    **{f"LM, {n} iterations": replace(EVERYTHING, iterations=n) for n in (3, 5, 10, 20)},
+    **{f"LM, {n} iterations": replace(ALONE, iterations=n) for n in (3, 5, 10, 20)},
     "LM, 20 iterations of one step, landmark kernel narrow from the start": replace(NARROW, iterations=20, steps=1),
 }
 LONGEST_LM, STEP = "LM, 20 iterations", "the tracker's step"
@@ -68,9 +68,9 @@ RATES = (0.005, 0.01, 0.02, 0.04)  # at 0.08 it diverges
 SINGLES = 4  # frames that are timed one by one
 TUNED = 8  # settings are tried on every so manieth frame
 LEAD_ON = replace(
-    EVERYTHING,
+    ALONE,
     iterations=20,
-    **{name: 2 * (getattr(EVERYTHING, name)[1],)
+    **{name: 2 * (getattr(ALONE, name)[1],)
        for name in ("landmark_scale", "gate_m", "gate_outline", "world_sigma_m", "landmark_depth_m",
                     "landmark_depth_sigma_m")},
 )  # fmt: skip
@@ -177,12 +177,12 @@ def tuned(stage: Stage, skinning: Skinning, tasks: list[Task], iterations: int) 
                 tried[settings] = np.mean([_own_energy(stage, t, s) for t, s in zip(tasks, states, strict=True)])
         return min(tried, key=lambda settings: tried[settings])
 
-    rates = best([Settings(iterations, rate, decays, EVERYTHING) for rate in RATES for decays in (True, False)])
+    rates = best([Settings(iterations, rate, decays, ALONE) for rate in RATES for decays in (True, False)])
     return best([rates, replace(rates, schedule=NARROW)])
 
 
 def _own_energy(stage: Stage, task: Task, state: State) -> float:
-    rows = build_rows(stage.chain, stage.body.faces, task.observation, state, EVERYTHING, 1.0)
+    rows = build_rows(stage.chain, stage.body.faces, task.observation, state, ALONE, 1.0)
     return total_energy(stage.chain, task.observation, state, stage.prior, rows)
 
 
@@ -221,7 +221,7 @@ def lowest(frames: Frames, by_start: dict[str, list[Run]]) -> list[State]:
 
 def above(stage: Stage, task: Task, state: State, other: State) -> float:
     """By how much a state's energy is greater than another's, mean over the rows of the one and of the other."""
-    rows = [build_rows(stage.chain, stage.body.faces, task.observation, s, EVERYTHING, 1.0) for s in (state, other)]
+    rows = [build_rows(stage.chain, stage.body.faces, task.observation, s, ALONE, 1.0) for s in (state, other)]
     energies = [[total_energy(stage.chain, task.observation, s, stage.prior, r) for r in rows] for s in (state, other)]
     return float(np.subtract(*energies).mean())
 
@@ -297,7 +297,7 @@ def compared(name: str, frames: Frames) -> None:
     """Print the tables of one clip."""
     skinning = Skinning(frames.stage.chain)
     all_tasks = [task for tasks in frames.by_start.values() for task in tasks]
-    apart = max(energies_apart(frames.stage, skinning, task, s) for task in all_tasks for s in (EVERYTHING, NARROW))
+    apart = max(energies_apart(frames.stage, skinning, task, s) for task in all_tasks for s in (ALONE, NARROW))
     assert apart < 1e-4, f"the two energies differ by {apart:.1e}"
     print(f"\n{name}: the two energies agree to {apart:.0e} at all {len(all_tasks)} starts")
     by_start = {start: list(runs(frames.stage, tasks)) for start, tasks in frames.by_start.items()}

@@ -17,7 +17,7 @@ from body_fit_torch import Clock, Settings, Skinning, Stage, Task, adam, energie
 
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
-from fitting.clip import EVERYTHING, default_prior
+from fitting.clip import ALONE, default_prior
 from fitting.solve import build_rows, total_energy
 from fitting.terms import Rows
 
@@ -38,14 +38,14 @@ def task(body: BodyModel, chain: Chain) -> Task:
 
 def test_solver_and_twin_have_the_same_energy(stage: Stage, task: Task) -> None:
     chain, prior = stage.chain, stage.prior
-    rows = build_rows(chain, stage.body.faces, task.observation, task.start, EVERYTHING, 1.0)
+    rows = build_rows(chain, stage.body.faces, task.observation, task.start, ALONE, 1.0)
     of_wrist = rows.is_pixel & (rows.point == chain.num_vertices + 15)
     assert of_wrist.sum() == 3, "two rows of the landmark and one of the edge"
     of_surface = ~rows.is_pixel & (rows.point < chain.num_vertices)
     assert len(np.unique((rows.scale / rows.weight)[of_surface].round(6))) > 1, "cloth may stand off: two widths"
     dofs = chain.dofs(task.start.pose)
     assert ((dofs > prior.upper) | (dofs < prior.lower)).any()
-    assert energies_apart(stage, Skinning(chain), task, EVERYTHING) < 1e-4
+    assert energies_apart(stage, Skinning(chain), task, ALONE) < 1e-4
 
 
 def test_a_twin_with_another_kernel_is_found_out(stage: Stage, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,12 +55,12 @@ def test_a_twin_with_another_kernel_is_found_out(stage: Stage, task: Task, monke
         return plain([replace(r, scale=np.full(len(r.scale), 4.0)) for r in rows], tasks, num_points)
 
     monkeypatch.setattr(body_fit_torch, "RowBatch", even)
-    assert energies_apart(stage, Skinning(stage.chain), task, EVERYTHING) > 1e-2
+    assert energies_apart(stage, Skinning(stage.chain), task, ALONE) > 1e-2
 
 
 def test_adam_descends_for_two_frames_as_for_each(stage: Stage, task: Task, chain: Chain) -> None:
     other = replace(task, start=random_state(chain, 5, 0.1))
-    settings = Settings(8, 0.01, True, EVERYTHING)
+    settings = Settings(8, 0.01, True, ALONE)
     skinning = Skinning(chain)
     together = adam(stage, skinning, [task, other], settings, Clock())
     for one, state in zip([task, other], together, strict=True):
@@ -68,6 +68,6 @@ def test_adam_descends_for_two_frames_as_for_each(stage: Stage, task: Task, chai
         np.testing.assert_allclose(
             chain.posed(alone.pose, alone.camera_from_body), chain.posed(state.pose, state.camera_from_body), atol=1e-3
         )
-        rows = build_rows(chain, stage.body.faces, one.observation, one.start, EVERYTHING, 0.0)
+        rows = build_rows(chain, stage.body.faces, one.observation, one.start, ALONE, 0.0)
         before, after = (total_energy(chain, one.observation, s, stage.prior, rows) for s in (one.start, state))
         assert after < before
