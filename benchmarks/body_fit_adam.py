@@ -67,13 +67,16 @@ BATCH = 16
 RATES = (0.005, 0.01, 0.02, 0.04)  # at 0.08 it diverges
 SINGLES = 4  # frames that are timed one by one
 TUNED = 8  # settings are tried on every so manieth frame
-LEAD_ON = replace(
-    ALONE,
-    iterations=20,
-    **{name: 2 * (getattr(ALONE, name)[1],)
-       for name in ("landmark_scale", "gate_m", "gate_outline", "world_sigma_m", "landmark_depth_m",
-                    "landmark_depth_sigma_m")},
-)  # fmt: skip
+LEAD_ON = Schedule(  # the end of ``ALONE``, kept
+    20,
+    landmark_scale=2 * (ALONE.landmark_scale[1],),
+    gate_m=2 * (ALONE.gate_m[1],),
+    gate_outline=2 * (ALONE.gate_outline[1],),
+    world_sigma_m=2 * (ALONE.world_sigma_m[1],),
+    landmark_depth_m=2 * (ALONE.landmark_depth_m[1],),
+    landmark_depth_sigma_m=2 * (ALONE.landmark_depth_sigma_m[1],),
+    steps=ALONE.steps,
+)
 ELSEWHERE_MM = 20.0
 
 
@@ -147,7 +150,11 @@ def runs(stage: Stage, tasks: list[Task]) -> Iterable[Run]:
     """All methods on the tasks of one start."""
     yield Run("start", "- | - | -", [t.start for t in tasks])
     for label, schedule in LM_SCHEDULES.items():
-        states, spent = timed(tasks, 1, lambda part, _, s=schedule: [solved(stage, t, t.start, s) for t in part])
+
+        def solve(part: list[Task], _: Clock, schedule=schedule) -> list[State]:
+            return [solved(stage, t, t.start, schedule) for t in part]
+
+        states, spent = timed(tasks, 1, solve)
         yield Run(label, spent, states)
     states, spent = timed(
         tasks, 1, lambda part, _: [follow(stage.body, stage.chain, t.observation, stage.prior, t.start) for t in part]
@@ -174,7 +181,7 @@ def tuned(stage: Stage, skinning: Skinning, tasks: list[Task], iterations: int) 
         for settings in grid:
             if settings not in tried:
                 states = adam(stage, skinning, tasks, settings, Clock())
-                tried[settings] = np.mean([_own_energy(stage, t, s) for t, s in zip(tasks, states, strict=True)])
+                tried[settings] = float(np.mean([_own_energy(stage, t, s) for t, s in zip(tasks, states, strict=True)]))
         return min(tried, key=lambda settings: tried[settings])
 
     rates = best([Settings(iterations, rate, decays, ALONE) for rate in RATES for decays in (True, False)])
@@ -222,8 +229,10 @@ def lowest(frames: Frames, by_start: dict[str, list[Run]]) -> list[State]:
 def above(stage: Stage, task: Task, state: State, other: State) -> float:
     """By how much a state's energy is greater than another's, mean over the rows of the one and of the other."""
     rows = [build_rows(stage.chain, stage.body.faces, task.observation, s, ALONE, 1.0) for s in (state, other)]
-    energies = [[total_energy(stage.chain, task.observation, s, stage.prior, r) for r in rows] for s in (state, other)]
-    return float(np.subtract(*energies).mean())
+    own, others = (
+        np.array([total_energy(stage.chain, task.observation, s, stage.prior, r) for r in rows]) for s in (state, other)
+    )
+    return float((own - others).mean())
 
 
 def joint_errors_mm(frames: Frames, tasks: list[Task], states: list[State]) -> np.ndarray:
