@@ -36,7 +36,7 @@ from capture.workers import Workers
 from demo.performer import DemoConfig, film
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
-from fitting.clip import EVERYTHING, default_prior, fit_from_scratch
+from fitting.clip import ALONE, EVERYTHING, default_prior, fit_from_scratch
 from fitting.keypoints import detect
 from fitting.observe import Observation, observe
 from fitting.shape import chain_of
@@ -109,7 +109,7 @@ def evidence(work: Work, frame: Frame, alpha: np.ndarray) -> Observation | None:
 
 def fitted(work: Work, frame: Frame, seen: Observation, iterations: int) -> State:
     prior = replace(work.prior, neighbour=frame.before)
-    schedule = replace(EVERYTHING, iterations=iterations)
+    schedule = replace(ALONE, iterations=iterations)
     return solve_pose(work.chain, work.body.faces, seen, frame.before, prior, schedule)[0]
 
 

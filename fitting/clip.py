@@ -27,7 +27,10 @@ FROM_SCRATCH = Schedule(
 )
 LOOK = Schedule(3, landmark_scale=(6.0, 6.0))
 FOLLOW = Schedule(4, landmark_scale=(8.0, 4.0), use_depth=False, use_outline=False)
-EVERYTHING = Schedule(8, landmark_scale=(6.0, 3.0))
+EVERYTHING = Schedule(8, landmark_scale=(6.0, 3.0))  # once the landmarks have been followed
+# All at once, from a pose that may be off.  Landmarks come without a kernel at first: 0.1 rad in each joint of an arm
+# put the hand where a kernel no longer asks for it, and surface and outline then fix it wherever it is.
+ALONE = Schedule(5, steps=2, landmark_scale=(np.inf, 3.0))
 REFINE = Schedule(
     5,
     landmark_scale=(4.0, 3.0),

@@ -19,7 +19,7 @@ from capture.recording import Frame
 from fitting import verdict
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
-from fitting.clip import EVERYTHING, FOLLOW, LOST_LANDMARK, Clip, default_prior, follow, landmark_error
+from fitting.clip import ALONE, LOST_LANDMARK, Clip, default_prior, follow, landmark_error
 from fitting.fit import FitConfig, figures_of
 from fitting.observe import Observation, observe
 from fitting.settle import Beside, FirstSeconds, Here
@@ -27,7 +27,6 @@ from fitting.shape import body_height_m, chain_of
 from fitting.solve import Prior, State, solve_pose
 from fitting.stream import Look, SideStream, quick_alpha
 
-QUICK = replace(EVERYTHING, iterations=4)
 MAX_ROUNDS = 3  # for the shape; more of them move it by millimetres
 MAX_GAP = 15  # frames; after more of them nothing is known of the pose but that it is human
 QUICK_GAP = 4  # frames; after more of them a short step leads nowhere
@@ -171,8 +170,7 @@ class LiveTracker:
         return state, judged
 
     def _quickly(self, observation: Observation, prior: Prior, before: State) -> State:
-        start, _ = solve_pose(self._chain, self.body.faces, observation, before, prior, FOLLOW)
-        return solve_pose(self._chain, self.body.faces, observation, start, prior, QUICK)[0]
+        return solve_pose(self._chain, self.body.faces, observation, before, prior, ALONE)[0]
 
     def _judge(self, index: int, observation: Observation, state: State) -> verdict.Verdict:
         moment = Moment(self._camera, observation)

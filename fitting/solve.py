@@ -30,6 +30,7 @@ from fitting.terms import (
 from fitting.view import drawn, render_view
 
 LIMIT_SIGMA_RAD = 0.05
+FIRST_DAMPING, MAX_TRIES = 1e-3, 4  # of Marquardt; steps that are tried before the rows are searched anew
 PICTURE_COUNT, PICTURE_SCALE_M = 1500.0, 0.08  # of ``pose_cost``: all of the picture wrong, and how far off is wrong
 Transforms = tuple[np.ndarray, np.ndarray, np.ndarray]  # rotations, translations and places, see ``Chain.transforms``
 NO_SURFACE = np.zeros((0, 0, 3))
@@ -61,7 +62,7 @@ class Prior:
 class Schedule:
     """How one solve runs: iterations, gates and kernel widths from first to last iteration."""
 
-    iterations: int
+    iterations: int  # searches for rows
     landmark_scale: tuple[float, float] = (np.inf, 4.0)
     gate_m: tuple[float, float] = (0.25, 0.10)
     gate_outline: tuple[float, float] = (0.12, 0.05)  # of the person's height
@@ -71,6 +72,7 @@ class Schedule:
     use_depth: bool = True
     use_outline: bool = True
     stands_off: bool = True  # what is seen may be cloth that hangs before the body (terms)
+    steps: int = 1  # on the rows of one search, which costs more than a step
 
 
 EVERYWHERE = Schedule(1)
@@ -80,21 +82,26 @@ def solve_pose(
     chain: Chain, faces: np.ndarray, observation: Observation, start: State, prior: Prior, schedule: Schedule
 ) -> tuple[State, float]:
     """Fit one frame from ``start``; returns the state and the energy of its last accepted step."""
-    state, damping, energy = start, 1e-3, np.inf
+    state, damping, energy = start, FIRST_DAMPING, np.inf
     transforms, points_m = _posed(chain, state)
     for iteration in range(schedule.iterations):
         progress = iteration / max(schedule.iterations - 1, 1)
         rows = _rows_at(chain, faces, observation, points_m, schedule, progress)
-        normal, gradient, energy = _normal_equations_at(chain, observation, state, transforms, points_m, prior, rows)
-        for _ in range(4):
-            candidate = advance(state, damped_step(normal, gradient, damping), chain)
-            moved, moved_m = _posed(chain, candidate)
-            after = _energy_at(chain, observation, candidate, moved_m, prior, rows)
-            if after <= energy:
-                state, transforms, points_m, energy = candidate, moved, moved_m, after
-                damping = max(damping * 0.3, 1e-5)
-                break
-            damping *= 8.0
+        for _ in range(schedule.steps):
+            normal, gradient, energy = _normal_equations_at(
+                chain, observation, state, transforms, points_m, prior, rows
+            )
+            for _ in range(MAX_TRIES):
+                candidate = advance(state, damped_step(normal, gradient, damping), chain)
+                moved, moved_m = _posed(chain, candidate)
+                after = _energy_at(chain, observation, candidate, moved_m, prior, rows)
+                if after <= energy:
+                    state, transforms, points_m, energy = candidate, moved, moved_m, after
+                    damping = max(damping * 0.3, 1e-5)
+                    break
+                damping *= 8.0
+            else:
+                break  # no step lowers the energy of these rows
     return state, energy
 
 

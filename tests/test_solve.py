@@ -11,7 +11,7 @@ from capture.camera import Camera, project
 from fitting.association import match
 from fitting.body.model import BodyModel, rotations
 from fitting.chain import Chain, rotation_vector
-from fitting.clip import EVERYTHING, _with_best_limbs, default_prior, fit_from_scratch
+from fitting.clip import ALONE, EVERYTHING, _with_best_limbs, default_prior, fit_from_scratch
 from fitting.gauss_newton import damped_step, normal_matrix
 from fitting.observe import Observation, _surface_normals, outline_of
 from fitting.solve import (
@@ -207,6 +207,45 @@ def test_a_step_never_raises_the_energy(body: BodyModel, chain: Chain) -> None:
         before = total_energy(chain, observation, state, prior, rows)
         assert total_energy(chain, observation, moved, prior, rows) <= before
         state = moved
+
+
+def test_the_energy_that_is_returned_is_never_above_the_start_on_its_rows(body: BodyModel, chain: Chain) -> None:
+    observation = observe_body(body, chain, random_state(chain, 6), with_depth=True)
+    prior = default_prior(body, chain)
+    state = random_state(chain, 7, 0.5)
+    rows = build_rows(chain, body.faces, observation, state, ALONE, 0.0)
+    energies = [total_energy(chain, observation, state, prior, rows)]
+    for steps in (1, 2, 4):  # on the rows of one search
+        moved, energy = solve_pose(
+            chain, body.faces, observation, state, prior, replace(ALONE, iterations=1, steps=steps)
+        )
+        assert energy == pytest.approx(total_energy(chain, observation, moved, prior, rows))
+        energies.append(energy)
+    assert (np.diff(energies) < 0).all()
+
+
+def test_limbs_come_back_from_a_disturbed_start(body: BodyModel, chain: Chain) -> None:
+    """Every joint angle off by 0.15 rad, standard deviation: a hand is where a narrow kernel no longer asks for it."""
+    prior = default_prior(body, chain)
+    rng = np.random.default_rng(0)
+    wide = replace(ALONE, iterations=8)
+    narrow = replace(wide, landmark_scale=(6.0, 3.0), steps=1)
+    errors_mm = []
+    for seed in range(20, 30):
+        truth = random_state(chain, seed, 0.2)
+        dofs = np.clip(chain.dofs(truth.pose), prior.lower, prior.upper)
+        truth = State(chain.with_dofs(truth.pose, dofs), truth.camera_from_body)
+        observation = observe_body(body, chain, truth, with_depth=True)
+        off = np.concatenate([rng.normal(0, 0.15, chain.num_free), np.zeros(3), rng.normal(0, 0.03, 3)])
+        true_m = chain.posed(truth.pose, truth.camera_from_body)
+        for schedule in (wide, narrow):
+            start = advance(truth, off, chain)
+            found, _ = solve_pose(chain, body.faces, observation, start, prior, schedule)
+            error_m = np.linalg.norm(chain.posed(found.pose, found.camera_from_body) - true_m, axis=1)
+            errors_mm.append(1e3 * error_m.mean())
+    wide_mm, narrow_mm = np.array(errors_mm).reshape(-1, 2).T
+    assert (wide_mm > 30).sum() == 0  # with a limb elsewhere it is more than that
+    assert (narrow_mm > 30).sum() > 1
 
 
 @pytest.mark.parametrize(("with_depth", "limit_mm"), [(True, 12.0), (False, 45.0)])
