@@ -23,7 +23,6 @@ from numba import njit
 
 from fitting.body.model import BodyModel, kinematics
 
-
 HAIR_M = 0.03  # short hair stands off by so much, more on one side than on the other, and not the same in every view
 
 

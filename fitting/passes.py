@@ -7,7 +7,8 @@
     refine    all frames at once, with what bodies cannot do                       (batch, steady, contact, floor)
     dress, refine
     mirror    limbs that explain the picture better pointing the other way in depth  (mirror)
-    polish    the same with the person's own colours, blurred and then sharp       (photometric)
+    polish    the same with the person's own colours, blurred and then sharp, landmarks placed anew before each
+              (photometric, offsets)
 
 N frames, V vertices.
 """
@@ -80,11 +81,17 @@ def fit_clip(
         states = refine(body, chain, clip, prior, states, more=limits.rows(chain, states))
     states = _mirrored(body, chain, clip, prior, states, height_m, limits)
     for blur_px in POLISH_BLURS_PX if with_colors else ():
+        # Poses and landmark offsets wait for each other: where the detector puts its landmarks is read off once more.
+        good = believed(body, chain, clip, teaching(clip, states), height_m)
+        landmarks_m = solve_landmark_offsets(chain, clip, good, landmarks_m)
+        chain = chain_of(body, shape, offsets_m, chain.looseness_m, landmarks_m)
         pictures = Pictures(clip, blur_px)
         appearance = learn(body, chain, clip, states, teaching(clip, states), pictures)
         allowed = limits.rows(chain, states)
 
-        def all_rows(i: int, state: State, allowed=allowed, pictures=pictures, appearance=appearance) -> Rows:
+        def all_rows(
+            i: int, state: State, chain=chain, allowed=allowed, pictures=pictures, appearance=appearance
+        ) -> Rows:
             colors = color_rows(body, chain, clip, i, state, pictures[i], appearance)
             return Rows.concatenate([allowed(i, state), colors])
 
