@@ -24,7 +24,7 @@ from fitting.chain import Chain
 from fitting.clip import REFINE, Clip
 from fitting.solve import Prior, State, advance, build_rows, normal_equations, total_energy
 from fitting.steady import Steadiness
-from fitting.terms import Rows
+from fitting.terms import MIN_CONFIDENCE, Rows
 
 CHUNK, OVERLAP = 400, 40  # frames solved together, and how many of them are solved again with the next chunk
 USUAL_STEP_S = 1 / 30
@@ -135,15 +135,17 @@ def _step_s(clip: Clip, frames: list[int]) -> float:
 def _pace(clip: Clip, frames: list[int]) -> np.ndarray:
     """(N,) how lively the person moves around each frame, 1 = USUAL_PACE: who moves fast also turns fast.
 
-    The median landmark's way in the picture, over the person's height, at its fastest within two frames.  Without it
-    one stiffness would blur a leap and leave a standing person trembling.
+    The way of the median landmark that is seen, over the standing person's height, at its fastest within two frames.
+    Without it one stiffness would blur a leap and leave a standing person trembling; landmarks out of view leap about
+    though nobody moves, and half a person in the picture is no faster than a whole one.
     """
-    points_px = clip.keypoints.points_px[frames]
+    points_px = clip.keypoints.points_px[frames].copy()
     height_px = np.full(len(frames), np.nan)
     for k, index in enumerate(frames):
         observation = clip[index]
         if observation is not None:
-            height_px[k] = observation.height_px * clip.camera.fx_px / observation.camera.fx_px
+            height_px[k] = observation.standing_px * clip.camera.fx_px / observation.camera.fx_px
+            points_px[k, observation.confidence < MIN_CONFIDENCE] = np.nan
     way = np.full(len(frames), np.nan)
     if len(frames) > 2:
         moved = np.linalg.norm(points_px[2:] - points_px[:-2], axis=2) / 2  # two steps: jitter counts for less

@@ -21,7 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from fitting.body.model import BodyModel, kinematics
+from fitting.body.model import BodyModel, kinematics, vertex_normals
+
+HAIR_M = 0.03  # short hair stands off by so much, more on one side than on the other, and not the same in every view
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Chain:
     first_dof: np.ndarray  # (J,) index of the joint's first free DoF, -1 = locked
     num_dofs: np.ndarray  # (J,)
     looseness_m: np.ndarray  # (V,) sigma that cloth adds to what is seen of the vertex; 0 = tight, or not known
+    hair_m: np.ndarray  # (V,) sigma that hair adds to the outline; 0 where none grows
     limbs: tuple[np.ndarray, ...]  # the joints of left arm, right arm, left leg, right leg
 
     @staticmethod
@@ -84,6 +87,7 @@ class Chain:
             first_dof=first_dof.astype(np.int32),
             num_dofs=num_dofs.astype(np.int32),
             looseness_m=np.zeros(len(vertices)) if looseness_m is None else np.asarray(looseness_m, float),
+            hair_m=hair_sigma_m(body, vertices),
             limbs=limbs_of(body),
         )
 
@@ -140,6 +144,24 @@ class Chain:
             pose, rotations, translations, places, self.parents, self.start, self.joint, self.weight, self.weighted_m,
             self.axes, self.first_dof, self.num_dofs, self.free_axis, point, gradient,
         )  # fmt: skip
+
+
+def head_vertices(body: BodyModel) -> np.ndarray:
+    """The vertices of the region "head"."""
+    numbers = [i for i, name in enumerate(body.region_names) if name == "head"]
+    return np.unique(body.faces[np.isin(body.face_region, numbers)])
+
+
+def hair_sigma_m(body: BodyModel, vertices_m: np.ndarray) -> np.ndarray:
+    """(V,) sigma that hair adds to the outline, by the rest surface (V, 3): beside and behind the face.
+
+    Not on the crown, whose outline says how tall somebody is and how far away, and no turn of the head makes it wider.
+    """
+    head = head_vertices(body)
+    upward = vertex_normals(vertices_m, body.faces).astype(float)[head, 2]
+    sigma_m = np.zeros(len(vertices_m))
+    sigma_m[head] = HAIR_M * np.sqrt(np.clip(1 - upward**2, 0, 1))
+    return sigma_m
 
 
 def limbs_of(body: BodyModel) -> tuple[np.ndarray, ...]:

@@ -8,6 +8,7 @@
     dress, refine
     mirror    limbs that explain the picture better pointing the other way in depth  (mirror)
     polish    the same with the person's own colours, blurred and then sharp       (photometric)
+              before and after each, where the detector puts its landmarks         (offsets)
 
 N frames, V vertices.
 """
@@ -79,16 +80,29 @@ def fit_clip(
             clip, states = settle_legs(body, chain, clip, prior, states)
         states = refine(body, chain, clip, prior, states, more=limits.rows(chain, states))
     states = _mirrored(body, chain, clip, prior, states, height_m, limits)
+
+    def placed_anew(chain: Chain, landmarks_m: np.ndarray) -> tuple[Chain, np.ndarray]:
+        # Poses and landmark offsets wait for each other, so after each pass the landmarks are read off once more.
+        good = believed(body, chain, clip, teaching(clip, states), height_m)
+        landmarks_m = solve_landmark_offsets(chain, clip, good, landmarks_m)
+        return chain_of(body, shape, offsets_m, chain.looseness_m, landmarks_m), landmarks_m
+
     for blur_px in POLISH_BLURS_PX if with_colors else ():
+        if rounds:
+            chain, landmarks_m = placed_anew(chain, landmarks_m)
         pictures = Pictures(clip, blur_px)
         appearance = learn(body, chain, clip, states, teaching(clip, states), pictures)
         allowed = limits.rows(chain, states)
 
-        def all_rows(i: int, state: State, allowed=allowed, pictures=pictures, appearance=appearance) -> Rows:
+        def all_rows(
+            i: int, state: State, chain=chain, allowed=allowed, pictures=pictures, appearance=appearance
+        ) -> Rows:
             colors = color_rows(body, chain, clip, i, state, pictures[i], appearance)
             return Rows.concatenate([allowed(i, state), colors])
 
         states = refine(body, chain, clip, prior, states, rounds=4, more=all_rows)
+    if rounds:
+        chain, landmarks_m = placed_anew(chain, landmarks_m)
     return Found(chain, clip, states, offsets_m)
 
 

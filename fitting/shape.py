@@ -42,6 +42,12 @@ def chain_of(
     return Chain.build(body, *body.shaped(shape, offsets_m), looseness_m, landmark_offsets_m)
 
 
+def _shaved(body: BodyModel, shape: np.ndarray) -> Chain:
+    """The chain by which a size is measured: the outline of the whole head has its say."""
+    chain = chain_of(body, shape)
+    return replace(chain, hair_m=np.zeros_like(chain.hair_m))
+
+
 def body_height_m(body: BodyModel, shape: np.ndarray) -> float:
     """Sole to crown of the rest pose, metres."""
     vertices_m, _ = body.shaped(shape)
@@ -64,7 +70,7 @@ def solve_shape(
     ``height_m`` pins the body height; None leaves it to depth, or without depth to the mean adult.
     """
     shape = np.zeros(body.num_shape)
-    chain = chain_of(body, shape)
+    chain = _shaved(body, shape)
     prior = default_prior(body, chain)
     states: dict[int, State] = {}
     for i in progress(frames, "shape: poses"):
@@ -93,7 +99,7 @@ def _joint_step(
     schedule: Schedule,
 ) -> tuple[np.ndarray, dict[int, State], float]:
     """One Gauss-Newton step on shape and all poses: (S - sum H_sp H_pp^-1 H_ps) ds = -(g_s - sum H_sp H_pp^-1 g_p)."""
-    chain = chain_of(body, shape)
+    chain = _shaved(body, shape)
     prior = default_prior(body, chain)
     count = body.num_shape
     varied = [chain_of(body, shape + step) for step in np.eye(count)]
@@ -120,7 +126,7 @@ def _joint_step(
     step = -np.linalg.solve(matrix, gradient)
     step *= min(1.0, 1.0 / max(np.abs(step).max(), 1e-9))  # associations change: no more than one sigma at a time
     shape = np.clip(shape + step, -3, 3)
-    chain = chain_of(body, shape)
+    chain = _shaved(body, shape)
     moved = {}
     for i, state in states.items():
         observation = clip[i]
@@ -156,7 +162,7 @@ def estimate_focal(body: BodyModel, clip: Clip, frames: list[int]) -> tuple[Came
     Returns the camera and a line for the log.
     """
     long_side = max(clip.camera.image_wh)
-    chain = chain_of(body, np.zeros(body.num_shape))
+    chain = _shaved(body, np.zeros(body.num_shape))
     prior = default_prior(body, chain)
     best_energy, best = np.inf, USUAL_FOCAL
     energies = []

@@ -133,7 +133,9 @@ def _rows_at(
             parts.append(free_space_rows(observation, points_m, view.visible, gate_m))
         if schedule.use_outline:
             gate = _between(schedule.gate_outline, progress)
-            model, vertex, loose_m = view.outline, view.outline_vertex, chain.looseness_m
+            model, vertex = view.outline, view.outline_vertex
+            # A head turned sideways is wider: its outline would turn it until it fills the hair.
+            loose_m = np.hypot(chain.looseness_m, chain.hair_m)
             # Offsets have put the outline on the cloth's own: from then on it counts alike on both sides.
             stands_off = schedule.stands_off and not chain.is_dressed
             parts.append(outline_rows(observation, model, vertex, points_m, gate, loose_m, stands_off))

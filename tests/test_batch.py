@@ -163,6 +163,27 @@ def test_who_moves_fast_may_bend_more(body: BodyModel, chain: Chain) -> None:
     assert pace[3] == batch.PACES[0] and pace[16] == batch.PACES[1]
 
 
+def test_what_is_out_of_view_sets_no_pace(body: BodyModel, chain: Chain) -> None:
+    rng = np.random.default_rng(0)
+    still = observe_body(body, chain, random_state(chain, 1, 0.0), with_depth=False)
+    out_of_view = np.arange(33) >= 13  # most of the landmarks
+    leaps = [still.landmarks_px + out_of_view[:, None] * rng.normal(0, 20, (33, 2)) for _ in range(12)]
+    seen = [replace(still, landmarks_px=places) for places in leaps]
+    hidden = [replace(own, confidence=np.where(out_of_view, 0.0, 1.0)) for own in seen]
+    assert _pace(clip_of(seen), list(range(12))).min() > 1
+    assert (_pace(clip_of(hidden), list(range(12))) == batch.PACES[0]).all()
+
+
+def test_half_a_person_in_the_picture_is_no_faster(body: BodyModel, chain: Chain) -> None:
+    whole = observe_body(body, chain, random_state(chain, 1, 0.0), with_depth=False)
+    moves = [replace(whole, landmarks_px=np.add(whole.landmarks_px, (1.5 * k, 0))) for k in range(9)]
+    halves = [replace(own, height_px=own.height_px / 2) for own in moves]
+    frames = list(range(9))
+    whole_pace, half_pace = _pace(clip_of(moves), frames), _pace(clip_of(halves), frames)
+    assert (whole_pace > batch.PACES[0]).all() and (whole_pace < batch.PACES[1]).all()
+    np.testing.assert_allclose(half_pace, whole_pace, rtol=0.1)
+
+
 def test_landmarks_of_another_anatomy_are_learned(body: BodyModel, chain: Chain) -> None:
     """A detector that puts the hips elsewhere does so in every view."""
     truth = [turned(chain, random_state(chain, k), 0.5 * k) for k in range(10)]
