@@ -13,14 +13,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from capture.camera import pixel_rays
 from capture.kinect.calibration import TERMS, ColorParams, IrParams
+from capture.kinect.sensor import KinectSensor
 
 IR = IrParams(365.481, 365.481, 257.346, 210.347, 0.089026, -0.271706, 0.0982151, 0.0, 0.0)
 MX = (.000449294, 1.91656e-05, 4.82909e-05, .000353673, -2.44043e-05, -1.19426e-05, .000988431, .642474, .00500649,
@@ -38,11 +41,13 @@ def color_params() -> SimpleNamespace:
     return SimpleNamespace(fx=1081.37, fy=1081.37, cx=959.5, cy=539.5, shift_d=863.0, shift_m=52.0, **terms)
 
 
+@lru_cache
 def rays() -> np.ndarray:
     """(h, w, 2) of every depth pixel, y down."""
     return pixel_rays(IR.camera())[..., :2]
 
 
+@lru_cache
 def seen_at(distance_mm: float) -> np.ndarray:
     """(h, w, 2) colour pixels of a wall, as libfreenect2 has them: pixel centres at whole numbers."""
     return COLOR.seen_at(rays() * (IR.fx, IR.fy), distance_mm) - 0.5
@@ -50,25 +55,26 @@ def seen_at(distance_mm: float) -> np.ndarray:
 
 @dataclass
 class Device:
-    """When which camera takes a picture.  Times in seconds on ``clock``, which is that of the host."""
+    """When which camera takes a picture.  All times in the device's own seconds, ``pace`` of them per second of the
+    host: a loaded machine must not decide what a test sees."""
 
     color_hz: float = 30.0
     depth_hz: float = 30.0
     depth_late_s: float = 0.0224  # measured: libfreenect2 issue 721
-    epoch_s: float = 1234.0  # its own clock at the host's zero
+    epoch_s: float = 1234.0  # its own clock when it starts
     unplugged_s: tuple[float, float] = (float("inf"), float("inf"))  # from, until
     epoch_after_s: float = 0.0  # its clock's zero when it was plugged in again: the moment it was
     first_depth_s: float = 0.0
-    clock: Callable[[], float] = time.monotonic
+    pace: float = 0.25
     began_s: float = field(default=-1.0)
 
     def start(self) -> None:
         if self.began_s < 0:
-            self.began_s = self.clock()
+            self.began_s = time.monotonic()
 
     @property
     def now_s(self) -> float:
-        return self.clock() - self.began_s
+        return (time.monotonic() - self.began_s) * self.pace
 
     @property
     def is_there(self) -> bool:
@@ -82,6 +88,8 @@ class Device:
             now_s = self.unplugged_s[0]
         count = int((now_s - late_s) * rate_hz)
         taken_s = count / rate_hz + late_s
+        if self.unplugged_s[0] < taken_s < self.unplugged_s[1]:
+            return None
         if now_s < late_s or (stream == "depth" and taken_s < self.first_depth_s):
             return None
         if taken_s >= self.unplugged_s[1]:
@@ -91,7 +99,7 @@ class Device:
 
 def color_image(time_s: float) -> np.ndarray:
     """(H, W, 4) uint8 BGRX whose stripes say when: 32 bits of the time in 0.1 ms, 60 columns each, left to right."""
-    bits = np.array([int(round(time_s * 1e4)) >> k & 1 for k in range(32)], np.uint8)
+    bits = np.array([round(time_s * 1e4) >> k & 1 for k in range(32)], np.uint8)
     row = np.repeat(bits * 200 + 20, 60)  # (1920,)
     image = np.empty((1080, 1920, 4), np.uint8)
     image[...] = row[None, :, None]
@@ -108,7 +116,7 @@ def color_time_s(upright: np.ndarray) -> float:
 def depth_image(time_s: float) -> np.ndarray:
     """(h, w) uint16 whose first two pixels say when, in 0.1 ms; the rest is a wall at 2 m."""
     image = np.full((424, 512), 2000, np.uint16)
-    ticks = int(round(time_s * 1e4))
+    ticks = round(time_s * 1e4)
     image[0, :2] = ticks // 10_000 + 1, ticks % 10_000 + 1
     return image
 
@@ -229,7 +237,13 @@ class _Mapper:
         if not self._kinect.has_given_depth:  # PyKinect2 issue 81
             self._kinect.asked_before_depth += 1
             numbers = (0.0,) * 7
-        names = ("FocalLengthX", "FocalLengthY", "PrincipalPointX", "PrincipalPointY", "RadialDistortionSecondOrder")
+        names: tuple[str, ...] = (
+            "FocalLengthX",
+            "FocalLengthY",
+            "PrincipalPointX",
+            "PrincipalPointY",
+            "RadialDistortionSecondOrder",
+        )
         names += ("RadialDistortionFourthOrder", "RadialDistortionSixthOrder")
         return SimpleNamespace(**dict(zip(names, numbers, strict=True)))
 
@@ -243,13 +257,22 @@ class _Mapper:
         assert depths == points == SIZE
         depth_mm = np.ctypeslib.as_array(depth, (424, 512))
         assert (depth_mm == depth_mm[0, 0]).all()
-        found = seen_at(float(depth_mm[0, 0])).astype(np.float32)
+        found = seen_at(float(depth_mm[0, 0])).astype(np.float32)  # a copy
         found[:3] = -np.inf  # not seen
         _copy(found, out)
 
 
 def _copy(array: np.ndarray, pointer: Any) -> None:
-    ctypes.memmove(ctypes.cast(pointer, ctypes.c_void_p).value, np.ascontiguousarray(array).ctypes.data, array.nbytes)
+    ctypes.memmove(ctypes.cast(pointer, ctypes.c_void_p), np.ascontiguousarray(array).ctypes.data, array.nbytes)
+
+
+class FakeKinect(KinectSensor):
+    """``--source kinect`` with the next of ``kinects`` plugged in."""
+
+    kinects: ClassVar[list[FakeWindows]] = []
+
+    def __init__(self, argument: str, workspace: Path) -> None:
+        super().__init__(argument, workspace, FakeKinect.kinects.pop(0).driver)
 
 
 # libfreenect2 -------------------------------------------------------------------------------------------------------
@@ -281,6 +304,7 @@ class FreenectFrame:
 def freenect2_module(device: Device, num_devices: int = 1, bad_every: int = 0, is_rgb: bool = False) -> ModuleType:
     """rjw57's freenect2 0.2.3: pictures by callback; looks for devices once per process."""
     module = ModuleType("freenect2")
+    module.__spec__ = ModuleSpec("freenect2", None)
     state = SimpleNamespace(num_devices=num_devices, opened=0, closed=0)
 
     class NoDeviceError(RuntimeError):
@@ -293,7 +317,8 @@ def freenect2_module(device: Device, num_devices: int = 1, bad_every: int = 0, i
             if not module._FREENECT2_SINGLETON:  # type: ignore[attr-defined]
                 raise NoDeviceError
             state.opened += 1
-            self.ir_camera_params = self.color_camera_params = None
+            self.ir_camera_params: Any = None
+            self.color_camera_params: Any = None
 
         def start(self, listener: Callable[[str, FreenectFrame], None]) -> None:
             device.start()
@@ -332,6 +357,7 @@ def freenect2_module(device: Device, num_devices: int = 1, bad_every: int = 0, i
 def pylibfreenect2_module(device: Device, num_devices: int = 1) -> ModuleType:
     """r9y9's pylibfreenect2 0.1.4: one listener keeps the newest picture of each of its streams."""
     module = ModuleType("pylibfreenect2")
+    module.__spec__ = ModuleSpec("pylibfreenect2", None)
     state = SimpleNamespace(num_devices=num_devices, closed=0, held=0)
 
     class SyncMultiFrameListener:

@@ -103,7 +103,7 @@ def test_what_the_device_said_is_kept_as_it_said_it(from_linux: Calibration, fro
     ]
     table = from_windows.factory["depth_rays"]
     np.testing.assert_allclose(table * (1, -1), rays(), atol=1e-6)
-    assert from_windows.factory["color_px"].shape == (5, 36, 43, 2)
+    assert from_windows.factory["color_px"].shape == (5, 107, 129, 2)
 
 
 def test_numbers_that_are_no_camera_are_refused_and_empty_ones_are_waited_for() -> None:

@@ -28,9 +28,11 @@ class Bench:
         return self.pairs
 
 
-def shots(stream: str, rate_hz: float, start_s: float, count: int, numbered: bool = False, **more: float) -> list[Shot]:
+def shots(
+    stream: str, rate_hz: float, start_s: float, count: int, numbered: bool = False, period_s: float | None = None
+) -> list[Shot]:
     return [
-        Shot(stream, start_s + k / rate_hz, np.array([[k]], np.uint16), k if numbered else None, **more)
+        Shot(stream, start_s + k / rate_hz, np.array([[k]], np.uint16), k if numbered else None, period_s)
         for k in range(count)
     ]
 
@@ -99,17 +101,22 @@ def test_losses_are_gaps(numbered: bool) -> None:
     assert [pair.index for pair in pairs] == expected
 
 
+@pytest.mark.parametrize("more", [{"numbered": True}, {"period_s": 1 / 30}], ids=["counted", "told"])
+def test_a_machine_that_misses_every_second_picture_is_no_dim_light(more: dict) -> None:
+    bench = Bench()
+    pairs = bench.feed(merged(shots(COLOR, 30.0, 0.0, 80, **more)[::2], shots(DEPTH, 30.0, 0.002, 80)))
+    assert np.diff([pair.index for pair in pairs]).tolist() == [2] * 39 and not bench.pairing.is_half_rate
+
+
 def test_dim_light_is_no_loss() -> None:
     """Colour changes to half the rate and back, by the driver's word and without."""
     for numbered, told in ((True, False), (False, True)):
         color: list[Shot] = []
-        for k, (rate_hz, count) in enumerate(((30.0, 20), (15.0, 30), (30.0, 20))):
+        for rate_hz, count in ((30.0, 20), (15.0, 30), (30.0, 20)):
             start_s = color[-1].time_s + 1 / rate_hz if color else 0.0
-            period = {"period_s": 1 / rate_hz} if told else {}
-            for shot in shots(COLOR, rate_hz, start_s, count, **period):
+            for shot in shots(COLOR, rate_hz, start_s, count, period_s=1 / rate_hz if told else None):
                 number = len(color) if numbered else None
                 color.append(Shot(COLOR, shot.time_s, NO_IMAGE, number, shot.period_s))
-            del k
         bench = Bench()
         pairs = bench.feed(merged(color, shots(DEPTH, 30.0, -0.5, 200)))
         assert pairs[-1].index - pairs[0].index + 1 - len(pairs) == 0

@@ -203,7 +203,7 @@ def test_track_with_the_body_of_a_fit(tmp_path: Path) -> None:
     ("arguments", "complaint"),
     [
         (["--source", "no.mp4", "--out", "a.mp4"], "no such file"),
-        (["--source", "kinect", "--out", "a.mp4"], "filmed live"),
+        (["--source", "kinect:xbox", "--out", "a.mp4"], "no such driver"),
         (["--source", "here", "--out", "a.mp4"], "the folder is empty"),
         (["--source", "text.mp4", "--no-window", "--out", "a.mp4"], "cannot be opened as a video"),
         (["--source", "text.mp4", "--no-window"], "add --out"),

@@ -1,7 +1,7 @@
 """What the factory measured of a Kinect V2, as two ordinary cameras and where they stand.
 
-N depth pixels, K distances, h x w depth pixels.  The device says exactly what ray belongs to a depth pixel, but of
-colour only where a depth pixel is seen in it: as a polynomial (libfreenect2) or through a function of the driver
+K distances, h x w depth pixels, g x G of them on a grid.  The device says exactly what ray belongs to a depth pixel,
+but of colour only where a depth pixel is seen in it: as a polynomial (libfreenect2) or through a function of the driver
 (Windows).  A pinhole with radial distortion and a rigid movement are fitted to that.  For the published factory set
 they leave 0.3 px in the median and 1.8 px in the worst corner, between 0.5 and 4.5 m.
 
@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from capture.camera import Camera, Rig, distort, invert, pixel_rays
+from capture.camera import Camera, Rig, distort, invert, undistort
 from capture.errors import UserError
 
 COLOR_WH, DEPTH_WH = (1920, 1080), (512, 424)
 DISTANCES_MM = (500, 800, 1300, 2500, 4500)  # evenly spread in what shifts colour against depth: 1 / distance
-STEP_PX = 12  # of the grid of depth pixels that the fit looks at; all pixels change it by 0.01 px
+STEP_PX = 4  # of the grid of depth pixels at which the factory is asked, the rim among them
+FIT_EVERY = 3  # of its rows and columns; all pixels change the fit by 0.01 px
 GOOD_PX, BAD_PX = 0.5, 2.0  # median and largest distance of a usable fit
 TYPICAL_FOCAL_PX, BASELINE_M = 1070.0, 0.052  # where the fit starts
 # libfreenect2's registration.cpp: "these seem to be hardcoded in the original SDK"
@@ -105,8 +106,7 @@ def from_libfreenect2(ir: Any, color: Any) -> Calibration | None:
     if ir_params.fx == 0 or color_params.fx == 0:
         return None
     depth = ir_params.camera()
-    rays = pixel_rays(depth)[..., :2]  # (h, w, 2)
-    undistorted_px = rays * (ir_params.fx, ir_params.fy)
+    undistorted_px = _rays(depth) * (ir_params.fx, ir_params.fy)
     color_px = np.stack([color_params.seen_at(undistorted_px, distance) for distance in DISTANCES_MM])
     factory = {
         "ir_params": np.array([getattr(ir_params, name) for name in IrParams.__annotations__]),
@@ -123,17 +123,16 @@ def from_rays(
     """The cameras of the Windows driver's tables.
 
     ``rays`` (h, w, 2) at depth 1, axes along the picture's; ``intrinsics`` fx, fy, cx, cy, k1, k2, k3, where the fit of
-    the depth camera starts; ``color_px`` (K, h, w, 2) at DISTANCES_MM in our pixels, not finite where not seen.  Raises
-    UserError for tables that no camera explains.
+    the depth camera starts; ``color_px`` (K, g, G, 2) at DISTANCES_MM in our pixels, not finite where not seen, see
+    ``on_grid``.  Raises UserError for tables that no camera explains.
     """
     from capture.importers.lens import camera_through
 
     fx, fy, cx, cy, *_ = intrinsics
-    u, v = np.meshgrid(np.arange(DEPTH_WH[0]) + 0.5, np.arange(DEPTH_WH[1]) + 0.5)
-    pixels = np.stack([u, v], axis=-1)
-    is_used = np.isfinite(rays).all(axis=-1) & _grid()
+    pixels = _pixels()[::FIT_EVERY, ::FIT_EVERY].reshape(-1, 2)
+    thin = on_grid(rays)[::FIT_EVERY, ::FIT_EVERY].reshape(-1, 2)
     try:
-        depth, error_px = camera_through(DEPTH_WH, (fx, fy, cx + 0.5, cy + 0.5), pixels[is_used], rays[is_used])
+        depth, error_px = camera_through(DEPTH_WH, (fx, fy, cx + 0.5, cy + 0.5), pixels, thin)
     except ValueError as error:
         raise UserError(f"the Kinect's table of depth rays is not that of a lens ({error}); plug it in again") from None
     if error_px > BAD_PX:
@@ -142,7 +141,7 @@ def from_rays(
 
 
 def calibrated(depth: Camera, color_px: np.ndarray, factory: Mapping[str, np.ndarray]) -> Calibration:
-    """Fit the colour camera to where the factory sees each depth pixel: ``color_px`` (K, h, w, 2) at DISTANCES_MM.
+    """Fit the colour camera to where the factory sees the depth pixels: ``color_px`` (K, g, G, 2) at DISTANCES_MM.
 
     Raises UserError where hardly a pixel is seen.
     """
@@ -150,9 +149,11 @@ def calibrated(depth: Camera, color_px: np.ndarray, factory: Mapping[str, np.nda
 
     from capture.importers.upright import upright_rig
 
-    points_m = pixel_rays(depth) * (np.array(DISTANCES_MM) / 1000)[:, None, None, None]  # (K, h, w, 3)
-    is_seen = np.isfinite(color_px).all(axis=-1) & np.isfinite(points_m).all(axis=-1)
-    is_used = is_seen & _grid()
+    rays = np.concatenate([_rays(depth), np.ones((*color_px.shape[1:3], 1))], axis=-1)  # (g, G, 3)
+    points_m = rays * (np.array(DISTANCES_MM) / 1000)[:, None, None, None]  # (K, g, G, 3)
+    is_seen = np.isfinite(color_px).all(axis=-1)
+    is_used = np.zeros_like(is_seen)
+    is_used[:, ::FIT_EVERY, ::FIT_EVERY] = is_seen[:, ::FIT_EVERY, ::FIT_EVERY]
     if is_used.sum() < 100:
         raise UserError("the Kinect's driver does not say where depth is seen in colour; plug it in again")
 
@@ -188,8 +189,18 @@ def _projected(numbers: np.ndarray, points_m: np.ndarray) -> np.ndarray:
     return xy * numbers[:2] + numbers[2:4]
 
 
-def _grid() -> np.ndarray:
-    """(h, w) bool: the depth pixels that a fit looks at, the rim among them."""
-    is_used = np.zeros((DEPTH_WH[1], DEPTH_WH[0]), bool)
-    is_used[np.ix_(*(np.r_[0:size:STEP_PX, size - 1] for size in reversed(DEPTH_WH)))] = True
-    return is_used
+def on_grid(image: np.ndarray) -> np.ndarray:
+    """(h, w, ...) to (g, G, ...): every STEP_PX-th pixel and the rim."""
+    rows, columns = (np.r_[0:size:STEP_PX, size - 1] for size in reversed(DEPTH_WH))
+    return image[rows[:, None], columns]
+
+
+def _pixels() -> np.ndarray:
+    """(g, G, 2) centres of the grid's depth pixels."""
+    u, v = np.meshgrid(np.arange(DEPTH_WH[0]) + 0.5, np.arange(DEPTH_WH[1]) + 0.5)
+    return on_grid(np.stack([u, v], axis=-1))
+
+
+def _rays(depth: Camera) -> np.ndarray:
+    """(g, G, 2) at depth 1 through the grid's pixels."""
+    return undistort((_pixels() - (depth.cx_px, depth.cy_px)) / (depth.fx_px, depth.fy_px), depth.distortion)

@@ -97,14 +97,15 @@ class Pairing:
             last, came_s = self._last[COLOR]
             step_s = shot.time_s - last.time_s
             is_step = not self._is_restart(shot, now_s)
-            if is_step and step_s < 2 * BETWEEN_S:
-                self._steps_s.append(step_s)
+            counted = None if shot.number is None or last.number is None else max(1, shot.number - last.number)
+            own_s = shot.period_s or step_s / (counted or 1)  # what the camera does, whatever was missed of it
+            if is_step and own_s < 2 * BETWEEN_S:
+                self._steps_s.append(own_s)
             period_s = shot.period_s or self._usual_s()
-            counted = None if shot.number is None or last.number is None else shot.number - last.number
             if not is_step:
                 step_s, counted = max(now_s - came_s, period_s), None
                 self._depths.clear()
-            self._index += max(1, round(step_s / period_s) if counted is None else counted)
+            self._index += counted or max(1, round(step_s / period_s))
             self._time_s += step_s
         self._colors.append(_Waiting(self._index, self._time_s, shot, now_s))
 

@@ -107,8 +107,9 @@ class KinectSensor(Sensor):
             while not self._is_over.is_set():
                 shots = driver.wait(WAIT_S)
                 self._seen.update(shot.stream for shot in shots)
-                if not self._has_begun.is_set() and not self._is_calibrated(driver):
-                    continue
+                if not self._has_begun.is_set():
+                    self._calibrate(driver)
+                    continue  # these were taken before
                 pairs = [pair for shot in shots for pair in self._pairing.add(shot)] or self._pairing.late()
                 for pair in pairs:
                     self._give(pair)
@@ -118,18 +119,15 @@ class KinectSensor(Sensor):
         self._mailbox.put(ended, self._is_over.is_set)
         self._has_begun.set()
 
-    def _is_calibrated(self, driver: Driver) -> bool:
-        """Whether both cameras deliver and are known; sees to it where they do not yet."""
-        if not {COLOR, DEPTH} <= self._seen:
-            return False
-        found = driver.calibration()
+    def _calibrate(self, driver: Driver) -> None:
+        """Ask for the cameras once both deliver; the device does not tell before."""
+        found = driver.calibration() if {COLOR, DEPTH} <= self._seen else None
         if found is None:
-            return False
+            return
         self.calibration, self.rig, self.factory = found, found.rig, found.factory
         (log.info if found.is_good else log.warning)("kinect (%s): %s", driver.name, found.words)
         self._heard_s = time.monotonic()
         self._has_begun.set()
-        return True
 
     def _give(self, pair: Pair) -> None:
         self._heard_s = time.monotonic()

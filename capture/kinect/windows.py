@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from capture.errors import UserError
-from capture.kinect.calibration import COLOR_WH, DEPTH_WH, DISTANCES_MM, STEP_PX, Calibration, from_rays
+from capture.kinect.calibration import COLOR_WH, DEPTH_WH, DISTANCES_MM, Calibration, from_rays, on_grid
 from capture.kinect.driver import COLOR, DEPTH, Shot, upright_color, upright_depth
 from capture.kinect.released import SDK, load
 
@@ -86,19 +86,17 @@ class WindowsDriver:
             if intrinsics[0] <= 0 or intrinsics[1] <= 0:
                 return None
             rays = self._rays()
-            color_px = np.stack([self._seen_at(distance) for distance in DISTANCES_MM])
+            color_px = np.stack([on_grid(self._seen_at(distance)) for distance in DISTANCES_MM])
         except self._api.COMError as error:
             self._note(error)
             return None
         if not rays.any():
             return None
-        thin = color_px[:, ::STEP_PX, ::STEP_PX]
         factory = {
             "depth_intrinsics": np.array(intrinsics),
             "depth_rays": rays.astype(np.float32),
-            "color_px": thin.astype(np.float32),
+            "color_px": color_px.astype(np.float32),
             "color_px_depth_mm": np.array(DISTANCES_MM, np.uint16),
-            "color_px_step": np.array(STEP_PX),
         }
         return from_rays(_along_the_picture(rays), intrinsics, color_px, factory)
 
