@@ -237,14 +237,9 @@ class _Mapper:
         if not self._kinect.has_given_depth:  # PyKinect2 issue 81
             self._kinect.asked_before_depth += 1
             numbers = (0.0,) * 7
-        names: tuple[str, ...] = (
-            "FocalLengthX",
-            "FocalLengthY",
-            "PrincipalPointX",
-            "PrincipalPointY",
-            "RadialDistortionSecondOrder",
-        )
-        names += ("RadialDistortionFourthOrder", "RadialDistortionSixthOrder")
+        orders = ("Second", "Fourth", "Sixth")
+        names = ["FocalLengthX", "FocalLengthY", "PrincipalPointX", "PrincipalPointY"]
+        names += [f"RadialDistortion{order}Order" for order in orders]
         return SimpleNamespace(**dict(zip(names, numbers, strict=True)))
 
     def GetDepthFrameToCameraSpaceTable(self, count: Any) -> Any:

@@ -1,6 +1,6 @@
 """pykinect2 0.1.0 as PyPI has it, made to load: its text is corrected in memory when Python imports it.
 
-The release of 2014 is the last one; what has broken since is a handful of lines.  Nothing of it is kept in this project
+The release of 2015 is the last one; what has broken since is a handful of lines.  Nothing of it is kept in this project
 and nothing is written to the disk.  Each correction names what it is for; a line that a user's fork has mended
 already is not found, and left alone.
 """

@@ -86,6 +86,7 @@ class KinectSensor(Sensor):
         self._driver.start()
         self._thread = threading.Thread(target=self._deliver, args=(self._driver,), daemon=True)
         self._thread.start()
+        log.info("kinect (%s): waiting for its first pictures", self._driver.name)
         if not self._has_begun.wait(SETTLE_S):
             silent = [stream for stream in (COLOR, DEPTH) if stream not in self._seen]
             what = f"no {' and no '.join(silent)}" if silent else "no calibration"

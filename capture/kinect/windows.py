@@ -162,7 +162,9 @@ class WindowsDriver:
             self._note(error)
             return None
         self._last_ticks[COLOR] = ticks
-        return Shot(COLOR, ticks * TICK_S, upright_color(data), period_s=self._period_s(frame))
+        period_s = self._period_s(frame)
+        del frame, found  # before the picture is turned, which takes milliseconds
+        return Shot(COLOR, ticks * TICK_S, upright_color(data), period_s=period_s)
 
     def _period_s(self, frame: Any) -> float | None:
         """Until the next colour picture; None where the driver does not say."""
