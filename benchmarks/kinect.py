@@ -118,8 +118,8 @@ def main() -> None:
     chosen = parser.parse_args()
     logging.disable(logging.INFO)
 
-    def device(**more: float) -> Device:
-        return Device(pace=chosen.pace, **more)
+    def device(color_hz: float = 30.0, depth_late_s: float = 0.0224) -> Device:
+        return Device(color_hz=color_hz, depth_late_s=depth_late_s, pace=chosen.pace)
 
     rows = [
         *registration("libfreenect2", lambda: from_libfreenect2(IR, color_params())),

@@ -72,6 +72,16 @@ def test_a_moment_without_depth_has_none() -> None:
     assert without == list(range(20, 40)) and len(pairs) == 60
 
 
+def test_depth_that_stops_is_noticed_after_a_second() -> None:
+    bench = Bench()
+    bench.feed(merged(shots(COLOR, 30.0, 0.0, 55), shots(DEPTH, 30.0, 0.0, 30)))
+    assert not bench.pairing.is_depth_silent
+    bench.feed(shots(COLOR, 30.0, 55 / 30, 10))
+    assert bench.pairing.is_depth_silent
+    bench.now_s += 2.0
+    assert not bench.pairing.is_depth_silent, "both are silent: that is another trouble"
+
+
 def test_without_depth_pictures_still_come_and_memory_is_bounded() -> None:
     bench = Bench()
     for shot in shots(COLOR, 30.0, 0.0, 90):

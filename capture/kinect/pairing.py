@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from capture.kinect.driver import COLOR, Shot
+from capture.kinect.driver import COLOR, DEPTH, Shot
 
 MAX_APART_S = 0.016  # of a pair: half of the 33 ms between two depth pictures; a hand at 2 m/s moves 3 cm
 PATIENCE_S = 0.5  # a picture waits so long for depth, which a slow machine computes later than colour
 MOST_WAITING = 16  # pictures: 100 MB
 RESTART_S = 1.0  # a step of the device's clock beyond the host's by so much: it was plugged in anew
+SILENT_S = 1.0  # without a picture of one stream while the other one comes
 FULL_S, HALF_S = 1 / 30, 1 / 15  # between two colour pictures
 BETWEEN_S = (FULL_S + HALF_S) / 2
 RECENT = 15  # steps that say at which rate colour comes
@@ -60,6 +61,14 @@ class Pairing:
     def is_half_rate(self) -> bool:
         """Whether colour comes 15 times a second, as in dim light."""
         return len(self._steps_s) == RECENT and float(np.median(self._steps_s)) > BETWEEN_S
+
+    @property
+    def is_depth_silent(self) -> bool:
+        """Whether depth has stopped while colour still comes."""
+        if DEPTH not in self._last or COLOR not in self._last:
+            return False
+        since_s = {stream: self._clock() - came_s for stream, (_, came_s) in self._last.items()}
+        return since_s[DEPTH] > SILENT_S > since_s[COLOR]
 
     def add(self, shot: Shot) -> list[Pair]:
         """One more shot; returns the pairs that are complete by it."""

@@ -71,7 +71,9 @@ class KinectSensor(Sensor):
             raise Silence(f"kinect: no picture for {silent_s:.1f} s; {self._driver.trouble()}") from None
 
     def remark(self) -> str:
-        """Says so when colour comes at half the rate."""
+        """Says so when colour comes at half the rate, and when depth alone has stopped."""
+        if self._pairing.is_depth_silent:
+            return "depth has stopped: plug the Kinect in again, into another USB 3 port"
         if self._pairing.is_half_rate:
             return "15 pictures a second, as a Kinect films in dim light: more light gives twice as many"
         return ""
