@@ -32,6 +32,7 @@ MY = (4.42793e-06, .000724863, .000398557, 4.90383e-05, .000136024, .00107291, -
       .0180811)  # fmt: skip
 COLOR = ColorParams(1081.37, 1081.37, 959.5, 539.5, 863.0, 52.0, MX, MY)
 SIZE = 217_088
+STEP_S = 0.004
 E_PENDING, E_FAIL = -2147483638, -2147467259  # as comtypes gives them: signed
 
 
@@ -56,7 +57,8 @@ def seen_at(distance_mm: float) -> np.ndarray:
 @dataclass
 class Device:
     """When which camera takes a picture.  All times in the device's own seconds, ``pace`` of them per second of the
-    host: a loaded machine must not decide what a test sees."""
+    host; or, in lock step with a reader, STEP_S whenever the driver asks and the reader has taken what was there: then
+    a loaded machine does not decide what a test sees."""
 
     color_hz: float = 30.0
     depth_hz: float = 30.0
@@ -66,6 +68,8 @@ class Device:
     epoch_after_s: float = 0.0  # its clock's zero when it was plugged in again: the moment it was
     first_depth_s: float = 0.0
     pace: float = 0.25
+    is_ready: Callable[[], bool] | None = None  # lock step
+    stepped_s: float = 0.0
     began_s: float = field(default=-1.0)
 
     def start(self) -> None:
@@ -74,7 +78,23 @@ class Device:
 
     @property
     def now_s(self) -> float:
-        return (time.monotonic() - self.began_s) * self.pace
+        return self.stepped_s if self.is_ready is not None else (time.monotonic() - self.began_s) * self.pace
+
+    def tick(self) -> None:
+        """The driver asks."""
+        if self.is_ready is not None and self.is_ready():
+            self.stepped_s += STEP_S
+
+    def sensor(self, make_driver: Callable[[], Any]) -> KinectSensor:
+        """The sensor on top of a driver of this device, in lock step with whoever reads it."""
+        made = KinectSensor("", Path(), make_driver, lambda: self.now_s)
+
+        def is_ready() -> bool:
+            box, waiting = getattr(made, "_mailbox", None), getattr(made._driver, "_frames", None)
+            return (box is None or box._items.empty()) and (waiting is None or waiting.empty())
+
+        self.is_ready = is_ready
+        return made
 
     @property
     def is_there(self) -> bool:
@@ -188,6 +208,8 @@ class _Reader:
     def AcquireLatestFrame(self) -> _Frame:
         kinect = self._kinect
         kinect.calls += 1
+        if self._stream == "depth":
+            kinect.device.tick()
         if kinect.fails_every and kinect.calls % kinect.fails_every == 0:
             raise COMError(E_FAIL, None, None)
         if kinect.frames_held:
@@ -325,6 +347,7 @@ def freenect2_module(device: Device, num_devices: int = 1, bad_every: int = 0, i
         def _run(self, listener: Callable[[str, FreenectFrame], None]) -> None:
             given: dict[str, tuple[int, float] | None] = {"color": None, "depth": None}
             while not self._over.wait(0.002):
+                device.tick()
                 for stream in given:
                     newest = device.newest(stream)
                     if newest is not None and newest != given[stream] and device.is_there:
@@ -361,6 +384,8 @@ def pylibfreenect2_module(device: Device, num_devices: int = 1) -> ModuleType:
             self._taken: tuple[int, float] | None = None
 
         def hasNewFrame(self) -> bool:
+            if self._stream == "depth":
+                device.tick()
             return device.newest(self._stream) not in (None, self._taken) and device.is_there
 
         def waitForNewFrame(self) -> dict[str, FreenectFrame]:

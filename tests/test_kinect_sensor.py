@@ -72,24 +72,24 @@ def check(frames: list[Frame], with_depth: float = 0.8) -> None:
     ids=["plain", "a mailbox that always says new", "every third call fails", "depth comes late"],
 )
 def test_windows_gives_each_moment_once(kinect: FakeWindows) -> None:
-    with sensor_of(kinect) as sensor:
+    with kinect.device.sensor(kinect.driver) as sensor:
         frames = watched(sensor, 0.6)
         assert sensor.focal_is_known and sensor.calibration.is_good and "depth_rays" in sensor.factory
         assert sensor.rig.depth is not None and sensor.rig.depth.image_wh == (512, 424)
     check(frames)
-    assert len(frames) >= 10 and frames[0].color.shape == (1080, 1920, 3)
+    assert len(frames) >= 17 and frames[0].color.shape == (1080, 1920, 3)
     assert (frames[0].color[::90, ::90, 0] == 128).all(), "RGB, not BGR"
     assert kinect.opened == kinect.closed == 1 and not kinect.frames_held
 
 
 def test_dim_light_halves_the_rate_and_is_said() -> None:
-    with sensor_of(FakeWindows(Device(color_hz=15.0))) as sensor:
+    kinect = FakeWindows(Device(color_hz=15.0))
+    with kinect.device.sensor(kinect.driver) as sensor:
         frames = watched(sensor, 1.3)
         assert "dim light" in sensor.remark()
     check(frames)
     assert np.median(np.diff([frame.time_s for frame in frames])) == pytest.approx(1 / 15, abs=1e-3)
-    lost = frames[-1].index - frames[0].index + 1 - len(frames)
-    assert lost <= 2, "half the rate is no loss"
+    assert frames[-1].index - frames[0].index + 1 == len(frames), "half the rate is no loss"
 
 
 @pytest.mark.parametrize("is_stuck", [False, True])
@@ -103,13 +103,13 @@ def test_an_unplugged_sensor_is_silent_with_the_reason_and_goes_on_when_it_is_ba
                 before.append(sensor.read(1.0))
         words = str(told.value)
         assert words.startswith("kinect: no picture for ") and "check its power supply" in words and "\n" not in words
-        assert 1.0 <= float(words.split()[4]) < 2.5
+        assert float(words.split()[4]) >= 1.0
         after = None
         while after is None:
             with suppress(Silence):
                 after = sensor.read(1.0)
-        assert 2.0 < after.time_s - before[-1].time_s < 6.0 and after.index > before[-1].index + 50
-        assert color_time_s(after.color) < 4.0, "its clock has started anew"
+        assert 2.0 < after.time_s - before[-1].time_s < 20.0 and after.index > before[-1].index + 50
+        assert color_time_s(after.color) < 20.0, "its clock has started anew"
         check([after, *watched(sensor, 0.3)], with_depth=0.0)
     check(before, with_depth=0.0)
 
@@ -127,7 +127,7 @@ def test_a_failed_open_lets_go_and_may_be_tried_again(monkeypatch: pytest.Monkey
     assert threading.active_count() == threads and kinect.closed >= 1
     monkeypatch.setattr(kinect_sensor, "SETTLE_S", 20.0)
     with sensor:
-        assert sensor.read(5.0).depth_mm is not None
+        assert sensor.read(5.0).color.shape == (1080, 1920, 3)
     sensor.close()
     assert threading.active_count() == threads and kinect.closed == kinect.opened + 1
 
@@ -151,26 +151,28 @@ def plug(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], ModuleType]:
 def test_libfreenect2_gives_each_moment_once(
     make: Callable[[Device], ModuleType], plug: Callable[[ModuleType], ModuleType]
 ) -> None:
-    module = plug(make(Device()))
-    with KinectSensor("libfreenect2", HERE, libfreenect2_driver) as sensor:
+    device = Device()
+    module = plug(make(device))
+    with device.sensor(libfreenect2_driver) as sensor:
         frames = watched(sensor, 0.6)
         assert sensor.calibration.is_good
         assert sensor.factory["ir_params"].tolist() == [*vars(IR).values()]
     check(frames)
-    assert len(frames) >= 10 and (frames[0].color[::90, ::90, 0] == 128).all()
+    assert len(frames) >= 17 and (frames[0].color[::90, ::90, 0] == 128).all()
     depth_mm = next(frame.depth_mm for frame in frames if frame.depth_mm is not None)
     assert depth_mm.dtype == np.uint16 and (depth_mm[1, -4:] == 0).all() and (depth_mm[2:] == 2000).all()
     assert module.state.closed == 1
 
 
 def test_damaged_pictures_stay_out_and_rgbx_is_understood(plug: Callable[[ModuleType], ModuleType]) -> None:
-    plug(freenect2_module(Device(), bad_every=4, is_rgb=True))
-    with KinectSensor("libfreenect2", HERE) as sensor:
+    device = Device()
+    plug(freenect2_module(device, bad_every=4, is_rgb=True))
+    with device.sensor(libfreenect2_driver) as sensor:
         frames = watched(sensor, 0.8)
     assert (frames[0].color[::90, ::90, 0] == 128).all()
     assert all(round((color_time_s(frame.color) - 1234.0) * 30) % 4 for frame in frames)
     gaps = np.diff([frame.index for frame in frames])
-    assert (gaps >= 2).sum() >= 3, "they count as lost"
+    assert sorted(set(gaps)) == [1, 2] and (gaps == 2).sum() >= 5, "they count as lost"
 
 
 @pytest.mark.parametrize("make", [freenect2_module, pylibfreenect2_module], ids=["freenect2", "pylibfreenect2"])
@@ -260,7 +262,7 @@ def test_doctor_films_for_a_moment(plug: Callable[[ModuleType], ModuleType], mon
     assert found["package"].words == "freenect2" and found["cameras"].state == "ok"
     assert "a second" in found["pictures"].words and "% with depth" in found["pictures"].words
     plug(freenect2_module(Device(color_hz=15.0)))
-    monkeypatch.setattr(doctor, "DOCTOR_LOOK_S", 1.3)
+    monkeypatch.setattr(doctor, "DOCTOR_LOOK_S", 1.8)
     found = {check.what: check for check in doctor.examine_kinect("libfreenect2")}
     assert found["pictures"].state == "note" and "dim light" in found["pictures"].words
 

@@ -57,8 +57,14 @@ class KinectSensor(Sensor):
 
     calibration: Calibration  # from ``open`` on
 
-    def __init__(self, argument: str, workspace: Path, make_driver: Callable[[], Driver] | None = None) -> None:
-        self._make_driver = make_driver or driver_of(argument)
+    def __init__(
+        self,
+        argument: str,
+        workspace: Path,
+        make_driver: Callable[[], Driver] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make_driver, self._clock = make_driver or driver_of(argument), clock
         self._driver: Driver | None = None
         self._thread: threading.Thread | None = None
 
@@ -67,7 +73,7 @@ class KinectSensor(Sensor):
             return self._mailbox.get(timeout_s)
         except Silence:
             assert self._driver is not None
-            silent_s = time.monotonic() - self._heard_s
+            silent_s = self._clock() - self._heard_s
             raise Silence(f"kinect: no picture for {silent_s:.1f} s; {self._driver.trouble()}") from None
 
     def remark(self) -> str:
@@ -80,9 +86,9 @@ class KinectSensor(Sensor):
 
     def _start(self) -> None:
         self._is_over, self._has_begun = threading.Event(), threading.Event()
-        self._mailbox, self._pairing = Mailbox("kinect"), Pairing()
+        self._mailbox, self._pairing = Mailbox("kinect"), Pairing(self._clock)
         self._failure: BaseException | None = None
-        self._heard_s = time.monotonic()
+        self._heard_s = self._clock()
         self._seen: set[str] = set()
         self._driver = self._make_driver()
         self._driver.start()
@@ -129,9 +135,9 @@ class KinectSensor(Sensor):
             return
         self.calibration, self.rig, self.factory = found, found.rig, found.factory
         (log.info if found.is_good else log.warning)("kinect (%s): %s", driver.name, found.words)
-        self._heard_s = time.monotonic()
+        self._heard_s = self._clock()
         self._has_begun.set()
 
     def _give(self, pair: Pair) -> None:
-        self._heard_s = time.monotonic()
+        self._heard_s = self._clock()
         self._mailbox.put(Frame(pair.index, pair.time_s, pair.color, pair.depth_mm))
