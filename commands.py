@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -23,6 +23,9 @@ from capture.manifest import Manifest
 from project import Project, Stage, Step
 from settings import Layer, Settings, nearest, read_assignments, read_toml
 from workspace import check_name, check_not_linked
+
+if TYPE_CHECKING:
+    from capture.live import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
 log = logging.getLogger(__name__)
@@ -142,6 +145,11 @@ def _settings(atlas: Atlas, home: Path, preset: str | None, chosen: Mapping[str,
     return Settings(atlas.configs, layers, preset)
 
 
+def is_live(source: str | None) -> bool:
+    """Whether there is nothing to import: somebody has to stand before this source."""
+    return source is not None and source.partition(":")[0] in sources.LIVE
+
+
 def is_sensor(source: str | None, sensors: Mapping[str, str]) -> bool:
     """Whether record films this source live."""
     return source is not None and source.partition(":")[0] in (*sensors, *sources.LIVE)
@@ -155,19 +163,26 @@ def live_settings(atlas: Atlas, workspace: Path, subject: str | None, assignment
     return Settings(atlas.configs, (Layer("--set", chosen, is_text=True),))
 
 
-def live_source(atlas: Atlas, workspace: Path, source: str, settings: Settings) -> Callable[[Path], None]:
-    """What writes the frames of a source as a recording.  Raises UserError for a source that cannot be read."""
+def live_source(atlas: Atlas, workspace: Path, source: str, settings: Settings, sensors: Mapping[str, str]) -> Source:
+    """The frames of a source to watch, not opened yet.  Raises UserError for a source that cannot be read."""
+    if is_live(source):
+        from capture.live import LiveFrames
+        from capture.sensor import open_sensor
+
+        return LiveFrames(open_sensor(source, sensors, workspace))
+    from capture.replay import Replay
+
     sources.check(source)
     filmed = workspace / sources.DEMO / atlas.stages[0].name
     if source == sources.DEMO and not filmed.exists():
         from demo.performer import film
 
-        return lambda folder: film(settings.config("demo"), folder)
+        return Replay(lambda folder: film(settings.config("demo"), folder))
     from capture.importers import recognise
 
     path = filmed if source == sources.DEMO else Path(source)
     layout = recognise(path)
-    return lambda folder: layout.importer(settings.config("recording"), folder, path)
+    return Replay(lambda folder: layout.importer(settings.config("recording"), folder, path))
 
 
 def _last_preset(home: Path, atlas: Atlas) -> str | None:
@@ -211,7 +226,11 @@ OPTIONS = {
     "subjects": click.option("--subject", "subjects", multiple=True, metavar="NAME", help="Whom; may be repeated."),
     "subject": click.option("--subject", required=True, metavar="NAME", help="Whom."),
     "avatar": click.option("--avatar", metavar="NAME", help="The avatar; by default named like its only subject."),
-    "source": click.option("--source", metavar="demo|PATH", help="What to import: a video, or an RGB-D folder."),
+    "source": click.option(
+        "--source",
+        metavar="demo|kinect|PATH",
+        help="A video or RGB-D folder to import, or a sensor.",
+    ),
     "record_source": click.option(
         "--source", metavar="kinect|demo|replay:PATH|PATH", help="A sensor to film with, or a file or folder to import."
     ),

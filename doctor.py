@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from capture.errors import UserError
@@ -24,6 +24,7 @@ SYSTEM_LIBRARIES = {
     "libgthread-2.0.so.0": ("libglib2.0-0", "opencv"),
     "libgomp.so.1": ("libgomp1", "open3d"),
 }
+DOCTOR_LOOK_S, DOCTOR_WAIT_S = 2.0, 5.0  # how long a sensor is looked at, and waited for
 WORKSPACE_GB, MEMORY_GB = 5, 4  # what the largest of the demo and a five-minute recording at the cpu preset needs
 
 
@@ -46,6 +47,44 @@ def examine(workspace: Path) -> Iterator[Check]:
     yield from machine(workspace)
     yield from accelerator()
     yield from weights()
+
+
+def examine_kinect(argument: str) -> Iterator[Check]:
+    """Can a Kinect V2 be filmed with here?  What is there, what is missing, and whether it delivers."""
+    from capture.kinect import usb
+    from capture.kinect.sensor import driver_of
+
+    try:
+        make_driver = driver_of(argument)
+        finding = usb.look()
+        if finding is not None:
+            yield Check("usb", "ok" if finding.is_usable else "missing", finding.words)
+        driver = make_driver()
+        driver.check()
+        yield Check("package", "ok", driver.name)
+        if finding is None or finding.is_usable:
+            yield from _kinect_pictures(argument)
+    except UserError as error:
+        yield Check("kinect", "missing", str(error))
+
+
+def _kinect_pictures(argument: str) -> Iterator[Check]:
+    """Film for two seconds.  Raises UserError where that fails."""
+    from capture.kinect.sensor import KinectSensor
+
+    with KinectSensor(argument, Path()) as sensor:
+        frames = [sensor.read(DOCTOR_WAIT_S)]
+        while frames[-1].time_s - frames[0].time_s < DOCTOR_LOOK_S:
+            frames.append(sensor.read(DOCTOR_WAIT_S))
+            frames[-2] = replace(frames[-2], color=frames[-2].color[:0])  # pictures are large
+        words, is_good, remark = sensor.calibration.words, sensor.calibration.is_good, sensor.remark()
+    rate_hz = (len(frames) - 1) / (frames[-1].time_s - frames[0].time_s)
+    lost = frames[-1].index - frames[0].index + 1 - len(frames)
+    share = sum(frame.depth_mm is not None for frame in frames) / len(frames)
+    yield Check("cameras", "ok" if is_good else "note", words)
+    said = f"{rate_hz:.0f} a second, {lost} lost, {100 * share:.0f} % with depth"
+    is_fine = lost <= len(frames) // 20 and share > 0.9 and not remark
+    yield Check("pictures", "ok" if is_fine else "note", f"{said}; {remark}" if remark else said)
 
 
 def examine_source(path: Path) -> Iterator[Check]:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import attempt
 import captures
+import source as sources
 from capture.errors import UserError
+from capture.manifest import Manifest
 from commands import Atlas, open_project
 from project import Project
 from workspace import claim
@@ -57,7 +59,8 @@ def film_live(
     """
     if wishes.seconds is not None and wishes.seconds <= 0:
         raise UserError(f"--seconds {wishes.seconds:g}: must be positive")
-    project = replace(open_project(atlas, subjects=[subject], **{**given, "source": None}), source=None)
+    given = {**given, "source": None, "subjects": [subject], "avatar": None}
+    project = replace(open_project(atlas, **given), source=None)
     from capture.sensor import open_sensor
 
     sensor = open_sensor(wishes.source, sensors, project.workspace)
@@ -77,6 +80,27 @@ def film_live(
             yield from take.run()
 
 
+def is_filmed(atlas: Atlas, source: str, given: Mapping[str, Any]) -> tuple[str, bool]:
+    """(the one subject of a run, whether its recording from this sensor is there, or one that was interrupted).
+
+    ``given`` are the options of the run; all of them are looked at before anybody has to stand before the camera.
+    Raises UserError for options that cannot be, and for a recording from elsewhere.
+    """
+    project = open_project(atlas, **{**given, "source": None})
+    if len(project.subjects) > 1:
+        raise UserError("--source goes with one --subject; record the subjects one by one, then run them together")
+    name = project.subjects[0]
+    made = project.folder(project.stages[0], name)
+    manifest = Manifest.load(made)
+    if manifest is not None:
+        before = manifest.source or {}
+        named = str(before.get("name")) if before.get("kind") == sources.SENSOR else ""
+        if source not in (named, named.partition(":")[0]):
+            remedy = f"choose another --subject, or replace it with pipeline.py record --source {source} --force"
+            raise UserError(f"{made}: was recorded from {sources.in_words(before)}, not from {source}; {remedy}")
+    return name, made.exists() or captures.is_left(made.parent)
+
+
 class Take:
     """One recording with everything around it.  A context manager: leaving it ends all helpers."""
 
@@ -85,6 +109,7 @@ class Take:
         self._config: CaptureConfig = project.settings[name].config("capture")
         self._stack = ExitStack()
         self._notes: list[str] = []
+        self._remarks: dict[str, None] = {}  # of the sensor while filming, in order
         self._plate: tuple[np.ndarray, np.ndarray | None] | None = None
 
     def __enter__(self) -> Take:
@@ -164,6 +189,7 @@ class Take:
         writer = RecordingWriter(folder, rig, f"live: {self._wishes.source}", self._sensor.focal_is_known)
         if self._plate is not None:
             writer.add_plate(*self._plate)
+        writer.add_factory(self._sensor.factory)
         self._guide.count_sides()
         self._recorder.begin(writer, self._wishes.seconds)
         if not self._sensor.follows_instructions:
@@ -208,6 +234,12 @@ class Take:
                 f"{headline} {recorder.seconds:.1f} s  {tally.written} frames  {recorder.frames_per_second:.0f}/s"
                 f"  {tally.dropped + tally.lost} lost"
             )
+        if recorder.trouble:
+            lines.append(recorder.trouble)
+        if (remark := self._sensor.remark()) != "":
+            lines.append(remark)
+            if is_filming:
+                self._remarks[remark] = None
         if (light := exposure_words(frame.color)) != "":
             lines.append(light)
         if (seen := self._guide.poll()) is not None and is_filming:
@@ -222,6 +254,13 @@ class Take:
         tally = recorder.tally
         if tally.dropped or tally.lost:
             self._note(f"{tally.dropped} frames dropped and {tally.lost} lost by the sensor while filming")
+        if tally.stalls:
+            times = "once" if tally.stalls == 1 else f"{tally.stalls} times"
+            self._note(f"the sensor was silent for more than a second {times}, {tally.longest_gap_s:.1f} s at most")
+        if tally.without_depth:
+            self._note(f"{tally.without_depth} frames have no depth: the sensor had none of the same moment")
+        for remark in self._remarks:
+            self._note(f"while filming: {remark}")
         missing = self._guide.sides.missing
         if self._guide.latest is not None and missing:
             self._note(f"sides that were not seen while filming: {', '.join(missing)}")

@@ -20,7 +20,18 @@ import click
 import doctor as doctors
 from capture.errors import UserError
 from changes import change
-from commands import Atlas, is_sensor, live_settings, live_source, main, open_change, open_project, options, show
+from commands import (
+    Atlas,
+    is_live,
+    is_sensor,
+    live_settings,
+    live_source,
+    main,
+    open_change,
+    open_project,
+    options,
+    show,
+)
 from comparing import ablate, compare
 from project import Job, Stage
 from stages import plan, run
@@ -142,8 +153,9 @@ CONFIGS = {
     "evaluate": "training.evaluate.EvaluateConfig",
 }
 
-SENSORS = {  # what record films live: --source NAME or NAME:ARGUMENT -> who opens it
+SENSORS = {  # what is filmed live: --source NAME or NAME:ARGUMENT -> who opens it
     "demo": "demo.live.DemoSensor",
+    "kinect": "capture.kinect.sensor.KinectSensor",
     "replay": "capture.sensor.ReplaySensor",
 }
 
@@ -199,12 +211,30 @@ def cli() -> None:
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
 @click.option("--force", "again", multiple=True, metavar="STAGE", help="Make this stage again; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done and why.")
-def run_command(until: str | None, again: tuple[str, ...], dry_run: bool, **given: Any) -> None:
+@click.option("--seconds", type=float, metavar="N", help="Film for so long; otherwise until Ctrl-C.")
+@click.option("--no-window", is_flag=True, help="Say in the terminal what a window would show while filming.")
+def run_command(
+    until: str | None, again: tuple[str, ...], dry_run: bool, seconds: float | None, no_window: bool, **given: Any
+) -> None:
     """Everything that is missing or stale, from the recording to the report."""
     last = ATLAS.stage(until) if until else None
     force = [ATLAS.stage(word) for word in again]
     if STAGES[0] in force:
         raise UserError("--force record: run never records again; use pipeline.py record --subject NAME --force")
+    if is_live(given["source"]):
+        from filming import Wishes, film_live, is_filmed
+
+        wishes = Wishes(given["source"], seconds, not no_window, force=False)
+        subject, is_there = is_filmed(ATLAS, wishes.source, given)
+        if dry_run and not is_there:
+            click.echo(f"{subject}\n  {STAGES[0].name}   to do       to be filmed with {wishes.source}, then the rest")
+            return
+        given["source"] = None
+        if not is_there:
+            for line in film_live(ATLAS, SENSORS, subject, wishes, given):
+                click.echo(line)
+    elif seconds is not None or no_window:
+        raise UserError("--seconds and --no-window go with a source that is filmed live: --source kinect")
     project = open_project(ATLAS, **given)
     if dry_run:
         show(plan(project, last, force), project)
@@ -228,7 +258,7 @@ def record_command(subject: str, force: bool, seconds: float | None, no_window: 
             click.echo(line)
         return
     if seconds is not None or no_window:
-        raise UserError(f"--seconds and --no-window go with a sensor: --source {', '.join(SENSORS)} or kinect")
+        raise UserError(f"--seconds and --no-window go with a sensor: --source {', '.join(SENSORS)}")
     project = open_project(ATLAS, subjects=[subject], **given)
     if force and project.source is None:
         raise UserError("record --force: say what to record instead, with --source PATH")
@@ -338,7 +368,7 @@ def render_command(motion: str, camera: str | None, out: Path, **given: Any) -> 
 
 
 @cli.command("track")
-@click.option("--source", required=True, metavar="demo|PATH", help="What to play: a video, an RGB-D folder, ...")
+@click.option("--source", required=True, metavar="demo|kinect|PATH", help="What to play: a video, a sensor, ...")
 @click.option("--subject", metavar="NAME", help="Whose body to track: from a fit that was made before.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE.mp4", help="Keep what is shown.")
 @click.option("--no-window", is_flag=True, help="Only write --out; every frame is tracked.")
@@ -351,7 +381,7 @@ def track_command(
 ) -> None:  # fmt: skip
     """The body over the picture while a source plays, as if it were live."""
     settings = live_settings(ATLAS, workspace, subject, assignments)
-    produce = live_source(ATLAS, workspace, source, settings)
+    frames = live_source(ATLAS, workspace, source, settings, SENSORS)
     from fitting.fit import BodyFit
     from fitting.play import Show, play
 
@@ -361,7 +391,7 @@ def track_command(
         if not folder.exists():
             raise UserError(f"{folder}: not made yet; run pipeline.py fit --subject {subject}, or leave --subject out")
         fitted = BodyFit.load(folder)
-    for line in play(settings.config("fit"), Show(out, not no_window, realtime, seconds), produce, fitted):
+    for line in play(settings.config("fit"), Show(out, not no_window, realtime, seconds), frames, fitted):
         click.echo(line)
     if out is not None and out.exists():
         click.echo(out)
@@ -381,12 +411,16 @@ def status_command(subjects: tuple[str, ...], workspace: Path, **given: Any) -> 
 
 @cli.command("doctor")
 @options()
-@click.argument("source", required=False, type=click.Path(path_type=Path), metavar="[FILE|FOLDER]")
+@click.argument("source", required=False, type=click.Path(path_type=Path), metavar="[FILE|FOLDER|kinect]")
 def doctor_command(workspace: Path, source: Path | None) -> None:
-    """Is this machine ready?  With a FILE or FOLDER: what is it, and can it be a source?"""
-    checks = list(doctors.examine(workspace) if source is None else doctors.examine_source(source))
-    for check in checks:
+    """Is this machine ready?  With a FILE or FOLDER: what is it, and can it be a source?  With kinect: does it film?"""
+    checks = []
+    found = doctors.examine(workspace) if source is None else doctors.examine_source(source)
+    if source is not None and source.name.partition(":")[0] == "kinect" and not source.exists():
+        found = doctors.examine_kinect(source.name.partition(":")[2])
+    for check in found:
         click.echo(f"{check.state:8} {check.what:10} {check.words}")
+        checks.append(check)
     if any(check.state == "missing" for check in checks):
         raise UserError(f"{source or 'this machine'} is not ready; see the lines marked missing")
 

@@ -10,6 +10,7 @@ pixels, h x w depth pixels.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -24,10 +25,11 @@ import numpy as np
 from capture.codec import decode_depth, encode_depth
 from capture.errors import UserError
 from capture.recording import Frame, RecordingWriter, encode_jpeg, encode_png
-from capture.sensor import Ended, Sensor
+from capture.sensor import GONE_S, Ended, Sensor, Silence
 
-READ_S = 5.0  # without a picture for so long a sensor is gone
-STALL_S = 1.0  # a gap that people are told of
+log = logging.getLogger(__name__)
+
+STALL_S = 1.0  # a silence that people are told of at once
 DARK_GREY, BRIGHT_SHARE = 40.0, 0.05  # median of a picture that is too dark; share of pixels at the end of the scale
 SATURATED = 250
 
@@ -64,13 +66,16 @@ class Tally:
     repeated: int = 0  # came twice, and were kept once
     most_waiting: int = 0  # frames between sensor and disk
     longest_gap_s: float = 0.0
+    stalls: int = 0  # gaps of more than STALL_S
+    without_depth: int = 0  # of a sensor that has depth: no depth picture of the same moment
 
     def summary(self, seconds: float) -> str:
         """One line for people."""
         rate = f" in {seconds:.1f} s, {self.written / seconds:.1f} frames/s" if seconds > 0 else ""
         words = f"{self.written} frames{rate}; {self.dropped} dropped, {self.lost} lost by the sensor"
         words += f", {self.repeated} came twice" if self.repeated else ""
-        words += f"; longest gap {self.longest_gap_s:.1f} s" if self.longest_gap_s > STALL_S else ""
+        words += f"; {self.without_depth} without depth" if self.without_depth else ""
+        words += f"; longest gap {self.longest_gap_s:.1f} s" if self.stalls else ""
         return f"{words}; at most {self.most_waiting} frames waited"
 
 
@@ -81,6 +86,7 @@ class Recorder:
         self._sensor, self._config = sensor, config
         self.tally = Tally()
         self.latest: Frame | None = None
+        self.trouble = ""  # why no picture comes at present, empty where they do
         self._failure: BaseException | None = None
         self.is_enough = threading.Event()  # it was recorded for as long as was asked for
         self._is_over, self._has_ended = threading.Event(), threading.Event()
@@ -151,12 +157,12 @@ class Recorder:
     ) -> None:
         self._is_over.set()
         if self._reader.ident is not None:
-            self._reader.join(timeout=READ_S + 1)
+            self._reader.join(timeout=GONE_S + 1)
 
     def _read(self) -> None:
         try:
             while not self._is_over.is_set():
-                frame = self._sensor.read(READ_S)
+                frame = self._next()
                 self._arrived_s.append(time.monotonic())
                 self._take(frame)
                 self.latest = frame
@@ -165,6 +171,23 @@ class Recorder:
         except BaseException as error:  # told to whoever waits
             if not self._is_over.is_set():
                 self._failure = self._failure or error
+
+    def _next(self) -> Frame:
+        """The sensor's next frame.  A silence is told once when it begins; after GONE_S it is the end."""
+        silent_s = 0.0
+        while True:
+            try:
+                frame = self._sensor.read(STALL_S)
+            except Silence as error:
+                silent_s += STALL_S
+                if silent_s >= GONE_S or self._is_over.is_set():
+                    raise
+                if not self.trouble:
+                    log.warning("%s", error)
+                self.trouble = str(error)
+            else:
+                self.trouble = ""
+                return frame
 
     def _take(self, frame: Frame) -> None:
         with self._lock:
@@ -179,6 +202,7 @@ class Recorder:
             else:
                 tally.lost += frame.index - last.index - 1
                 tally.longest_gap_s = max(tally.longest_gap_s, frame.time_s - last.time_s)
+                tally.stalls += frame.time_s - last.time_s > STALL_S
             self._last = frame
             time_s = frame.time_s - self._first_s
             if time_s >= self._length_s:
@@ -186,6 +210,8 @@ class Recorder:
                 self.is_enough.set()
                 return
             self.seconds = time_s
+            if frame.depth_mm is None and not self._config.no_depth and self._sensor.rig.depth is not None:
+                tally.without_depth += 1
             if self._waiting >= self._config.queue_frames:
                 tally.dropped += 1
                 return

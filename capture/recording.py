@@ -4,6 +4,7 @@ N frames, H x W colour pixels, h x w depth pixels.
 
     frames.cap             all frames, their times and the rig (``capture.container``)
     openpose/000000.json   what OpenPose saw in this frame, where the source brought it along
+    factory.npz            what the sensor itself says of its cameras, where it was filmed live and tells
     plate/color.png, depth.png   the empty room, where it was filmed before
 
 or the plain layout, for other programs and for people (``pipeline.py convert --layout folder``), which is read alike:
@@ -16,12 +17,15 @@ or the plain layout, for other programs and for people (``pipeline.py convert --
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,6 +36,7 @@ from capture.container import FILE_NAME, Container, ContainerWriter, complete
 from capture.errors import UserError
 
 FIELDS_FILE = "recording.json"  # of the plain layout
+FACTORY_FILE = "factory.npz"
 LAYOUTS = ("container", "folder")
 PNG_MAGIC = b"\x89PNG"
 JPEG_QUALITY = 95  # about 15 MB/s at 1080p30, visually lossless
@@ -173,6 +178,18 @@ class Recording:
             return None
         return read_image(color), read_depth(depth) if depth.is_file() else None
 
+    def factory(self) -> dict[str, np.ndarray]:
+        """What the sensor itself said of its cameras; empty where that is not known.  Raises UserError for a broken
+        file."""
+        path = self.folder / FACTORY_FILE
+        if not path.is_file():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: cannot be read ({error}); remove it, nothing but its numbers is lost") from None
+
     @property
     def frames_per_second(self) -> float:
         """Median rate; 30 for a single frame."""
@@ -260,6 +277,14 @@ class RecordingWriter:
         write_atomically(self._folder / "plate" / "color.png", encode_png(color))
         if depth_mm is not None:
             write_atomically(self._folder / "plate" / "depth.png", encode_png(depth_mm))
+
+    def add_factory(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep what the sensor itself says of its cameras.  Raises OSError when the disk refuses."""
+        if self._taker is not None or not arrays:
+            return
+        data, named = io.BytesIO(), dict[str, Any](arrays)
+        np.savez(data, **named)
+        write_atomically(self._folder / FACTORY_FILE, data.getvalue())
 
     def __len__(self) -> int:
         return self._count

@@ -35,6 +35,8 @@ class Replay:
     ``produce(folder)`` writes a recording into ``folder`` through a RecordingWriter.
     """
 
+    waits = True  # for whoever asks for the next frame
+
     def __init__(self, produce: Callable[[Path], None]) -> None:
         self._produce = produce
         self._frames: queue.Queue[Frame | BaseException | None] = queue.Queue(AHEAD)

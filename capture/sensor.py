@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import numpy as np
 
 from capture.camera import Rig
 from capture.errors import UserError
@@ -23,11 +26,16 @@ from capture.recording import Frame
 from capture.replay import Replay, newest
 
 MAILBOX = 2  # frames a driver holds for a reader who is late; what comes then is lost
+GONE_S = 5.0  # without a picture for so long a sensor is gone
 FIRST_FRAME_S = 20.0  # how long a source may take to show its first picture
 
 
 class Ended(Exception):
     """There will be no more frames: a replay has come to its end."""
+
+
+class Silence(UserError):
+    """No picture came in time; one may still come."""
 
 
 class Sensor(ABC):
@@ -41,9 +49,14 @@ class Sensor(ABC):
     rig: Rig  # from ``open`` on
     focal_is_known: bool = True
     follows_instructions: bool = True  # False: who is in the picture cannot hear us
+    factory: Mapping[str, np.ndarray] = MappingProxyType({})  # the device's own numbers about its cameras, if it tells
 
     def enter(self) -> None:  # noqa: B027  most sensors have nothing to do
         """Whoever is filmed is told to come into the picture now."""
+
+    def remark(self) -> str:
+        """What whoever films should change, as far as the sensor itself knows; empty where nothing."""
+        return ""
 
     def open(self) -> None:
         """Start.  Raises UserError saying what to do; everything is let go of then, and it may be tried again."""
@@ -59,7 +72,8 @@ class Sensor(ABC):
 
     @abstractmethod
     def read(self, timeout_s: float) -> Frame:
-        """The next frame.  Raises UserError when none comes within ``timeout_s``, ``Ended`` after the last one."""
+        """The next frame.  Raises ``Silence`` when none comes within ``timeout_s``, ``Ended`` after the last one, and
+        UserError when none will come any more."""
 
     @abstractmethod
     def _start(self) -> None: ...
@@ -67,7 +81,7 @@ class Sensor(ABC):
     @abstractmethod
     def _stop(self) -> None: ...
 
-    def __enter__(self) -> Sensor:
+    def __enter__(self) -> Self:
         self.open()
         return self
 
@@ -112,11 +126,11 @@ class Mailbox:
                     return
 
     def get(self, timeout_s: float) -> Frame:
-        """The oldest frame.  Raises UserError when none comes in time, and what ended the source."""
+        """The oldest frame.  Raises ``Silence`` when none comes in time, and what ended the source."""
         try:
             item = self._items.get(timeout=timeout_s)
         except queue.Empty:
-            raise UserError(f"{self._source}: no picture for {timeout_s:.1f} s; is it still connected?") from None
+            raise Silence(f"{self._source}: no picture for {timeout_s:.1f} s; is it still connected?") from None
         if isinstance(item, BaseException):
             self._items.put(item)  # for whoever asks again
             raise item

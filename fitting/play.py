@@ -1,6 +1,6 @@
 """Watch the body being tracked while a source plays: in a window, as an mp4, or both.
 
-Frames of a ``Replay`` enter; pictures and a summary in words leave.
+Frames of a ``Replay`` or of a sensor enter; pictures and a summary in words leave.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import numpy as np
 
 from capture.errors import UserError
 from capture.interrupt import interruptible
+from capture.live import Source
 from capture.recording import Frame
-from capture.replay import Replay, newest
+from capture.replay import newest
 from capture.video import VideoWriter
 from fitting import verdict
 from fitting.fit import BodyFit, FitConfig, load_body
@@ -104,13 +105,14 @@ class Tally:
 def play(
     config: FitConfig,
     show: Show,
-    produce: Callable[[Path], None],
+    source: Source,
     fitted_before: BodyFit | None = None,
     look: Callable[[np.ndarray], Look | None] | None = None,
 ) -> list[str]:
-    """Track ``produce``'s frames and show them; returns the summary.  Ctrl-C, or q in the window, ends it well.
+    """Track ``source``'s frames and show them; returns the summary.  Ctrl-C, or q in the window, ends it well.
 
-    ``fitted_before`` lends shape, clothes and camera.  Raises UserError for a source without frames.
+    ``fitted_before`` lends shape, clothes and camera.  A source that does not wait misses frames in any case.  Raises
+    UserError for one without frames.
     """
     show.check()
     if config.keypoints not in (AUTO, MEDIAPIPE):
@@ -121,12 +123,12 @@ def play(
     if in_window and (reason := why_not()):
         log.warning("no window can be opened here (%s): only %s is written", reason, show.out)
         in_window = False
-    is_realtime = show.is_realtime or in_window
+    is_realtime = show.is_realtime or in_window or not source.waits
     body = fitted_before.body if fitted_before is not None else load_body(config.body)
     tally = Tally()
     with ExitStack() as stack:
         is_stopped = stack.enter_context(interruptible())
-        replay = stack.enter_context(Replay(produce))
+        stack.enter_context(source)
         if look is None:
             look = PoseStream()
             stack.callback(look.close)
@@ -135,11 +137,11 @@ def play(
         measurer = stack.enter_context(Beside()) if is_realtime and fitted_before is None else Here()
         tracker: LiveTracker | None = None
         before: Frame | None = None
-        for frame in _frames(replay, is_realtime, show.seconds, is_stopped):
+        for frame in _frames(source, is_realtime, show.seconds, is_stopped):
             if tracker is None:
-                known = _known(fitted_before, replay)
+                known = _known(fitted_before, source)
                 tracker = LiveTracker(
-                    config, body, replay.rig, replay.focal_is_known, look, known, is_realtime, measurer
+                    config, body, source.rig, source.focal_is_known, look, known, is_realtime, measurer
                 )
                 log.info("%s", tracker.words)
                 tally.words = tracker.words
@@ -165,22 +167,22 @@ def play(
     return tally.summary()
 
 
-def _known(fitted: BodyFit | None, replay: Replay) -> Known | None:
+def _known(fitted: BodyFit | None, source: Source) -> Known | None:
     """The body of an earlier fit, with its camera where the source is of that camera, as far as one can see."""
     if fitted is None:
         return None
-    is_ours = fitted.camera.image_wh == replay.rig.color.image_wh and not replay.focal_is_known
+    is_ours = fitted.camera.image_wh == source.rig.color.image_wh and not source.focal_is_known
     return Known(fitted.shape, fitted.vertex_offsets_m, fitted.camera if is_ours else None)
 
 
 def _frames(
-    replay: Replay, is_realtime: bool, seconds: float | None, is_stopped: Callable[[], bool]
+    source: Source, is_realtime: bool, seconds: float | None, is_stopped: Callable[[], bool]
 ) -> Iterator[Frame]:
     """The frames to track.  What breaks the source off after its first frame is said, not raised."""
-    source = replay.frames(is_stopped)
+    frames = source.frames(is_stopped)
     first_s: float | None = None
     try:
-        for frame in newest(source) if is_realtime else source:
+        for frame in newest(frames) if is_realtime and source.waits else frames:
             first_s = frame.time_s if first_s is None else first_s
             if seconds is not None and frame.time_s - first_s >= seconds:
                 return

@@ -177,10 +177,11 @@ def test_without_room_for_the_last_words_the_next_run_takes_the_frames(tmp_path,
 def test_options_of_filming_are_refused_for_files_and_a_missing_sensor_by_name(tmp_path: Path, source: Path) -> None:
     for arguments, words in (
         (("record", "--subject", "a", "--source", source, "--seconds", 3), "--seconds and --no-window go with"),
-        (("record", "--subject", "a", "--source", "kinect"), "no sensor called 'kinect'"),
+        (("record", "--subject", "a", "--source", "kinect:xbox"), "no such driver; there are kinect:windows"),
         (("record", "--subject", "a", "--source", "replay:nowhere"), "no such file"),
         (("record", "--subject", "a", "--source", f"replay:{source}", "--seconds", -1), "must be positive"),
-        (("run", "--subject", "a", "--source", "kinect"), "pipeline.py record"),
+        (("run", "--subject", "a", "--source", "replay:nowhere"), "no such file"),
+        (("run", "--subject", "a", "--source", source, "--seconds", 3), "filmed live"),
     ):
         done = command(tmp_path / "w", *arguments)
         _, complaints = done.communicate(timeout=120)

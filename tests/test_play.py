@@ -17,6 +17,7 @@ from test_pipeline import command
 
 from capture.errors import UserError
 from capture.recording import RecordingWriter
+from capture.replay import Replay
 from capture.video import VideoWriter, write_video
 from fitting import window
 from fitting.body.model import BodyModel
@@ -64,7 +65,7 @@ def times_of(path: Path) -> list[float]:
 
 def test_a_clip_becomes_a_film_and_a_summary(shots: list[Shot], tmp_path: Path) -> None:
     out = tmp_path / "new" / "a.mp4"
-    lines = play(FitConfig(), Show(out, False, False), producer(shots), look=Told(shots))
+    lines = play(FitConfig(), Show(out, False, False), Replay(producer(shots)), look=Told(shots))
     assert lines[0].startswith("frames: 12 seen, ") and lines[0].endswith("0 lost, 0 dropped")
     assert all(part in lines[1] for part in ("landmarks", "mask", "evidence", "pose", "verdict", "picture"))
     assert lines[2].startswith("body not measured")
@@ -74,7 +75,7 @@ def test_a_clip_becomes_a_film_and_a_summary(shots: list[Shot], tmp_path: Path) 
 def test_an_interrupt_leaves_a_film_that_plays(shots: list[Shot], tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     out = tmp_path / "a.mp4"
-    lines = play(FitConfig(), Show(out, False, False), producer(shots), look=Told(shots, interrupt_at=4))
+    lines = play(FitConfig(), Show(out, False, False), Replay(producer(shots)), look=Told(shots, interrupt_at=4))
     assert lines[0].startswith("frames: 5 seen")
     assert len(times_of(out)) == 5
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
@@ -86,32 +87,32 @@ def test_seconds_end_it_and_an_error_in_the_middle_is_said(
 ) -> None:
     out = tmp_path / "a.mp4"
     show = Show(out, False, False, seconds=0.3)
-    assert play(FitConfig(), show, producer(shots), look=Told(shots))[0].startswith("frames: 3 seen")
+    assert play(FitConfig(), show, Replay(producer(shots)), look=Told(shots))[0].startswith("frames: 3 seen")
 
     def broken(folder: Path) -> None:
         producer(shots[:2])(folder)
         raise UserError("breaks off")
 
-    lines = play(FitConfig(), Show(out, False, False), broken, look=Told(shots))
+    lines = play(FitConfig(), Show(out, False, False), Replay(broken), look=Told(shots))
     assert lines[0].startswith("frames: 2 seen") and "ends early: breaks off" in caplog.text
 
 
 def test_a_live_source_does_not_wait(shots: list[Shot], tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
-    lines = play(FitConfig(), Show(out, False, True), producer(shots), look=Told(shots))
+    lines = play(FitConfig(), Show(out, False, True), Replay(producer(shots)), look=Told(shots))
     words = lines[0].split()
     assert int(words[1]) + int(words[-2]) == 12
     assert times_of(out)[0] == 0.0
 
 
 def test_nobody_in_view_is_a_result(shots: list[Shot], tmp_path: Path) -> None:
-    lines = play(FitConfig(), Show(tmp_path / "a.mp4", False, False), producer(shots), look=lambda color: None)
+    lines = play(FitConfig(), Show(tmp_path / "a.mp4", False, False), Replay(producer(shots)), look=lambda color: None)
     assert lines[0] == "frames: 12 seen, 0 tracked, 0 uncertain, 12 lost, 0 dropped"
 
 
 def test_no_frame_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a single frame"):
-        play(FitConfig(), Show(tmp_path / "a.mp4", False, False), lambda folder: None, look=lambda color: None)
+        play(FitConfig(), Show(tmp_path / "a.mp4", False, False), Replay(lambda folder: None), look=lambda color: None)
     assert not list(tmp_path.iterdir())
 
 
@@ -127,7 +128,7 @@ def test_no_frame_is_an_error(tmp_path: Path) -> None:
 def test_what_cannot_be_shown_is_refused(show: Show, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     with pytest.raises(UserError, match=complaint):
-        play(FitConfig(), show, lambda folder: None)
+        play(FitConfig(), show, Replay(lambda folder: None))
 
 
 def test_a_display_that_is_not_there_does_not_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +140,7 @@ def test_without_a_display_every_frame_goes_to_the_film(
     shots: list[Shot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
-    lines = play(FitConfig(), Show(tmp_path / "a.mp4", True, False), producer(shots), look=Told(shots))
+    lines = play(FitConfig(), Show(tmp_path / "a.mp4", True, False), Replay(producer(shots)), look=Told(shots))
     assert lines[0].startswith("frames: 12 seen") and lines[0].endswith("0 dropped")
 
 
@@ -156,7 +157,7 @@ def test_a_window_shows_what_the_film_keeps(shots: list[Shot], tmp_path: Path, m
 
     monkeypatch.setattr("fitting.play.Window", Screen)
     monkeypatch.setattr("fitting.play.why_not", lambda: "")
-    lines = play(FitConfig(), Show(tmp_path / "a.mp4", True, False), producer(shots), look=Told(shots))
+    lines = play(FitConfig(), Show(tmp_path / "a.mp4", True, False), Replay(producer(shots)), look=Told(shots))
     assert lines[0].startswith("frames: 2 seen") and len(times_of(tmp_path / "a.mp4")) == 2
 
 
@@ -202,7 +203,7 @@ def test_track_with_the_body_of_a_fit(tmp_path: Path) -> None:
     ("arguments", "complaint"),
     [
         (["--source", "no.mp4", "--out", "a.mp4"], "no such file"),
-        (["--source", "kinect", "--out", "a.mp4"], "filmed live"),
+        (["--source", "kinect:xbox", "--out", "a.mp4"], "no such driver"),
         (["--source", "here", "--out", "a.mp4"], "the folder is empty"),
         (["--source", "text.mp4", "--no-window", "--out", "a.mp4"], "cannot be opened as a video"),
         (["--source", "text.mp4", "--no-window"], "add --out"),

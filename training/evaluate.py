@@ -18,7 +18,6 @@ import io
 import json
 import logging
 import os
-import resource
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -97,7 +96,7 @@ def evaluate(config: EvaluateConfig, out_dir: Path, avatar_dir: Path, subjects: 
     folders = tuple(dict.fromkeys([avatar_dir.parent, *subjects.values()]))
     made_with = Manifest.load(avatar_dir)
     textures = sum(p.numel() for texture in avatar.textures.values() for p in texture.parameters())
-    own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+    own_mb = _own_peak_mb()
     fields = {
         "subjects": results,
         "avatar": {
@@ -314,6 +313,15 @@ def protocol(config: EvaluateConfig, has_lpips: bool) -> dict[str, Any]:
         f"avatar's over the video's, at most {LIMIT}; where the true matte exceeds 0.5",
         "heldout_poses": "from the fit of the held-out frames themselves; appearance and exposure never fitted to them",
     }
+
+
+def _own_peak_mb() -> float:
+    """The most memory that this process had; 0 under Windows, which has no such module."""
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
 
 
 def device_name(device: torch.device) -> str:

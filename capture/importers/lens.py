@@ -32,15 +32,26 @@ def fitted(
     ``pinhole_px`` are fx, fy, cx, cy in our pixels; ``ideal`` takes distorted normalised coordinates (N, 2) to those
     without distortion.
     """
-    from scipy.optimize import least_squares
-
     width, height = image_wh
     u, v = np.meshgrid(np.linspace(0.5, width - 0.5, GRID), np.linspace(0.5, height - 0.5, GRID))
     pixels = np.stack([u.ravel(), v.ravel()], axis=-1)  # (N, 2)
     fx, fy, cx, cy = pinhole_px
-    rays = ideal((pixels - (cx, cy)) / (fx, fy))  # (N, 2)
+    return camera_through(image_wh, pinhole_px, pixels, ideal((pixels - (cx, cy)) / (fx, fy)))
+
+
+def camera_through(
+    image_wh: tuple[int, int], pinhole_px: tuple[float, float, float, float], pixels: np.ndarray, rays: np.ndarray
+) -> tuple[Camera, float]:
+    """(camera in our pixels, largest distance in pixels) that sees rays (N, 2), at depth 1, closest to pixels (N, 2).
+
+    The search starts at ``pinhole_px``: fx, fy, cx, cy.  Raises ValueError where most of the rays are none.
+    """
+    from scipy.optimize import least_squares
+
+    width, height = image_wh
+    fx, fy, cx, cy = pinhole_px
     is_real = np.isfinite(rays).all(axis=1) & (np.abs(rays).max(axis=1) < 5)
-    if is_real.sum() < len(pixels) / 2:
+    if is_real.sum() < len(pixels) / 2 or not is_real.any():
         raise ValueError("its lens bends most of the picture away")
 
     def missed_px(parameters: np.ndarray) -> np.ndarray:

@@ -100,4 +100,5 @@ def import_own(config: ImportConfig, out_dir: Path, folder: Path) -> None:
     plate = recording.plate()
     if plate is not None:
         writer.add_plate(plate[0], None if config.no_depth else plate[1])
+    writer.add_factory(recording.factory())
     writer.finish()
