@@ -52,7 +52,8 @@ class FakeClip:
     def keypoints(self) -> SimpleNamespace:
         nothing = np.full((33, 2), np.nan)
         return SimpleNamespace(
-            points_px=np.array([nothing if o is None else o.landmarks_px for o in self.observations])
+            points_px=np.array([nothing if o is None else o.landmarks_px for o in self.observations]),
+            visibility=np.array([np.zeros(33) if o is None else o.visibility for o in self.observations]),
         )
 
 
