@@ -31,6 +31,7 @@ class FakeClip:
     pictures: list[np.ndarray] | None = None
 
     camera = GRID
+    step_s = 1 / 30
 
     @property
     def num_teaching(self) -> int:

@@ -12,7 +12,21 @@ from test_solve import observe_body, random_state
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import default_prior
-from fitting.mirror import APART_M, ENDS, REACHED_M, SURE, Evidence, margins, mirrored, turned
+from fitting.mirror import (
+    APART_M,
+    CLEAR,
+    ENDS,
+    FIT,
+    REACHED_M,
+    SURE,
+    Evidence,
+    _Frame,
+    _Settled,
+    margins,
+    mirrored,
+    turned,
+    until_clear,
+)
 from fitting.solve import Prior, State, advance
 
 ARM, FRAME = list(ENDS).index("left arm"), 4
@@ -127,3 +141,26 @@ def test_limbs_nobody_asks_for_are_sure(body, chain, pointing) -> None:
     found, others = margins(Evidence.of(body, chain, clip, states), states, 9, {i: [] for i in states})
     assert not others
     np.testing.assert_array_equal(found, np.full((9, 4), SURE))
+
+
+def test_doubt_lasts_until_a_frame_is_clear() -> None:
+    own = np.array([SURE, 8.0, 3.0, CLEAR - 0.1, CLEAR, 8.0, 8.5, 20.0, 8.0, -4.0, 8.0, SURE])
+    held = until_clear(np.column_stack([own, np.full(len(own), SURE)]))
+    np.testing.assert_allclose(held[:, 0], [SURE, 3, 3, 3, CLEAR, 8, 8, 20, 0, -4, 0, SURE])
+    np.testing.assert_array_equal(held[:, 1], SURE)
+
+
+def test_a_wrong_limb_is_no_reproach_to_the_others() -> None:
+    """Turning the arm mends the frame; a pose of the leg that is cheaper than the frame as it was proves nothing."""
+    here, elsewhere = np.zeros(len(ENDS)), 2 * APART_M * np.eye(len(ENDS))
+    leg = list(ENDS).index("left leg")
+    fit, turned_arm, lifted_leg = object(), object(), object()
+    frame = object.__new__(_Frame)
+    frame._settled = [
+        _Settled(FIT, fit, here, (100.0, 0.0)),
+        _Settled(ARM, turned_arm, elsewhere[ARM], (60.0, 0.0)),
+        _Settled(leg, lifted_leg, elsewhere[leg], (90.0, 0.0)),
+    ]
+    assert frame.margin(ARM) == (-30.0, turned_arm)
+    assert frame.margin(leg) == (30.0, lifted_leg)
+    assert frame.margin(list(ENDS).index("right arm")) == (SURE, None)

@@ -1,0 +1,115 @@
+"""Feet that rest in the picture are held in space; feet that move, hide or leave the picture are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from test_batch import clip_of, turned
+from test_solve import observe_body, random_state
+
+from fitting.batch import refine
+from fitting.body.model import BodyModel
+from fitting.chain import Chain
+from fitting.clip import default_prior
+from fitting.keypoints import LANDMARK_NAMES
+from fitting.rest import resting
+from fitting.solve import State, advance
+from fitting.steady import ANKLES, LANDMARKS, Steadiness, places
+
+STEP_S, COUNT = 1 / 30, 16
+LEFT_FOOT = [LANDMARK_NAMES.index(f"left_{name}") for name in ("ankle", "heel", "foot_index")]
+
+
+class Landmarks:
+    """A clip's landmarks and the height of the person on its grid; no pictures."""
+
+    def __init__(self, clip: Any, points_px: np.ndarray, visibility: np.ndarray) -> None:
+        self._clip, self.camera = clip, clip.camera
+        self.keypoints = type("Words", (), {"points_px": points_px, "visibility": visibility})
+
+    def __getitem__(self, index: int) -> Any:
+        return self._clip[0]
+
+
+@pytest.fixture(scope="module")
+def standing(body: BodyModel, chain: Chain) -> tuple[Any, np.ndarray, np.ndarray]:
+    """A clip, its landmarks (N, 33, 2) of somebody who stands still, and their visibility."""
+    seen = observe_body(body, chain, random_state(chain, 0, spread_rad=0.0), with_depth=False)
+    points_px = np.repeat(seen.landmarks_px[None], COUNT, axis=0)
+    assert ((points_px[:, LEFT_FOOT] > 0) & (points_px[:, LEFT_FOOT] < seen.camera.image_wh)).all()
+    return clip_of([seen]), points_px, np.ones((COUNT, 33))
+
+
+def rests(standing: Any, points_px: np.ndarray, visibility: np.ndarray) -> np.ndarray:
+    return resting(Landmarks(standing[0], points_px, visibility), list(range(COUNT)), STEP_S)
+
+
+def test_feet_that_stand_rest_in_spite_of_the_detectors_scatter(standing: Any) -> None:
+    clip, points_px, visibility = standing
+    scatter_px = 0.002 * clip[0].standing_px
+    noisy_px = points_px + np.random.default_rng(0).normal(0, scatter_px, points_px.shape)
+    assert rests(standing, noisy_px, visibility).mean() > 0.9
+
+
+def test_a_foot_that_swings_does_not_rest_and_the_other_one_does(standing: Any) -> None:
+    clip, points_px, visibility = standing
+    swing_px = points_px.copy()
+    m_per_s = 0.5
+    swing_px[:, LEFT_FOOT, 0] += (m_per_s * STEP_S / 1.7 * clip[0].standing_px * np.arange(COUNT))[:, None]
+    found = rests(standing, swing_px, visibility)
+    assert not found[:, 0].any() and found[:, 1].all()
+
+
+@pytest.mark.parametrize("why", ["unseen", "missing", "out of the picture"])
+def test_a_foot_that_nobody_sees_does_not_rest(standing: Any, why: str) -> None:
+    _, points_px, visibility = (np.copy(a) if isinstance(a, np.ndarray) else a for a in standing)
+    if why == "unseen":
+        visibility[:, LEFT_FOOT] = 0.2
+    elif why == "missing":
+        points_px[:, LEFT_FOOT] = np.nan
+    else:
+        points_px[:, LEFT_FOOT, 0] = -3.0
+    found = rests(standing, points_px, visibility)
+    assert not found[:, 0].any() and found[:, 1].all()
+
+
+def test_a_short_stop_is_no_rest(standing: Any) -> None:
+    clip, points_px, visibility = standing
+    swing_px = points_px.copy()
+    way = np.abs(np.arange(COUNT) - COUNT // 2)  # there and back
+    swing_px[:, LEFT_FOOT, 0] += (2.0 * STEP_S / 1.7 * clip[0].standing_px * way)[:, None]
+    assert not rests(standing, swing_px, visibility)[:, 0].any()
+
+
+def test_what_rests_is_part_of_the_energy_and_its_gradient(chain: Chain) -> None:
+    state = random_state(chain, 3)
+    states = [turned(chain, state, 0.04 * k) for k in range(5)]
+    rest = np.zeros((4, 2), bool)
+    rest[1, 0] = True
+    plain, held = Steadiness.of(chain, states, STEP_S), Steadiness.of(chain, states, STEP_S, rest)
+    step_m = np.diff(np.array([places(chain, s) for s in states]), axis=0)[1, ANKLES][0]
+    weight = held.rest[1, ANKLES][0]
+    assert weight > 0 and np.count_nonzero(held.rest) == 1 and len(LANDMARKS[ANKLES]) == 2
+    np.testing.assert_allclose(held.energy(states) - plain.energy(states), weight * (step_m**2).sum(), rtol=1e-9)
+    _, gradient = held.normal_equations(states)
+    along = np.random.default_rng(0).normal(size=gradient.shape)
+    ends = [held.energy([advance(s, h * a, chain) for s, a in zip(states, along, strict=True)]) for h in (-1e-6, 1e-6)]
+    np.testing.assert_allclose((ends[1] - ends[0]) / 2e-6, 2 * (gradient * along).sum(), rtol=1e-4)
+
+
+def test_a_standing_person_does_not_drift_along_the_line_of_sight(body: BodyModel, chain: Chain) -> None:
+    """Without depth the start's drift is hardly seen in the picture; the feet take it back."""
+    truth = random_state(chain, 0, spread_rad=0.0)
+    clip = clip_of([observe_body(body, chain, truth, with_depth=False)] * COUNT)
+    start = {}
+    for k in range(COUNT):
+        step = np.zeros(chain.num_free + 6)
+        step[-1] = 0.2 * np.sin(np.pi * k / (COUNT - 1))
+        start[k] = advance(truth, step, chain)
+    refined = refine(body, chain, clip, default_prior(body, chain), start, rounds=3)
+    ankles_m = np.array([places(chain, refined[k])[ANKLES] for k in range(COUNT)])
+    started_m = np.array([places(chain, start[k])[ANKLES] for k in range(COUNT)])
+    assert np.ptp(started_m[..., 2], axis=0).max() > 0.15
+    assert np.ptp(ankles_m[..., 2], axis=0).max() < 0.03
