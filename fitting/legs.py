@@ -11,7 +11,7 @@ the legs' landmarks as the detector names them and with their names exchanged; t
 it exactly.  K candidates per frame, N frames, h x w grid cells, F faces.
 
 Before there is any pose, the landmarks alone are followed through the picture in the same way (``follow_legs``): a foot
-that stands stays there, a foot that swings swings on, and names that hop from one to the other for a few frames hop back.
+that stands stays there, a foot that swings swings on, and names that hop from one leg to the other hop back.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _landmark_energy(chain: Chain, observation: Observation, points_m: np.ndarra
 
 
 def cheapest_path(shown: list[np.ndarray], places_m: list[np.ndarray], sigma_m: float) -> list[int]:
-    """Which candidate of every frame: least sum of ``shown`` (K,) and of the squared bends of ``places_m`` (K, P, axes).
+    """Which candidate of every frame: least sum of ``shown`` (K,) and of squared bends of ``places_m`` (K, P, axes).
 
     Bends look at three frames, so the Viterbi algorithm runs over pairs of neighbours.  At least two frames.
     """

@@ -27,10 +27,10 @@ _FEET = np.array(
 
 def resting(clip: Clip, frames: list[int], step_s: float) -> np.ndarray:
     """(N - 1, 2) bool: the foot rests between frame k and k + 1 of these consecutive ``frames``."""
-    points_m = clip.keypoints.points_px[frames][:, _FEET] * (PERSON_M / _standing_px(clip, frames))[:, None, None, None]
-    is_sure = clip.keypoints.visibility[frames][:, _FEET].min(2) > MIN_VISIBILITY
-    is_inside = _inside(clip, clip.keypoints.points_px[frames][:, _FEET]).all(2)
-    return _runs(_slow(points_m, REST_M_PER_S * step_s) & _both(is_sure & is_inside), max(MIN_STEPS, MIN_REST_S / step_s))
+    points_px = clip.keypoints.points_px[frames][:, _FEET]
+    is_sure = (clip.keypoints.visibility[frames][:, _FEET].min(2) > MIN_VISIBILITY) & _inside(clip, points_px).all(2)
+    is_slow = _slow(points_px * (PERSON_M / _standing_px(clip, frames)), REST_M_PER_S * step_s)
+    return _runs(is_slow & is_sure[1:] & is_sure[:-1], max(MIN_STEPS, MIN_REST_S / step_s))
 
 
 def _slow(points_m: np.ndarray, limit_m: float) -> np.ndarray:
@@ -48,11 +48,6 @@ def _slow(points_m: np.ndarray, limit_m: float) -> np.ndarray:
     return is_slow
 
 
-def _both(is_so: np.ndarray) -> np.ndarray:
-    """(N - 1, 2) bool: in both frames of a step."""
-    return np.asarray(is_so[1:] & is_so[:-1])
-
-
 def _runs(is_so: np.ndarray, least: float) -> np.ndarray:
     """The same (K, 2) without runs shorter than ``least``."""
     kept = is_so.copy()
@@ -63,14 +58,10 @@ def _runs(is_so: np.ndarray, least: float) -> np.ndarray:
     return kept
 
 
-def _standing_px(clip: Clip, frames: list[int]) -> np.ndarray:
-    """(N,) height of the person standing there, colour pixels; NaN where nobody was found."""
-    height_px = np.full(len(frames), np.nan)
-    for k, index in enumerate(frames):
-        observation = clip[index]
-        if observation is not None:
-            height_px[k] = observation.standing_px * clip.camera.fx_px / observation.camera.fx_px
-    return np.full(len(frames), np.nanmedian(height_px)) if np.isfinite(height_px).any() else height_px
+def _standing_px(clip: Clip, frames: list[int]) -> float:
+    """How tall the person stands in the picture, colour pixels: the median over the frames with somebody in them."""
+    seen = [observation for i in frames if (observation := clip[i]) is not None]
+    return float(np.median([o.standing_px * clip.camera.fx_px / o.camera.fx_px for o in seen])) if seen else np.nan
 
 
 def _inside(clip: Clip, points_px: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from fitting.chain import Chain
 from fitting.clip import default_prior
 from fitting.keypoints import LANDMARK_NAMES
 from fitting.rest import resting
-from fitting.solve import State, advance
+from fitting.solve import advance
 from fitting.steady import ANKLES, LANDMARKS, Steadiness, places
 
 STEP_S, COUNT = 1 / 30, 16
