@@ -21,6 +21,7 @@ from fitting.mirror import (
     SURE,
     Evidence,
     _Frame,
+    _over_time,
     _Settled,
     margins,
     mirrored,
@@ -164,3 +165,15 @@ def test_a_wrong_limb_is_no_reproach_to_the_others() -> None:
     assert frame.margin(ARM) == (-30.0, turned_arm)
     assert frame.margin(leg) == (30.0, lifted_leg)
     assert frame.margin(list(ENDS).index("right arm")) == (SURE, None)
+
+
+def test_margins_are_means_over_the_same_time_at_any_rate_but_a_loud_frame_stands() -> None:
+    raw = np.full((40, len(ENDS)), 12.0)
+    raw[20, ARM] = -6.0
+    quick, slow = (_over_time(raw, step_s)[:, ARM] for step_s in (1 / 30, 1 / 15))
+    assert [np.count_nonzero(m < 12) for m in (quick, slow)] == [9, 5]
+    np.testing.assert_allclose([quick[20], slow[20]], [12 - 18 / 9, 12 - 18 / 5])
+    raw[20, ARM] = -30.0
+    assert _over_time(raw, 1 / 30)[20, ARM] == -30.0
+    raw[19:22, ARM] = SURE  # frames without another pose have no say
+    np.testing.assert_allclose(_over_time(raw, 1 / 30)[:19, ARM], 12.0)
