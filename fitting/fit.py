@@ -296,8 +296,8 @@ def _collect(
         joints_m[i] = chain.transforms(state.pose, state.camera_from_body)[2]
     asked = {i: verdict.in_question(frame) for i, frame in enumerate(figures) if frame is not None}
     if any(asked.values()):
-        by_limb, _ = margins(Evidence.of(body, chain, clip, states), states, count, asked)
-        figures = _with_margins(figures, until_clear(by_limb))
+        raw, _ = margins(Evidence.of(body, chain, clip, states), states, count, asked)
+        figures = _with_margins(figures, until_clear(raw, clip.step_s))
     verdicts = verdict.judge_clip(figures, ahead, joints_m, dict(zip(ENDS, chain.limbs, strict=True)))
     is_lost = np.array([judged.status == verdict.LOST for judged in verdicts])
     for array in (pose, placed, joints_m):

@@ -126,7 +126,8 @@ def turned(
     evidence: Evidence, states: Mapping[int, State], count: int, asked: Mapping[int, Sequence[str]]
 ) -> tuple[dict[int, State], int]:
     """The states with every limb exchanged whose other pose explains the picture better, and how many were."""
-    by_limb, best = margins(evidence, states, count, asked)
+    raw, best = margins(evidence, states, count, asked)
+    by_limb = over_time(raw, evidence.clip.step_s)
     result, exchanged = dict(states), 0
     for (i, limb), other in best.items():
         if by_limb[i, limb] < 0:
@@ -141,8 +142,8 @@ def turned(
 def margins(
     evidence: Evidence, states: Mapping[int, State], count: int, asked: Mapping[int, Sequence[str]]
 ) -> tuple[np.ndarray, dict[tuple[int, int], State]]:
-    """(N, 4) how much more the best other pose of each limb costs, SURE = there is none; and those poses, by frame and
-    limb.  A mean over MEAN_S, but what one frame says loudly stands.
+    """(N, 4) how much more the best other pose of each limb costs in each frame by itself, SURE = there is none; and
+    those poses, by frame and limb.
 
     asked: the limbs in question, by frame.  A pose that was possible in one frame is tried in those beside it, too:
     what is uncertain stays so until something tells.
@@ -172,10 +173,10 @@ def margins(
                     pose[joints] = best[beside].pose[joints]
                     tasks[i].settle(limb, State(pose, tasks[i].fit.camera_from_body))
                     ask(i)
-    return _over_time(raw, evidence.clip.step_s), best
+    return raw, best
 
 
-def _over_time(raw: np.ndarray, step_s: float) -> np.ndarray:
+def over_time(raw: np.ndarray, step_s: float) -> np.ndarray:
     """The margins (N, 4) of single frames as those of a passage; frames in which a limb has no other pose say nothing
     about those in which it has one."""
     has_other = raw < SURE
@@ -183,17 +184,18 @@ def _over_time(raw: np.ndarray, step_s: float) -> np.ndarray:
     total, share = (
         uniform_filter1d(x, max(width, 1), axis=0, mode="nearest") for x in (has_other * raw, 1.0 * has_other)
     )
-    mean = np.where(has_other, total / np.where(has_other, share, 1.0), SURE)
-    return np.where(raw < -DOUBTFUL, np.minimum(raw, mean), mean)
+    return np.where(has_other, total / np.where(has_other, share, 1.0), SURE)
 
 
-def until_clear(by_limb: np.ndarray) -> np.ndarray:
-    """Margins (N, 4) in which a limb's doubt lasts until a frame says clearly which way it points.
+def until_clear(raw: np.ndarray, step_s: float) -> np.ndarray:
+    """The margins (N, 4) of single frames as grounds for doubt, which lasts until frames say clearly where a limb points.
 
-    In a run of margins below CLEAR all are as low as the lowest, but not accused: below 0 stands only what was.  A limb
-    that turns slowly through a view in which both ways look alike is either right in all of it or wrong in all of it.
+    What a single frame says loudly against a limb stands: too little to turn it, enough not to believe it.  In a run of
+    means below CLEAR all are as low as the lowest, but not accused: below 0 stands only what was.  A limb that turns
+    slowly through a view in which both ways look alike is either right in all of it or wrong in all of it.
     """
-    held = by_limb.copy()
+    mean = over_time(raw, step_s)
+    held = np.where(raw < -DOUBTFUL, np.minimum(raw, mean), mean)
     for own in held.T:
         for run in np.split(np.arange(len(own)), np.flatnonzero(np.diff(own < CLEAR)) + 1):
             if len(run) and own[run[0]] < CLEAR:
