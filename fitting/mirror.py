@@ -59,6 +59,7 @@ COLOR_COUNT = 750.0  # half of what the outline's cells count for: shading and f
 COLOR_KERNEL, UNKNOWN_COLOR = 2.0, 0.4  # in sigma; the usual cost of a cell, for those whose colour nobody knows
 SURE, LEAST = 60.0, -40.0  # beyond these, margins say no more
 MEAN_S = 0.3  # a limb seldom crosses the picture's plane twice within this time; noise does all the time
+BY_CHANCE = 5.0  # what two settled poses of one frame differ in; less turns no limb, for a wrong turn lasts
 CLEAR = 9.0  # odds of a hundred to one, were the evidence's errors as independent as its energy says
 FIT = -1  # no limb's other pose
 DOUBTFUL = 10.0  # with a margin below this, the other pose is tried in the next frame too
@@ -130,7 +131,7 @@ def turned(
     by_limb = over_time(raw, evidence.clip.step_s)
     result, exchanged = dict(states), 0
     for (i, limb), other in best.items():
-        if by_limb[i, limb] < 0:
+        if by_limb[i, limb] < -BY_CHANCE:
             pose = result[i].pose.copy()
             joints = evidence.chain.limbs[limb]
             pose[joints] = other.pose[joints]
@@ -188,7 +189,7 @@ def over_time(raw: np.ndarray, step_s: float) -> np.ndarray:
 
 
 def until_clear(raw: np.ndarray, step_s: float) -> np.ndarray:
-    """The margins (N, 4) of single frames as grounds for doubt, which lasts until frames say clearly where a limb points.
+    """The margins (N, 4) of single frames as grounds for doubt, which lasts until it is clear where a limb points.
 
     What a single frame says loudly against a limb stands: too little to turn it, enough not to believe it.  In a run of
     means below CLEAR all are as low as the lowest, but not accused: below 0 stands only what was.  A limb that turns
