@@ -155,16 +155,16 @@ def test_a_wrong_limb_is_no_reproach_to_the_others() -> None:
     """Turning the arm mends the frame; a pose of the leg that is cheaper than the frame as it was proves nothing."""
     here, elsewhere = np.zeros(len(ENDS)), 2 * APART_M * np.eye(len(ENDS))
     leg = list(ENDS).index("left leg")
-    fit, turned_arm, lifted_leg = object(), object(), object()
+    fit, turned_arm, lifted_leg = (State(np.zeros((1, 3)), np.eye(4)) for _ in range(3))
     frame = object.__new__(_Frame)
     frame._settled = [
         _Settled(FIT, fit, here, (100.0, 0.0)),
         _Settled(ARM, turned_arm, elsewhere[ARM], (60.0, 0.0)),
         _Settled(leg, lifted_leg, elsewhere[leg], (90.0, 0.0)),
     ]
-    assert frame.margin(ARM) == (-30.0, turned_arm)
-    assert frame.margin(leg) == (30.0, lifted_leg)
-    assert frame.margin(list(ENDS).index("right arm")) == (SURE, None)
+    for limb, margin, state in ((ARM, -30.0, turned_arm), (leg, 30.0, lifted_leg), (1, SURE, None)):
+        found = frame.margin(limb)
+        assert found[0] == margin and found[1] is state
 
 
 def test_margins_are_means_over_the_same_time_at_any_rate() -> None:

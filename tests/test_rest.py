@@ -44,7 +44,8 @@ def standing(body: BodyModel, chain: Chain) -> tuple[Any, np.ndarray, np.ndarray
 
 
 def rests(standing: Any, points_px: np.ndarray, visibility: np.ndarray) -> np.ndarray:
-    return resting(Landmarks(standing[0], points_px, visibility), list(range(COUNT)), STEP_S)
+    clip: Any = Landmarks(standing[0], points_px, visibility)
+    return resting(clip, list(range(COUNT)), STEP_S)
 
 
 def test_feet_that_stand_rest_in_spite_of_the_detectors_scatter(standing: Any) -> None:
