@@ -59,7 +59,7 @@ COLOR_COUNT = 750.0  # half of what the outline's cells count for: shading and f
 COLOR_KERNEL, UNKNOWN_COLOR = 2.0, 0.4  # in sigma; the usual cost of a cell, for those whose colour nobody knows
 SURE, LEAST = 60.0, -40.0  # beyond these, margins say no more
 MEAN_S = 0.3  # a limb seldom crosses the picture's plane twice within this time; noise does all the time
-BY_CHANCE = 5.0  # what two settled poses of one frame differ in; less turns no limb, for a wrong turn lasts
+TURN_FRAMES = 9  # what turns a limb must hold for as long at any frame rate: a wrong turn lasts
 CLEAR = 9.0  # odds of a hundred to one, were the evidence's errors as independent as its energy says
 FIT = -1  # no limb's other pose
 DOUBTFUL = 10.0  # with a margin below this, the other pose is tried in the next frame too
@@ -127,11 +127,11 @@ def turned(
     evidence: Evidence, states: Mapping[int, State], count: int, asked: Mapping[int, Sequence[str]]
 ) -> tuple[dict[int, State], int]:
     """The states with every limb exchanged whose other pose explains the picture better, and how many were."""
-    raw, best = margins(evidence, states, count, asked)
-    by_limb = over_time(raw, evidence.clip.step_s)
+    raw, best = margins(evidence, states, count, asked, of_fit=True)
+    by_limb = over_time(raw, TURN_FRAMES)
     result, exchanged = dict(states), 0
     for (i, limb), other in best.items():
-        if by_limb[i, limb] < -BY_CHANCE:
+        if by_limb[i, limb] < 0:
             pose = result[i].pose.copy()
             joints = evidence.chain.limbs[limb]
             pose[joints] = other.pose[joints]
@@ -141,12 +141,16 @@ def turned(
 
 
 def margins(
-    evidence: Evidence, states: Mapping[int, State], count: int, asked: Mapping[int, Sequence[str]]
+    evidence: Evidence,
+    states: Mapping[int, State],
+    count: int,
+    asked: Mapping[int, Sequence[str]],
+    of_fit: bool = False,
 ) -> tuple[np.ndarray, dict[tuple[int, int], State]]:
     """(N, 4) how much more the best other pose of each limb costs in each frame by itself, SURE = there is none; and
     those poses, by frame and limb.
 
-    asked: the limbs in question, by frame.  A pose that was possible in one frame is tried in those beside it, too:
+    asked: the limbs in question, by frame; of_fit: more than the fit itself costs, settled on its frame.  A pose that was possible in one frame is tried in those beside it, too:
     what is uncertain stays so until something tells.
     """
     names, tasks = list(ENDS), {i: _Frame(evidence, i, state) for i, state in states.items() if asked[i]}
@@ -155,7 +159,7 @@ def margins(
 
     def ask(index: int) -> None:
         for limb in range(len(names)):
-            raw[index, limb], other = tasks[index].margin(limb)
+            raw[index, limb], other = tasks[index].margin(limb, of_fit)
             if other is not None:
                 best[index, limb] = other
 
@@ -177,14 +181,11 @@ def margins(
     return raw, best
 
 
-def over_time(raw: np.ndarray, step_s: float) -> np.ndarray:
+def over_time(raw: np.ndarray, frames: int) -> np.ndarray:
     """The margins (N, 4) of single frames as those of a passage; frames in which a limb has no other pose say nothing
     about those in which it has one."""
     has_other = raw < SURE
-    width = 2 * round((MEAN_S / step_s - 1) / 2) + 1
-    total, share = (
-        uniform_filter1d(x, max(width, 1), axis=0, mode="nearest") for x in (has_other * raw, 1.0 * has_other)
-    )
+    total, share = (uniform_filter1d(x, frames, axis=0, mode="nearest") for x in (has_other * raw, 1.0 * has_other))
     return np.where(has_other, total / np.where(has_other, share, 1.0), SURE)
 
 
@@ -195,7 +196,7 @@ def until_clear(raw: np.ndarray, step_s: float) -> np.ndarray:
     means below CLEAR all are as low as the lowest, but not accused: below 0 stands only what was.  A limb that turns
     slowly through a view in which both ways look alike is either right in all of it or wrong in all of it.
     """
-    mean = over_time(raw, step_s)
+    mean = over_time(raw, max(2 * round((MEAN_S / step_s - 1) / 2) + 1, 1))
     held = np.where(raw < -DOUBTFUL, np.minimum(raw, mean), mean)
     for own in held.T:
         for run in np.split(np.arange(len(own)), np.flatnonzero(np.diff(own < CLEAR)) + 1):
@@ -234,13 +235,15 @@ class _Frame:
         away_m = np.array([moved_m[list(marks[1:])].max() for marks in ENDS.values()])
         self._settled.append(_Settled(limb, state, away_m, self._evidence.costs(self._index, state)))
 
-    def margin(self, limb: int) -> tuple[float, State | None]:
+    def margin(self, limb: int, of_fit: bool = False) -> tuple[float, State | None]:
         """(what the best other pose of the limb costs more, that pose); SURE and None without any.
 
         More than the best pose that leaves this limb where it is: where another limb is wrong, or the frame alone does
-        not find the fit again, that is no reproach to this one.
+        not find the fit again, that is no reproach to this one.  ``of_fit``: more than the settled fit, whoever is to
+        blame; where that is in a bad place, any way out is worth trying.
         """
-        rest, world = min((s.costs for s in self._settled if s.away_m[limb] < APART_M), key=sum)
+        stays = [s.costs for s in self._settled if s.away_m[limb] < APART_M]
+        rest, world = self._settled[1].costs if of_fit else min(stays, key=sum)
         others = [
             (s.costs[0] - rest + min(s.costs[1] - world, 0.0), k)
             for k, s in enumerate(self._settled)
