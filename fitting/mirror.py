@@ -59,7 +59,7 @@ COLOR_COUNT = 750.0  # half of what the outline's cells count for: shading and f
 COLOR_KERNEL, UNKNOWN_COLOR = 2.0, 0.4  # in sigma; the usual cost of a cell, for those whose colour nobody knows
 SURE, LEAST = 60.0, -40.0  # beyond these, margins say no more
 MEAN_S = 0.3  # a limb seldom crosses the picture's plane twice within this time; noise does all the time
-TURN_FRAMES = 9  # what turns a limb must hold for as long at any frame rate: a wrong turn lasts
+TURN_FRAMES = 9  # so many pictures turn a limb, at any frame rate: a wrong turn lasts
 CLEAR = 9.0  # odds of a hundred to one, were the evidence's errors as independent as its energy says
 FIT = -1  # no limb's other pose
 DOUBTFUL = 10.0  # with a margin below this, the other pose is tried in the next frame too
@@ -150,8 +150,8 @@ def margins(
     """(N, 4) how much more the best other pose of each limb costs in each frame by itself, SURE = there is none; and
     those poses, by frame and limb.
 
-    asked: the limbs in question, by frame; of_fit: more than the fit itself costs, settled on its frame.  A pose that was possible in one frame is tried in those beside it, too:
-    what is uncertain stays so until something tells.
+    asked: the limbs in question, by frame; of_fit: more than the fit itself costs, settled on its frame.  A pose that
+    was possible in one frame is tried in those beside it, too: what is uncertain stays so until something tells.
     """
     names, tasks = list(ENDS), {i: _Frame(evidence, i, state) for i, state in states.items() if asked[i]}
     raw = np.full((count, len(names)), SURE)
