@@ -22,6 +22,7 @@ from scipy.spatial.transform import Rotation
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import REFINE, Clip
+from fitting.rest import resting
 from fitting.solve import Prior, State, advance, build_rows, normal_equations, total_energy
 from fitting.steady import Steadiness
 from fitting.terms import MIN_CONFIDENCE, Rows
@@ -91,7 +92,7 @@ def _solve(
     current = [states[i] for i in frames]
     step_s = _step_s(clip, frames)
     weight = _weights(chain, smoothness, step_s) / _pace(clip, frames)[1:-1, None] ** 2
-    steady = Steadiness.of(chain, current, step_s) if len(frames) > 2 else None
+    steady = Steadiness.of(chain, current, step_s, resting(clip, frames, step_s)) if len(frames) > 2 else None
     for round_ in range(rounds):
         progress = round_ / max(rounds - 1, 1)
         rows, blocks, gradients, energy = [], [], [], 0.0

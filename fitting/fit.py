@@ -36,7 +36,7 @@ from fitting.clip import Clip, heldout_from
 from fitting.keypoints import Keypoints
 from fitting.landmarkers import AUTO, MEDIAPIPE, check_choice, in_words, landmarks
 from fitting.limbs import LIMBS, parts_of_limbs
-from fitting.mirror import ENDS, Evidence, margins
+from fitting.mirror import ENDS, Evidence, margins, until_clear
 from fitting.overlay import draw_overlay
 from fitting.passes import figures_of, fit_clip
 from fitting.residuals import write_residuals
@@ -296,8 +296,8 @@ def _collect(
         joints_m[i] = chain.transforms(state.pose, state.camera_from_body)[2]
     asked = {i: verdict.in_question(frame) for i, frame in enumerate(figures) if frame is not None}
     if any(asked.values()):
-        by_limb, _ = margins(Evidence.of(body, chain, clip, states), states, count, asked)
-        figures = _with_margins(figures, by_limb)
+        raw, _ = margins(Evidence.of(body, chain, clip, states), states, count, asked)
+        figures = _with_margins(figures, until_clear(raw, clip.step_s))
     verdicts = verdict.judge_clip(figures, ahead, joints_m, dict(zip(ENDS, chain.limbs, strict=True)))
     is_lost = np.array([judged.status == verdict.LOST for judged in verdicts])
     for array in (pose, placed, joints_m):

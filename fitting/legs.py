@@ -9,6 +9,9 @@ the legs' landmarks as the detector names them and with their names exchanged; t
 
 ``shown`` is what landmarks, outline and depth say of the legs, each pose by its own names.  The Viterbi algorithm finds
 it exactly.  K candidates per frame, N frames, h x w grid cells, F faces.
+
+Before there is any pose, the landmarks alone are followed through the picture in the same way (``follow_legs``): a foot
+that stands stays there, a foot that swings swings on, and names that hop from one leg to the other hop back.
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ import numpy as np
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import EVERYTHING, FOLLOW, Clip
-from fitting.keypoints import LANDMARK_NAMES
+from fitting.keypoints import LANDMARK_NAMES, LEG_MIRROR
 from fitting.limbs import LIMBS
-from fitting.observe import Observation
+from fitting.observe import PERSON_M, Observation
 from fitting.solve import PICTURE_COUNT, PICTURE_SCALE_M, Prior, Schedule, State, solve_pose
 from fitting.terms import landmark_rows, residuals, robust_energy, world_rows
 from fitting.view import drawn
@@ -33,6 +36,7 @@ log = logging.getLogger(__name__)
 USUAL_M_PER_S2 = 5.7  # along each axis; 1 g in all, root mean square of knees and ankles in a lively dance
 SCATTER_M = 0.02  # of a bend: a frame's own fit scatters by 8 mm along each axis
 EXCHANGE_COST = 20.0  # per frame: the detector is right until shown wrong
+EXCHANGE_IN_PICTURE_COST = 5.0  # the same where nothing but the landmarks' way in the picture is asked
 LEAP_M_PER_S2, LEAP_M = 40.0, 0.12  # 4 g, and the distance of two legs: a reason to look, not a verdict
 BESIDE_FRAMES = 3  # the change of sides may be a little off the leap, for it begins where the legs are close
 # The legs must first come out of where they are: landmarks alone, as far as it takes.
@@ -49,6 +53,26 @@ class Candidate:
 
     state: State
     exchanged: bool
+
+
+def follow_legs(clip: Clip) -> Clip:
+    """The clip with the legs' landmarks named so that knees and ankles bend their ways in the picture least."""
+    points_px, found = clip.keypoints.points_px, np.isfinite(clip.keypoints.points_px[:, _POINTS]).all((1, 2))
+    exchanged: list[int] = []
+    frames = np.flatnonzero(found)
+    sigma = float(np.hypot(USUAL_M_PER_S2 * clip.step_s**2, np.sqrt(6) * SCATTER_M) / PERSON_M)  # a bend of three
+    for run in np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1):
+        if len(run) > 2:
+            # Over the person's height: the extent of the landmarks, a squat of a second aside.
+            height_px = float(np.median(np.nanmax(points_px[run, :, 1], 1) - np.nanmin(points_px[run, :, 1], 1)))
+            named = points_px[run] / max(height_px, 1.0)
+            places = np.stack([named[:, _POINTS], named[:, LEG_MIRROR][:, _POINTS]], axis=1)  # (N, 2, P, 2)
+            path = cheapest_path([np.array([0.0, EXCHANGE_IN_PICTURE_COST])] * len(run), list(places), sigma)
+            exchanged += run[np.array(path) == 1].tolist()
+    if not exchanged:
+        return clip
+    log.info("names of left and right leg hopped in %d frames", len(exchanged))
+    return replace(clip, keypoints=clip.keypoints.with_legs_exchanged(exchanged))
 
 
 def settle_legs(
@@ -179,7 +203,7 @@ def _landmark_energy(chain: Chain, observation: Observation, points_m: np.ndarra
 
 
 def cheapest_path(shown: list[np.ndarray], places_m: list[np.ndarray], sigma_m: float) -> list[int]:
-    """Which candidate of every frame: least sum of ``shown`` (K,) and of the squared bends of ``places_m`` (K, P, 3).
+    """Which candidate of every frame: least sum of ``shown`` (K,) and of squared bends of ``places_m`` (K, P, axes).
 
     Bends look at three frames, so the Viterbi algorithm runs over pairs of neighbours.  At least two frames.
     """

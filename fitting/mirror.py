@@ -58,7 +58,10 @@ WORLD_SIGMA_M = float(np.sqrt(np.prod(EVERYWHERE.world_sigma_m)))  # as ``pose_c
 COLOR_COUNT = 750.0  # half of what the outline's cells count for: shading and folds are no other limb
 COLOR_KERNEL, UNKNOWN_COLOR = 2.0, 0.4  # in sigma; the usual cost of a cell, for those whose colour nobody knows
 SURE, LEAST = 60.0, -40.0  # beyond these, margins say no more
-MEAN_FRAMES = 9  # a limb seldom crosses the picture's plane twice within a third of a second; noise does all the time
+MEAN_S = 0.3  # a limb seldom crosses the picture's plane twice within this time; noise does all the time
+TURN_FRAMES = 9  # so many pictures turn a limb, at any frame rate: a wrong turn lasts
+CLEAR = 9.0  # odds of a hundred to one, were the evidence's errors as independent as its energy says
+FIT = -1  # no limb's other pose
 DOUBTFUL = 10.0  # with a margin below this, the other pose is tried in the next frame too
 
 
@@ -124,7 +127,8 @@ def turned(
     evidence: Evidence, states: Mapping[int, State], count: int, asked: Mapping[int, Sequence[str]]
 ) -> tuple[dict[int, State], int]:
     """The states with every limb exchanged whose other pose explains the picture better, and how many were."""
-    by_limb, best = margins(evidence, states, count, asked)
+    raw, best = margins(evidence, states, count, asked, of_fit=True)
+    by_limb = over_time(raw, TURN_FRAMES)
     result, exchanged = dict(states), 0
     for (i, limb), other in best.items():
         if by_limb[i, limb] < 0:
@@ -137,69 +141,118 @@ def turned(
 
 
 def margins(
-    evidence: Evidence, states: Mapping[int, State], count: int, asked: Mapping[int, Sequence[str]]
+    evidence: Evidence,
+    states: Mapping[int, State],
+    count: int,
+    asked: Mapping[int, Sequence[str]],
+    of_fit: bool = False,
 ) -> tuple[np.ndarray, dict[tuple[int, int], State]]:
-    """(N, 4) how much more the best other pose of each limb costs, a mean over MEAN_FRAMES, SURE = there is none; and
+    """(N, 4) how much more the best other pose of each limb costs in each frame by itself, SURE = there is none; and
     those poses, by frame and limb.
 
-    asked: the limbs in question, by frame.  A pose that was possible in one frame is tried in those beside it, too:
-    what is uncertain stays so until something tells.
+    asked: the limbs in question, by frame; of_fit: more than the fit itself costs, settled on its frame.  A pose that
+    was possible in one frame is tried in those beside it, too: what is uncertain stays so until something tells.
     """
-    names, tasks = list(ENDS), {i: _Frame.of(evidence, i, state) for i, state in states.items() if asked[i]}
+    names, tasks = list(ENDS), {i: _Frame(evidence, i, state) for i, state in states.items() if asked[i]}
     raw = np.full((count, len(names)), SURE)
     best: dict[tuple[int, int], State] = {}
 
-    def look(index: int, limb: int, start: State) -> None:
-        margin, state = tasks[index].margin(evidence, limb, start)
-        if margin < raw[index, limb]:
-            raw[index, limb], best[index, limb] = margin, state
+    def ask(index: int) -> None:
+        for limb in range(len(names)):
+            raw[index, limb], other = tasks[index].margin(limb, of_fit)
+            if other is not None:
+                best[index, limb] = other
 
     for i, frame in tasks.items():
         wanted = [names.index(name) for name in asked[i]]
-        for limb, start in mirrored(evidence.chain, frame.state, evidence.prior, wanted):
-            look(i, limb, start)
+        for limb, start in mirrored(evidence.chain, frame.fit, evidence.prior, wanted):
+            frame.settle(limb, start)
+        ask(i)
     for step in (1, -1):
         for i in sorted(tasks, reverse=step < 0):
             for limb, name in enumerate(names):
                 beside = i - step, limb
                 if name in asked[i] and beside in best and raw[beside] < DOUBTFUL <= raw[i, limb]:
-                    pose = tasks[i].state.pose.copy()
+                    pose = tasks[i].fit.pose.copy()
                     joints = evidence.chain.limbs[limb]
                     pose[joints] = best[beside].pose[joints]
-                    look(i, limb, State(pose, tasks[i].state.camera_from_body))
-    # Frames in which a limb has no other pose say nothing about those in which it has one.
+                    tasks[i].settle(limb, State(pose, tasks[i].fit.camera_from_body))
+                    ask(i)
+    return raw, best
+
+
+def over_time(raw: np.ndarray, frames: int) -> np.ndarray:
+    """The margins (N, 4) of single frames as those of a passage; frames in which a limb has no other pose say nothing
+    about those in which it has one."""
     has_other = raw < SURE
-    total, share = (
-        uniform_filter1d(x, MEAN_FRAMES, axis=0, mode="nearest") for x in (has_other * raw, 1.0 * has_other)
-    )
-    return np.where(has_other, total / np.where(has_other, share, 1.0), SURE), best
+    total, share = (uniform_filter1d(x, frames, axis=0, mode="nearest") for x in (has_other * raw, 1.0 * has_other))
+    return np.where(has_other, total / np.where(has_other, share, 1.0), SURE)
+
+
+def until_clear(raw: np.ndarray, step_s: float) -> np.ndarray:
+    """The margins (N, 4) of single frames as grounds for doubt, which lasts until it is clear where a limb points.
+
+    What a single frame says loudly against a limb stands: too little to turn it, enough not to believe it.  In a run of
+    means below CLEAR all are as low as the lowest, but not accused: below 0 stands only what was.  A limb that turns
+    slowly through a view in which both ways look alike is either right in all of it or wrong in all of it.
+    """
+    mean = over_time(raw, max(2 * round((MEAN_S / step_s - 1) / 2) + 1, 1))
+    held = np.where(raw < -DOUBTFUL, np.minimum(raw, mean), mean)
+    for own in held.T:
+        for run in np.split(np.arange(len(own)), np.flatnonzero(np.diff(own < CLEAR)) + 1):
+            if len(run) and own[run[0]] < CLEAR:
+                own[run] = np.where(own[run] < 0, own[run], max(own[run].min(), 0.0))
+    return held
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """A frame's fit as the other poses are compared with it: itself settled on this frame alone."""
+class _Settled:
+    """A pose that a frame alone makes of some start."""
 
-    index: int
+    limb: int  # whose other pose was the start; FIT for the fit itself
     state: State
-    landmarks_m: np.ndarray  # (33, 3) of the fit
-    costs: tuple[float, float]
+    away_m: np.ndarray  # (4,) how far the ends of each limb are from those of the fit
+    costs: tuple[float, float]  # as ``Evidence.costs``
 
-    @staticmethod
-    def of(evidence: Evidence, index: int, state: State) -> _Frame:
-        landmarks_m = evidence.chain.posed(state.pose, state.camera_from_body)[evidence.chain.num_vertices :]
-        return _Frame(index, state, landmarks_m, evidence.costs(index, evidence.settled(index, state)))
 
-    def margin(self, evidence: Evidence, limb: int, start: State) -> tuple[float, State]:
-        """(what ``start``, settled, costs more, settled state); SURE where it settles back to the fit."""
-        chain = evidence.chain
-        other = evidence.settled(self.index, start)
-        landmarks_m = chain.posed(other.pose, other.camera_from_body)[chain.num_vertices :]
-        ends = list(list(ENDS.values())[limb][1:])
-        if np.linalg.norm(landmarks_m[ends] - self.landmarks_m[ends], axis=1).max() < APART_M:
-            return SURE, other
-        rest, world = evidence.costs(self.index, other)
-        margin = rest - self.costs[0] + min(world - self.costs[1], 0.0)
-        return float(np.clip(margin, LEAST, SURE)), other
+class _Frame:
+    """The poses of one frame that compete: the fit as it is, the fit and other poses settled on this frame alone."""
+
+    def __init__(self, evidence: Evidence, index: int, fit: State) -> None:
+        self._evidence, self._index, self.fit = evidence, index, fit
+        self._fit_m = self._landmarks_m(fit)
+        self._settled = [_Settled(FIT, fit, np.zeros(len(ENDS)), evidence.costs(index, fit))]
+        self.settle(FIT, fit)
+
+    def _landmarks_m(self, state: State) -> np.ndarray:
+        chain = self._evidence.chain
+        return chain.posed(state.pose, state.camera_from_body)[chain.num_vertices :]
+
+    def settle(self, limb: int, start: State) -> None:
+        """Let ``start``, another pose of ``limb``, compete."""
+        state = self._evidence.settled(self._index, start)
+        moved_m = np.linalg.norm(self._landmarks_m(state) - self._fit_m, axis=1)
+        away_m = np.array([moved_m[list(marks[1:])].max() for marks in ENDS.values()])
+        self._settled.append(_Settled(limb, state, away_m, self._evidence.costs(self._index, state)))
+
+    def margin(self, limb: int, of_fit: bool = False) -> tuple[float, State | None]:
+        """(what the best other pose of the limb costs more, that pose); SURE and None without any.
+
+        More than the best pose that leaves this limb where it is: where another limb is wrong, or the frame alone does
+        not find the fit again, that is no reproach to this one.  ``of_fit``: more than the settled fit, whoever is to
+        blame; where that is in a bad place, any way out is worth trying.
+        """
+        stays = [s.costs for s in self._settled if s.away_m[limb] < APART_M]
+        rest, world = self._settled[1].costs if of_fit else min(stays, key=sum)
+        others = [
+            (s.costs[0] - rest + min(s.costs[1] - world, 0.0), k)
+            for k, s in enumerate(self._settled)
+            if s.limb == limb and s.away_m[limb] >= APART_M
+        ]
+        if not others:
+            return SURE, None
+        least, k = min(others)
+        return float(np.clip(least, LEAST, SURE)), self._settled[k].state
 
 
 def mirrored(chain: Chain, state: State, prior: Prior, limbs: Sequence[int]) -> list[tuple[int, State]]:

@@ -1,5 +1,6 @@
 """The passes over a clip, from a shape to a pose in every frame.
 
+    follow    which leg is which in the picture                                      (legs)
     track     frame by frame, each from the one before                             (clip)
     settle    which leg is which, passage by passage                               (legs)
     dress     where cloth, hair and landmarks lie on this person                   (offsets)
@@ -29,7 +30,7 @@ from fitting.chain import Chain
 from fitting.clip import Clip, default_prior, depth_residual_mm, landmark_errors_px, silhouette_iou, track
 from fitting.contact import Touch, floor_rows, inside_rows, standing_rows, standing_targets
 from fitting.floor import Plane, find_floor
-from fitting.legs import settle_legs
+from fitting.legs import follow_legs, settle_legs
 from fitting.limbs import limb_figures
 from fitting.mirror import Evidence, turned
 from fitting.offsets import solve_landmark_offsets, solve_offsets
@@ -63,6 +64,7 @@ def fit_clip(
     height_m = body_height_m(body, shape)
     offsets_m = np.zeros(len(body.template_m))
     landmarks_m = np.zeros((len(body.landmark_weights), 3))
+    clip = follow_legs(clip)
     states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking", len(clip)))
     clip, states = settle_legs(body, chain, clip, prior, states)
     limits = Limits.of(body, chain, clip, states)

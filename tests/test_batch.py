@@ -31,6 +31,7 @@ class FakeClip:
     pictures: list[np.ndarray] | None = None
 
     camera = GRID
+    step_s = 1 / 30
 
     @property
     def num_teaching(self) -> int:
@@ -52,7 +53,8 @@ class FakeClip:
     def keypoints(self) -> SimpleNamespace:
         nothing = np.full((33, 2), np.nan)
         return SimpleNamespace(
-            points_px=np.array([nothing if o is None else o.landmarks_px for o in self.observations])
+            points_px=np.array([nothing if o is None else o.landmarks_px for o in self.observations]),
+            visibility=np.array([np.zeros(33) if o is None else o.visibility for o in self.observations]),
         )
 
 

@@ -14,7 +14,7 @@ from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import default_prior
 from fitting.keypoints import LANDMARK_NAMES, LEG_MIRROR, Keypoints
-from fitting.legs import cheapest_path, passages, settle_legs
+from fitting.legs import cheapest_path, follow_legs, passages, settle_legs
 from fitting.observe import Observation
 from fitting.solve import State
 
@@ -145,3 +145,28 @@ def test_exchanging_legs_twice_changes_nothing_and_leaves_the_trunk(
     assert {LANDMARK_NAMES[k].split("_", 1)[1] for k in moved} == {"knee", "ankle", "heel", "foot_index"}
     np.testing.assert_array_equal(once.with_legs_exchanged().landmarks_px, seen.landmarks_px)
     np.testing.assert_array_equal(LEG_MIRROR[LEG_MIRROR], np.arange(33))
+
+
+def test_names_that_hop_are_followed_through_the_picture(body: BodyModel, chain: Chain, truth: list[State]) -> None:
+    walk = walk_of(body, chain, truth)
+    hopped = replace(walk, keypoints=walk.keypoints.with_legs_exchanged([5, 6, 7, 11]))
+    np.testing.assert_array_equal(follow_legs(hopped).keypoints.points_px, walk.keypoints.points_px)
+    assert follow_legs(walk).keypoints is walk.keypoints
+
+
+def test_legs_that_pass_each_other_keep_their_names(body: BodyModel, chain: Chain) -> None:
+    """Seen from the side, knees and ankles meet in the picture and go on: that is no hop."""
+    side = np.eye(4)
+    side[:3, :3] = [[0, 0, -1], [0, 1, 0], [1, 0, 0]]
+    states = []
+    for k in range(14):
+        state = striding(chain, -1.0 + 0.16 * k)
+        root_m = state.camera_from_body[:3, 3]
+        turn = np.eye(4)
+        turn[:3, :3] = side[:3, :3] @ state.camera_from_body[:3, :3]
+        turn[:3, 3] = root_m
+        states.append(State(state.pose, turn))
+    walk = walk_of(body, chain, states)
+    apart_px = np.diff(walk.keypoints.points_px[:, [27, 28], 0], axis=1)[:, 0]
+    assert apart_px.min() < -5 and apart_px.max() > 5  # they do pass
+    assert follow_legs(walk).keypoints is walk.keypoints

@@ -12,7 +12,22 @@ from test_solve import observe_body, random_state
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import default_prior
-from fitting.mirror import APART_M, ENDS, REACHED_M, SURE, Evidence, margins, mirrored, turned
+from fitting.mirror import (
+    APART_M,
+    CLEAR,
+    ENDS,
+    FIT,
+    REACHED_M,
+    SURE,
+    Evidence,
+    _Frame,
+    _Settled,
+    margins,
+    mirrored,
+    over_time,
+    turned,
+    until_clear,
+)
 from fitting.solve import Prior, State, advance
 
 ARM, FRAME = list(ENDS).index("left arm"), 4
@@ -127,3 +142,38 @@ def test_limbs_nobody_asks_for_are_sure(body, chain, pointing) -> None:
     found, others = margins(Evidence.of(body, chain, clip, states), states, 9, {i: [] for i in states})
     assert not others
     np.testing.assert_array_equal(found, np.full((9, 4), SURE))
+
+
+def test_doubt_lasts_until_a_frame_is_clear() -> None:
+    own = np.array([SURE, 8.0, 3.0, CLEAR - 0.1, CLEAR, 8.0, 8.5, 20.0, 8.0, -4.0, 8.0, SURE])
+    held = until_clear(np.column_stack([own, np.full(len(own), SURE)]), 1.0)  # each frame by itself
+    np.testing.assert_allclose(held[:, 0], [SURE, 3, 3, 3, CLEAR, 8, 8, 20, 0, -4, 0, SURE])
+    np.testing.assert_array_equal(held[:, 1], SURE)
+
+
+def test_a_wrong_limb_is_no_reproach_to_the_others() -> None:
+    """Turning the arm mends the frame; a pose of the leg that is cheaper than the frame as it was proves nothing."""
+    here, elsewhere = np.zeros(len(ENDS)), 2 * APART_M * np.eye(len(ENDS))
+    leg = list(ENDS).index("left leg")
+    fit, turned_arm, lifted_leg = (State(np.zeros((1, 3)), np.eye(4)) for _ in range(3))
+    frame = object.__new__(_Frame)
+    frame._settled = [
+        _Settled(FIT, fit, here, (100.0, 0.0)),
+        _Settled(ARM, turned_arm, elsewhere[ARM], (60.0, 0.0)),
+        _Settled(leg, lifted_leg, elsewhere[leg], (90.0, 0.0)),
+    ]
+    for limb, margin, state in ((ARM, -30.0, turned_arm), (leg, 30.0, lifted_leg), (1, SURE, None)):
+        found = frame.margin(limb)
+        assert found[0] == margin and found[1] is state
+
+
+def test_margins_are_means_but_a_loud_frame_is_doubted() -> None:
+    raw = np.full((40, len(ENDS)), 12.0)
+    raw[20, ARM] = -6.0
+    quick, slow = (until_clear(raw, step_s)[:, ARM] for step_s in (1 / 30, 1 / 15))  # means over nine and five frames
+    assert [np.count_nonzero(m < 12) for m in (quick, slow)] == [9, 5]
+    np.testing.assert_allclose([quick[20], slow[20]], [12 - 18 / 9, max(12 - 18 / 5, 0)])
+    raw[20, ARM] = -30.0
+    assert over_time(raw, 9)[20, ARM] > 0 and until_clear(raw, 1 / 30)[20, ARM] == -30.0
+    raw[19:22, ARM] = SURE  # frames without another pose have no say
+    np.testing.assert_allclose(over_time(raw, 9)[:19, ARM], 12.0)
