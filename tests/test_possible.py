@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bvh_files import MOTIONS, REAL_FILES, random_frames, write_bvh
 from scipy.optimize import lsq_linear
 
 from rendering.motion import load_motion
 from rendering.possible import beyond_range, bounded_step, within_range
 from rendering.retarget import asked_of_us, retarget
 from rendering.standing import soles, standing_shift
-from tests.test_motion import MOTIONS, REAL_FILES, random_frames, write_bvh
 
 FPS = 25.0
 
