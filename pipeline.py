@@ -5,7 +5,7 @@
 
 Each row of STAGES makes one folder from earlier folders; its function, right below, names the module that does it.
 ``stages.py`` decides what must run and why.  Settings are called ``section.key``: CONFIGS says which dataclass holds a
-section, PRESETS are named bundles of settings.  What the command line needs beyond that is in ``commands.py``.
+section; named bundles of settings are in ``presets.py``, what else the command line needs in ``commands.py``.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from commands import (
     show,
 )
 from comparing import ablate, compare
+from presets import PRESETS
 from project import Job, Stage
 from stages import plan, run
 from workspace import claim, known_names
@@ -157,44 +158,6 @@ SENSORS = {  # what is filmed live: --source NAME or NAME:ARGUMENT -> who opens 
     "demo": "demo.live.DemoSensor",
     "kinect": "capture.kinect.sensor.KinectSensor",
     "replay": "capture.sensor.ReplaySensor",
-}
-
-GPU = {
-    "raster.height_px": 1024,
-    "raster.width_px": 1024,
-    "train.widths": "64,128,256,512,1024,1440",  # twice: 161 million parameters
-    "train.batch_size": 4,
-    "train.split": True,
-    "train.steps": 30_000,
-    "train.renderer_lr": 2e-4,
-    "train.texture_lr": 1e-3,
-    "train.decay_from": 0.5,
-    "train.grid_noise": 0.02,
-    "train.adversarial": True,
-    "train.feature_blocks": 5,
-    "train.feature_width": 64,
-    "train.discriminator_scales": 3,
-    "adapt.steps": 4000,
-    "finetune.steps": 2000,
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "demo": {},  # the defaults of the config classes: two cores, minutes
-    "cpu": {
-        "raster.height_px": 384,
-        "raster.width_px": 240,
-        "train.widths": "24,48,96,192,256",
-        "train.steps": 3000,
-    },
-    "gpu": GPU,
-    "paper": {  # what the paper says and nothing that it does not
-        **GPU,
-        "train.steps": 100_000,
-        "train.warm_start": False,
-        "train.exposure": False,
-        "train.rescale_min": 0.5,
-        "train.rescale_max": 1.25,
-    },
 }
 
 log = logging.getLogger("pipeline")

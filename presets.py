@@ -1,0 +1,43 @@
+"""Named bundles of settings: how much machine and time an avatar may take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+GPU = {
+    "raster.height_px": 1024,
+    "raster.width_px": 1024,
+    "train.widths": "64,128,256,512,1024,1440",  # twice: 161 million parameters
+    "train.batch_size": 4,
+    "train.split": True,
+    "train.steps": 30_000,
+    "train.renderer_lr": 2e-4,
+    "train.texture_lr": 1e-3,
+    "train.decay_from": 0.5,
+    "train.grid_noise": 0.02,
+    "train.adversarial": True,
+    "train.feature_blocks": 5,
+    "train.feature_width": 64,
+    "train.discriminator_scales": 3,
+    "adapt.steps": 4000,
+    "finetune.steps": 2000,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {},  # the defaults of the config classes: two cores, minutes
+    "cpu": {
+        "raster.height_px": 384,
+        "raster.width_px": 240,
+        "train.widths": "24,48,96,192,256",
+        "train.steps": 3000,
+    },
+    "gpu": GPU,
+    "paper": {  # what the paper says and nothing that it does not
+        **GPU,
+        "train.steps": 100_000,
+        "train.warm_start": False,
+        "train.exposure": False,
+        "train.rescale_min": 0.5,
+        "train.rescale_max": 1.25,
+    },
+}
