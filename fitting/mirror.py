@@ -39,6 +39,7 @@ from fitting.solve import (
     solve_pose,
 )
 from fitting.terms import residuals, robust_energy, world_rows
+from fitting.verdict import MIN_MARGIN
 from fitting.view import drawn
 
 ENDS = {  # in the order of ``Chain.limbs``: the landmarks at a limb's root, middle and end
@@ -60,9 +61,7 @@ COLOR_KERNEL, UNKNOWN_COLOR = 2.0, 0.4  # in sigma; the usual cost of a cell, fo
 SURE, LEAST = 60.0, -40.0  # beyond these, margins say no more
 MEAN_S = 0.3  # a limb seldom crosses the picture's plane twice within this time; noise does all the time
 TURN_FRAMES = 9  # so many pictures turn a limb, at any frame rate: a wrong turn lasts
-CLEAR = 9.0  # odds of a hundred to one, were the evidence's errors as independent as its energy says
 FIT = -1  # no limb's other pose
-DOUBTFUL = 10.0  # with a margin below this, the other pose is tried in the next frame too
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def margins(
         for i in sorted(tasks, reverse=step < 0):
             for limb, name in enumerate(names):
                 beside = i - step, limb
-                if name in asked[i] and beside in best and raw[beside] < DOUBTFUL <= raw[i, limb]:
+                if name in asked[i] and beside in best and raw[beside] < MIN_MARGIN <= raw[i, limb]:
                     pose = tasks[i].fit.pose.copy()
                     joints = evidence.chain.limbs[limb]
                     pose[joints] = best[beside].pose[joints]
@@ -193,14 +192,16 @@ def until_clear(raw: np.ndarray, step_s: float) -> np.ndarray:
     """The margins (N, 4) of single frames as grounds for doubt, which lasts until it is clear where a limb points.
 
     What a single frame says loudly against a limb stands: too little to turn it, enough not to believe it.  In a run of
-    means below CLEAR all are as low as the lowest, but not accused: below 0 stands only what was.  A limb that turns
-    slowly through a view in which both ways look alike is either right in all of it or wrong in all of it.
+    frames that are not clear, by themselves or in their mean, all are as low as the lowest, but not accused: below 0
+    stands only what was.  A limb that turns slowly through a view in which both ways look alike is either right in all
+    of it or wrong in all of it.
     """
     mean = over_time(raw, max(2 * round((MEAN_S / step_s - 1) / 2) + 1, 1))
-    held = np.where(raw < -DOUBTFUL, np.minimum(raw, mean), mean)
-    for own in held.T:
-        for run in np.split(np.arange(len(own)), np.flatnonzero(np.diff(own < CLEAR)) + 1):
-            if len(run) and own[run[0]] < CLEAR:
+    held = np.where(raw < -MIN_MARGIN, np.minimum(raw, mean), mean)
+    is_unclear = np.minimum(mean, raw) < MIN_MARGIN
+    for own, unclear in zip(held.T, is_unclear.T, strict=True):
+        for run in np.split(np.arange(len(own)), np.flatnonzero(np.diff(unclear)) + 1):
+            if len(run) and unclear[run[0]]:
                 own[run] = np.where(own[run] < 0, own[run], max(own[run].min(), 0.0))
     return held
 

@@ -14,7 +14,6 @@ from fitting.chain import Chain
 from fitting.clip import default_prior
 from fitting.mirror import (
     APART_M,
-    CLEAR,
     ENDS,
     FIT,
     REACHED_M,
@@ -29,6 +28,7 @@ from fitting.mirror import (
     until_clear,
 )
 from fitting.solve import Prior, State, advance
+from fitting.verdict import MIN_MARGIN
 
 ARM, FRAME = list(ENDS).index("left arm"), 4
 
@@ -145,10 +145,17 @@ def test_limbs_nobody_asks_for_are_sure(body, chain, pointing) -> None:
 
 
 def test_doubt_lasts_until_a_frame_is_clear() -> None:
-    own = np.array([SURE, 8.0, 3.0, CLEAR - 0.1, CLEAR, 8.0, 8.5, 20.0, 8.0, -4.0, 8.0, SURE])
+    own = np.array([SURE, 8.0, 3.0, MIN_MARGIN - 0.1, MIN_MARGIN, 8.0, 8.5, 20.0, 8.0, -4.0, 8.0, SURE])
     held = until_clear(np.column_stack([own, np.full(len(own), SURE)]), 1.0)  # each frame by itself
-    np.testing.assert_allclose(held[:, 0], [SURE, 3, 3, 3, CLEAR, 8, 8, 20, 0, -4, 0, SURE])
+    np.testing.assert_allclose(held[:, 0], [SURE, 3, 3, 3, MIN_MARGIN, 8, 8, 20, 0, -4, 0, SURE])
     np.testing.assert_array_equal(held[:, 1], SURE)
+
+
+def test_a_frame_that_is_not_clear_itself_shares_the_doubt_of_those_beside_it() -> None:
+    own = np.array([4.0, 4.0, 4.0, 6.0, 40.0, 40.0, 40.0])
+    held = until_clear(np.tile(own[:, None], (1, 4)), 0.1)  # means of three frames: the fourth one's is clear
+    np.testing.assert_allclose(held[:4, 0], 4.0)
+    assert (held[4:, 0] > MIN_MARGIN).all()
 
 
 def test_a_wrong_limb_is_no_reproach_to_the_others() -> None:
