@@ -95,32 +95,19 @@ def read_flow_gray(out_dir: Path, recording: Recording, index: int) -> np.ndarra
     return read_gray(path) if path.is_file() else flow_gray(glance(recording, index, FLOW_SIDE_PX))
 
 
-def raw_path(out_dir: Path, index: int) -> Path:
-    return out_dir / "scratch" / f"raw_{index:06d}.png"
+def _left(pattern: str) -> Callable[[Path, int], Path]:
+    """Where a pass leaves what it found out about frame ``index`` of the masks in ``out_dir``."""
+
+    def path(out_dir: Path, index: int) -> Path:
+        return out_dir / "scratch" / pattern.format(index)
+
+    return path
 
 
-def retry_path(out_dir: Path, index: int) -> Path:
-    return out_dir / "scratch" / f"again_{index:06d}.png"
-
-
-def gray_path(out_dir: Path, index: int) -> Path:
-    return out_dir / "scratch" / f"gray_{index:06d}.png"
-
-
-def distance_path(out_dir: Path, index: int) -> Path:
-    return out_dir / "scratch" / f"distance_{index:06d}.json"
-
-
-def small_path(out_dir: Path, index: int) -> Path:
-    return out_dir / "scratch" / f"small_{index:06d}.png"
-
-
-def tile_path(out_dir: Path, index: int) -> Path:
-    return out_dir / "scratch" / f"tile_{index:06d}.jpg"
-
-
-def judged_path(out_dir: Path, index: int) -> Path:
-    return out_dir / "scratch" / f"judged_{index:06d}.json"
+raw_path, retry_path = _left("raw_{:06d}.png"), _left("again_{:06d}.png")
+gray_path, small_path = _left("gray_{:06d}.png"), _left("small_{:06d}.png")
+distance_path, judged_path = _left("distance_{:06d}.json"), _left("judged_{:06d}.json")
+tile_path = _left("tile_{:06d}.jpg")
 
 
 def plate_path(out_dir: Path) -> Path:
