@@ -21,7 +21,16 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from fake_kinect import IR, Device, FakeWindows, color_params, color_time_s, depth_time_s, seen_at  # noqa: E402
+from fake_kinect import (  # noqa: E402
+    IR,
+    Device,
+    FakeWindows,
+    calibration_of_windows,
+    color_params,
+    color_time_s,
+    depth_time_s,
+    seen_at,
+)
 
 from capture.camera import invert, pixel_rays, project, transform  # noqa: E402
 from capture.importers.upright import upright_rig  # noqa: E402
@@ -33,17 +42,6 @@ from capture.sensor import Silence  # noqa: E402
 
 Row = tuple[str, str]
 DISTANCES_MM = np.linspace(500, 4500, 21)
-
-
-def calibration_of_windows() -> Calibration:
-    """By way of the SDK's tables."""
-    kinect = FakeWindows(Device())
-    kinect.has_given_depth = True
-    driver = kinect.driver()
-    driver.start()
-    found = driver.calibration()
-    assert found is not None
-    return found
 
 
 def registration(name: str, calibrate: Callable[[], Calibration | None]) -> Iterator[Row]:

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from capture.camera import pixel_rays
-from capture.kinect.calibration import TERMS, ColorParams, IrParams
+from capture.kinect.calibration import TERMS, Calibration, ColorParams, IrParams
 from capture.kinect.sensor import KinectSensor
 
 IR = IrParams(365.481, 365.481, 257.346, 210.347, 0.089026, -0.271706, 0.0982151, 0.0, 0.0)
@@ -475,3 +475,14 @@ class _Library:
             raise AttributeError(name)
         self.__dict__[name] = SimpleNamespace()
         return self.__dict__[name]
+
+
+def calibration_of_windows() -> Calibration:
+    """By way of the SDK's tables."""
+    kinect = FakeWindows(Device())
+    kinect.has_given_depth = True
+    driver = kinect.driver()
+    driver.start()
+    found = driver.calibration()
+    assert found is not None
+    return found

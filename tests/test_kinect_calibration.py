@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_kinect import COLOR, IR, Device, FakeWindows, color_params, rays, seen_at
+from fake_kinect import COLOR, IR, Device, FakeWindows, calibration_of_windows, color_params, rays, seen_at
 
 from capture.camera import Rig, invert, pixel_rays, project, transform
 from capture.errors import UserError
@@ -26,13 +26,7 @@ def from_linux() -> Calibration:
 
 @pytest.fixture(scope="module")
 def from_windows() -> Calibration:
-    kinect = FakeWindows(Device())
-    kinect.has_given_depth = True
-    driver = kinect.driver()
-    driver.start()
-    found = driver.calibration()
-    assert found is not None
-    return found
+    return calibration_of_windows()
 
 
 def apart_px(rig: Rig, distance_mm: float) -> np.ndarray:
