@@ -228,13 +228,13 @@ def beside_doubt(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def _near_runs(is_doubted: Sequence[bool]) -> np.ndarray:
-    """(N,) bool: in or beside a run of doubts, or between two of them."""
+    """(N,) bool: doubted, between two doubts, or beside a run of both."""
     doubted = np.array(is_doubted, bool)
-    near = np.zeros(len(doubted), bool)
+    doubted[1:-1] |= doubted[:-2] & doubted[2:]
+    near = doubted.copy()
     for run in np.split(np.arange(len(doubted)), np.flatnonzero(np.diff(doubted)) + 1):
         if len(run) >= RUN_FRAMES and doubted[run[0]]:
             near[max(run[0] - BESIDE_FRAMES, 0) : run[-1] + BESIDE_FRAMES + 1] = True
-    near[1:-1] |= doubted[:-2] & doubted[2:]
     return near
 
 
