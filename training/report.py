@@ -147,7 +147,7 @@ def headline(figures: Mapping[str, Any]) -> list[dict[str, str]]:
         card("Body fit, silhouette IoU", iou, 3, "", None, "median of the tracked frames"),
         card(
             "Frames tracked",
-            f"{frames['tracked']} / {frames['recorded']}",
+            f"{frames['tracked']}/{frames['recorded']}",
             0,
             "",
             None,
