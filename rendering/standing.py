@@ -46,7 +46,9 @@ def low_vertices(rest_vertices_m: np.ndarray) -> np.ndarray:
 def soles(body: BodyModel, rest_vertices_m: np.ndarray, side: str) -> tuple[np.ndarray, np.ndarray]:
     """The vertices under the heel and under the ball of a foot, ``side`` "L" or "R".  The rest body faces -y."""
     low = low_vertices(rest_vertices_m)
-    own = low[body.skin_weights[low, body.joint_index(f"foot.{side}")] > 0.5]
+    foot = body.joint_index(f"foot.{side}")
+    of_foot = [j for j in range(body.num_joints) if j == foot or body.parents[j] == foot]  # some bodies bend their toes
+    own = low[body.skin_weights[low][:, of_foot].sum(1) > 0.5]
     back = rest_vertices_m[own, 1]
     share = (back.max() - back) / np.ptp(back)  # 0 at the heel, 1 at the tips of the toes
     return own[share < 0.3], own[(share > 0.55) & (share < 0.85)]
