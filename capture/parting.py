@@ -12,9 +12,8 @@ import cv2
 import numba
 import numpy as np
 
-from capture.alpha import CORE, JUMP_M, median_depth, nearest_value, range_around
+from capture.alpha import CORE, FAR_REACH, JUMP_M, median_depth, nearest_value, range_around
 
-FAR_REACH = 1.4  # how much further the far arm reaches, of somebody seen from the side
 ARM_SHARE = 0.06  # of what is seen of a person: no arm is larger
 NOBODY_SHARE = 0.01  # of what is seen of a person: smaller surfaces are a rim of wall, and nobody
 
