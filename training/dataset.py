@@ -24,9 +24,10 @@ from rendering.rasters import CompactRaster, Rasters
 from training.step import Batch
 
 # Planes of one resident frame, uint8.
-COLOR, BACKGROUND, ALPHA, VALID = slice(0, 3), slice(3, 6), slice(6, 7), slice(7, 8)
-NUM_PLANES = 8
+COLOR, BACKGROUND, ALPHA, VALID, FOREGROUND = slice(0, 3), slice(3, 6), slice(6, 7), slice(7, 8), slice(8, 11)
+NUM_PLANES = 11
 AROUND_DOUBT = 0.025  # of the crop's height, 5 cm: clothes stand off, and nearly right limbs lie beside themselves
+OPAQUE = 254 / 255  # no room shines through
 UV_SCALE, UV_ZERO = 65535.0, 32768  # uv as int16, shifted: torch knows few operations on uint16
 NORMAL_SCALE = 127.0
 
@@ -47,7 +48,7 @@ class SubjectFrames:
 
     name: str
     frame_indices: np.ndarray  # (F,) in the recording
-    planes: Tensor  # (F, 8, H, W) uint8
+    planes: Tensor  # (F, NUM_PLANES, H, W) uint8
     starts: np.ndarray  # (F + 1,) first covered pixel of each frame
     pixel: Tensor  # (sum K,) int32, flat index into H * W
     uv_i16: Tensor  # (sum K, 2) int16
@@ -149,13 +150,14 @@ class SubjectFrames:
             surface=surface,
             target=planes[:, COLOR] * 2 - 1,
             background=planes[:, BACKGROUND] * 2 - 1,
+            foreground=planes[:, FOREGROUND] * 2 - 1,
             mask=planes[:, ALPHA],
             valid=planes[:, VALID].round(),
             positions=positions,
         )
 
     def _resampled(self, positions: Tensor, source_x: Tensor, source_y: Tensor) -> Tensor:
-        """The planes in [0, 1] at the source positions, bilinear: (B, 8, H, W)."""
+        """The planes in [0, 1] at the source positions, bilinear: (B, NUM_PLANES, H, W)."""
         height, width = self.planes.shape[2:]
         grid_x = (source_x / width * 2 - 1)[:, None, :].expand(-1, height, -1)
         grid_y = (source_y / height * 2 - 1)[:, :, None].expand(-1, -1, width)
@@ -190,13 +192,14 @@ class SubjectFrames:
 
 
 def crop_planes(color: np.ndarray, alpha: np.ndarray, box_px: Sequence[float], image_wh: tuple[int, int]) -> np.ndarray:
-    """One frame (H0, W0, 3) uint8 with its matte (H0, W0) to the (8, H, W) uint8 planes of its crop."""
+    """One frame (H0, W0, 3) uint8 with its matte (H0, W0) to the (NUM_PLANES, H, W) uint8 planes of its crop."""
     crop = crop_image(color, box_px, image_wh, cv2.BORDER_REPLICATE)
     matte = crop_image(alpha, box_px, image_wh, cv2.BORDER_CONSTANT)
     seen = crop_image(np.full(color.shape[:2], 255, np.uint8), box_px, image_wh, cv2.BORDER_CONSTANT)
     planes = np.empty((NUM_PLANES, image_wh[1], image_wh[0]), np.uint8)
     planes[COLOR] = crop.transpose(2, 0, 1)
     planes[BACKGROUND] = fill_background(crop, matte).transpose(2, 0, 1)
+    planes[FOREGROUND] = foreground_of(crop, matte).transpose(2, 0, 1)
     planes[ALPHA] = np.rint(matte * 255)
     planes[VALID] = np.where(seen >= 128, 255, 0)
     return planes
@@ -239,6 +242,18 @@ def crop_image(image: np.ndarray, box_px: Sequence[float], image_wh: tuple[int, 
         borderMode=border,
     )
     return cv2.resize(fine, image_wh, interpolation=cv2.INTER_AREA) if repeat > 1 else fine
+
+
+def foreground_of(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """F of  I = a F + (1 - a) B:  the person's own colours, continued beyond the edge: (H, W, 3) uint8.
+
+    What is half person and half room in a picture must not be learned as the person's colour (Germer et al., "Fast
+    Multi-Level Foreground Estimation", ICPR 2020; pymatting's).
+    """
+    from pymatting import estimate_foreground_ml
+
+    found = np.asarray(estimate_foreground_ml(color / 255.0, alpha.astype(np.float64)))
+    return np.where(alpha[..., None] >= OPAQUE, color, np.rint(255 * found).clip(0, 255)).astype(np.uint8)
 
 
 def fill_background(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
