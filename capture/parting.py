@@ -62,16 +62,21 @@ def _medians(labels: np.ndarray, values: np.ndarray, count: int) -> tuple[np.nda
     return sizes, medians
 
 
-def somebody_else(probability: np.ndarray, depth_m: np.ndarray, distance_m: float, gate_m: float) -> np.ndarray:
+def somebody_else(
+    probability: np.ndarray, depth_m: np.ndarray, distance_m: float, gate_m: float, is_sure: np.ndarray | None = None
+) -> np.ndarray:
     """(H, W) bool: what the probability (H, W) takes for the person, and what stands elsewhere than at ``distance_m``;
-    whole surfaces, up to their edges in depth (H, W), NaN = unknown."""
+    whole surfaces, up to their edges in depth (H, W), NaN = unknown.  Surfaces too small to be anybody, flying pixels
+    for the most part, do not overrule what ``is_sure`` (H, W) to be the person."""
     found = surfaces(probability, depth_m)
-    is_else = np.concatenate([[False], found.is_elsewhere(distance_m, gate_m)])
-    is_smooth = found.labels > 0
+    is_else = found.is_elsewhere(distance_m, gate_m)
     if not is_else.any():
         return np.zeros(probability.shape, bool)
+    weight = np.concatenate([[0], np.where(found.share > NOBODY_SHARE, 2, 1) * is_else]).astype(np.float32)
     # Edges, and what depth does not know, go with the surface that is nearest.
-    return (probability > 0.5) & (nearest_value(is_smooth, is_else[found.labels].astype(np.float32)) > 0)
+    near = nearest_value(found.labels > 0, weight[found.labels])
+    is_spared = np.zeros(probability.shape, bool) if is_sure is None else (near == 1) & is_sure
+    return (probability > 0.5) & (near > 0) & ~is_spared
 
 
 def trunk_distance(probability: np.ndarray, depth_m: np.ndarray) -> float:

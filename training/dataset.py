@@ -245,7 +245,7 @@ def crop_image(image: np.ndarray, box_px: Sequence[float], image_wh: tuple[int, 
 
 
 def foreground_of(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """F of  I = a F + (1 - a) B:  the person's own colours, continued beyond the edge: (H, W, 3) uint8.
+    """F of  I = a F + (1 - a) B  in the soft edge, the picture I itself elsewhere: (H, W, 3) uint8.
 
     What is half person and half room in a picture must not be learned as the person's colour (Germer et al., "Fast
     Multi-Level Foreground Estimation", ICPR 2020; pymatting's).
@@ -253,7 +253,8 @@ def foreground_of(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     from pymatting import estimate_foreground_ml
 
     found = np.asarray(estimate_foreground_ml(color / 255.0, alpha.astype(np.float64)))
-    return np.where(alpha[..., None] >= OPAQUE, color, np.rint(255 * found).clip(0, 255)).astype(np.uint8)
+    is_mixed = (alpha > 1 - OPAQUE) & (alpha < OPAQUE)
+    return np.where(is_mixed[..., None], np.rint(255 * found).clip(0, 255), color).astype(np.uint8)
 
 
 def fill_background(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
