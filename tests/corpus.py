@@ -19,6 +19,7 @@ from pathlib import Path
 import foreign_writers as write
 import numpy as np
 
+import doctor
 from capture.camera import Camera, Rig
 from capture.errors import UserError
 from capture.importers import ImportConfig, record
@@ -312,7 +313,10 @@ def intact_frames(folder: Path) -> dict[str, tuple[dict[str, set[bytes]], tuple[
 
 
 def verdict(case: Case, out_dir: Path, intact: tuple[dict[str, set[bytes]], tuple[int, ...]]) -> str:
-    """ "refused", "taken" or "WRONG ...".  Any exception but UserError passes through."""
+    """ "refused", "taken" or "WRONG ...".  Any exception but UserError passes through.  ``doctor`` looks first."""
+    for check in doctor.examine_source(case.path):
+        if not check.words or "\n" in check.words:
+            return f"WRONG doctor {check.words!r}"
     try:
         record(ImportConfig(allow_truncated=case.allow_truncated), out_dir, case.path)
     except UserError as error:

@@ -236,6 +236,13 @@ def test_each_depth_picture_is_used_once_by_its_nearest_frame():
         assert all(abs(depth_s[j] - color_s[i]) <= 0.5 + 1e-6 for i, j in enumerate(found) if j is not None)
 
 
+def test_slow_colour_does_not_widen_what_is_one_moment():
+    color_s = np.arange(20) / 15  # dim light: half the rate of depth
+    depth_s = np.delete(np.arange(40) / 30 + 0.005, 10)  # one depth picture was lost
+    found = associate(color_s, depth_s)
+    assert found[5] is None and found.count(None) == 1
+
+
 def test_no_depth_leaves_depth_out(tmp_path):
     for source in (make_tum(tmp_path / "tum", {0: 0.0}), make_numbered(tmp_path / "numbered")):
         recording = run(tmp_path, source, no_depth=True)

@@ -54,6 +54,20 @@ def import_numbered(config: ImportConfig, out_dir: Path, folder: Path) -> None:
     import_folder(config, out_dir, SourceFolder(folder, frames, camera, units_per_m, notes))
 
 
+def describe(folder: Path) -> str:
+    """What the folder holds, in words.  Raises UserError for pictures of one number and cameras that cannot be read."""
+    color, is_flat = _color_files(folder)
+    depth, numbers = _depth_files(folder, is_flat), sorted(color)
+    width, height = read_color(color[numbers[0]], upright=not depth)[1]
+    camera, _, _ = _camera(folder, [color[n] for n in numbers], (width, height))
+    words = [f"{len(color)} colour pictures {width}x{height}"]
+    if depth:
+        words.append(f"{len(set(depth) & set(color))} depth pictures of their numbers")
+    if missing := numbers[-1] - numbers[0] + 1 - len(numbers):
+        words.append(f"{missing} numbers missing in between")
+    return ", ".join([*words, "a camera file" if camera is not None else "no camera file"])
+
+
 def _color_files(folder: Path) -> tuple[dict[int, Path], bool]:
     """({number: colour picture}, whether they lie in the folder itself).  Raises UserError for a number used twice."""
     for name in COLOR_FOLDERS:

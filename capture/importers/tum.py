@@ -54,6 +54,23 @@ def import_tum(config: ImportConfig, out_dir: Path, folder: Path) -> None:
     import_folder(config, out_dir, SourceFolder(folder, frames, camera, units_per_m, notes))
 
 
+def describe(folder: Path) -> str:
+    """What the folder lists, in words.  Raises UserError for a list or a calibration that cannot be read."""
+    color = read_list(folder, "rgb.txt")
+    depth = read_list(folder, "depth.txt") if (folder / "depth.txt").is_file() else []
+    words = [f"{len(color)} colour pictures"]
+    if depth:
+        paired = associate(np.array([time_s for time_s, _ in color]), np.array([time_s for time_s, _ in depth]))
+        words.append(f"{len(depth)} depth pictures, {sum(i is not None for i in paired)} of the time of a colour one")
+    calibration = folder / "calibration.json"
+    if calibration.is_file():
+        camera, units_per_m = read_calibration(calibration)
+        words.append(f"camera {camera.image_wh[0]}x{camera.image_wh[1]}, {units_per_m:g} depth units per metre")
+    else:
+        words.append("no calibration.json")
+    return ", ".join(words)
+
+
 def read_list(folder: Path, name: str) -> list[tuple[float, Path]]:
     """(time in seconds, file) of each line, by time.  A missing depth picture is left out, a missing colour picture or
     an unreadable line raises UserError."""
@@ -90,9 +107,11 @@ def read_list(folder: Path, name: str) -> list[tuple[float, Path]]:
 
 
 def associate(color_times_s: np.ndarray, depth_times_s: np.ndarray) -> list[int | None]:
-    """For each colour time (N,) the index of its depth time (M,), or None: the nearest, within half a frame, each depth
-    picture at most once."""
+    """For each colour time (N,) the index of its depth time (M,), or None: the nearest, within half of the shorter period
+    of the two streams, each depth picture at most once."""
     step_s = float(np.median(np.diff(color_times_s))) if len(color_times_s) > 1 else 1 / 30
+    if len(depth_steps_s := np.diff(np.unique(depth_times_s))) > 2:  # colour may have been slower, in dim light
+        step_s = min(step_s, float(np.median(depth_steps_s)))
     nearest: list[int | None] = [None] * len(color_times_s)
     order = np.argsort(depth_times_s)
     taken_by: dict[int, int] = {}
