@@ -166,7 +166,8 @@ def speed(workspace: Path, seconds: float) -> Iterator[Row]:
         f"{each_ms * watch.own_s:.1f} ms a frame, sensor included; guide {each_ms * watch.children_s:.1f} ms a frame",
     )
     others = watch.others_s / max(watch.wall_s, WATCH_S)
-    yield "  machine", f"{os.cpu_count()} cores, load {load:.1f} before; others used {max(others, 0):.2f} cores meanwhile"
+    words = f"{os.cpu_count()} cores, load {load:.1f} before"
+    yield "  machine", f"{words}; others used {max(others, 0):.2f} cores meanwhile"
     yield from reading(home)
 
 

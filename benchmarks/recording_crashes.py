@@ -145,9 +145,7 @@ def killed_commands(count: int) -> Iterator[Row]:
         source.finish()
         for k in range(count):
             workspace = Path(name) / f"w{k}"
-            child = command(
-                workspace, "record", "--subject", "a", "--source", f"replay:{name}/source", "--no-window"
-            )
+            child = command(workspace, "record", "--subject", "a", "--source", f"replay:{name}/source", "--no-window")
             path = workspace / "a" / ".01_recording.capture" / FILE_NAME
             while child.poll() is None and not (path.exists() and path.stat().st_size > 200_000):
                 time.sleep(0.01)
@@ -209,10 +207,8 @@ def full_disk(workspace: Path) -> Iterator[Row]:
         disk, kind = stack.enter_context(small_disk(workspace))
         (disk / FOLDER).symlink_to((workspace / FOLDER).resolve())
         free_mb = shutil.disk_usage(disk).free / 2**20
-        limit_bytes = 0 if kind else 24_000_000
-        child = command(
-            disk, "record", "--subject", "a", "--source", "demo", "--no-window", "--seconds", 30, limit_bytes=limit_bytes
-        )
+        arguments = ("record", "--subject", "a", "--source", "demo", "--no-window", "--seconds", 30)
+        child = command(disk, *arguments, limit_bytes=0 if kind else 24_000_000)
         complaints = child.communicate()[1]
         lines = [line for line in complaints.splitlines() if line.startswith("error: ")]
         where = f"a file system of {free_mb:.0f} MB ({kind})" if kind else "a limit of the file's size"

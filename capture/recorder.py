@@ -244,7 +244,7 @@ def encoded(frame: Frame, config: CaptureConfig) -> tuple[bytes, bytes]:
 
 def exposure_words(color: np.ndarray) -> str:
     """What is wrong with the light in a picture (H, W, 3) uint8, empty where nothing is."""
-    red, green, blue = cv2.split(color[::8, ::8].copy())  # numpy's maximum over an axis of three takes ten times as long
+    red, green, blue = cv2.split(color[::8, ::8].copy())  # numpy takes ten times as long over an axis of three
     if np.median(cv2.max(cv2.max(red, green), blue)) < DARK_GREY:  # a saturated colour is bright, not dark
         return "too dark: add light"
     if (cv2.min(cv2.min(red, green), blue) >= SATURATED).mean() > BRIGHT_SHARE:

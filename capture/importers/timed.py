@@ -156,8 +156,8 @@ def _gaps(times_s: np.ndarray) -> list[str]:
     if is_half.any():
         seconds, all_s = float(steps_s[is_half].sum()), float(times_s[-1] - times_s[0])
         notes.append(
-            f"colour at half its rate for {seconds:.1f} of {all_s:.1f} s, as cameras film in dim light: more light gives "
-            "twice the frames"
+            f"colour at half its rate for {seconds:.1f} of {all_s:.1f} s, as cameras film in dim light: more light "
+            "gives twice the frames"
         )
     dropped = int(np.rint(np.where(steps_s > GAP * usual_s, steps_s / usual_s - 1, 0)).sum())
     return [

@@ -107,8 +107,8 @@ def read_list(folder: Path, name: str) -> list[tuple[float, Path]]:
 
 
 def associate(color_times_s: np.ndarray, depth_times_s: np.ndarray) -> list[int | None]:
-    """For each colour time (N,) the index of its depth time (M,), or None: the nearest, within half of the shorter period
-    of the two streams, each depth picture at most once."""
+    """For each colour time (N,) the index of its depth time (M,), or None: the nearest, within half of the shorter
+    period of the two streams, each depth picture at most once."""
     step_s = float(np.median(np.diff(color_times_s))) if len(color_times_s) > 1 else 1 / 30
     if len(depth_steps_s := np.diff(np.unique(depth_times_s))) > 2:  # colour may have been slower, in dim light
         step_s = min(step_s, float(np.median(depth_steps_s)))
