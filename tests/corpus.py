@@ -101,6 +101,33 @@ def _cap(path: Path) -> Path:
     return path
 
 
+def _whole(path: Path) -> Path:
+    """A live recording of ours with all that may lie beside its frames; little of it is frames."""
+    camera = Camera(write.WH, 60, 60, 32, 24)
+    writer = RecordingWriter(_folder(path), Rig(camera, camera, np.eye(4)), "own")
+    writer.add_plate(write.color_of(7), write.depth_of(7))
+    writer.add_factory({"ir_params": np.arange(9.0), "depth_rays": np.ones((24, 32, 2), np.float32)})
+    for i in range(3):
+        writer.add(i / 30, write.color_of(i), write.depth_of(i))
+        writer.add_mask(i, write.color_of(i)[..., 1])
+        writer.add_openpose(i, json.dumps({"people": [{"pose_keypoints_2d": [1.0, 2.0, 0.5] * 25}]}).encode())
+    writer.finish()
+    return path
+
+
+def _subfolders(path: Path) -> Path:
+    for name in ("color", "depth", "masks"):
+        _folder(path / name)
+    for i in range(3):
+        (path / f"color/{i:04d}.png").write_bytes(encode_png(write.color_of(i)))
+        (path / f"depth/{i:04d}.png").write_bytes(encode_png(write.depth_of(i)))
+        (path / f"masks/{i:04d}.png").write_bytes(encode_png(write.color_of(i)[..., 1]))
+    (path / "background.png").write_bytes(encode_png(write.color_of(7)))
+    fields = {"width": 64, "height": 48, "fx": 60, "fy": 60, "cx": 31.5, "cy": 23.5, "depth_units_per_m": 1000}
+    (path / "calibration.json").write_text(json.dumps(fields))
+    return path
+
+
 def _video(path: Path) -> Path:
     write_video(path, [write.color_of(i) for i in range(6)], 30)
     return path
@@ -110,9 +137,11 @@ SOURCES = (
     Source("video.mp4", _video),
     Source("tum", _tum, ("colour", "depth")),
     Source("numbered", _numbered, ("depth",)),
+    Source("subfolders", _subfolders, ("colour", "depth")),
     Source("prox", _prox, ("depth",)),
     Source("own", _own, ("depth",)),
     Source("cap", _cap, ("colour", "depth")),
+    Source("whole", _whole, ("colour", "depth")),
     Source("kinect.xef", lambda path: write.write_xef(path, 1)),
     Source("archived.xef", lambda path: write.write_xef(path, 2, is_archived=True), ("colour", "depth")),
     Source("azure.mkv", write.write_mkv, ("colour", "depth")),
@@ -121,6 +150,7 @@ SOURCES = (
     Source("packed.bag", lambda path: write.write_bag(path, compression="lz4"), ("colour", "depth")),
     Source("ros.bag", write.write_ros_bag, ("colour", "depth")),
     Source("phone.r3d", write.write_r3d, ("colour", "depth")),
+    Source("plain.r3d", lambda path: write.write_r3d(path, pack=bytes, with_confidence=True), ("colour", "depth")),
     Source("room.sens", write.write_sens, ("depth",)),
 )
 
