@@ -360,6 +360,17 @@ def test_a_broken_calibration_is_refused(tmp_path, content):
     assert "calibration.json" in refusal_text(tmp_path, source)
 
 
+def test_a_slip_in_a_calibration_is_not_a_default(tmp_path):
+    source = make_tum(tmp_path / "tum", {0: 0.0}, units_per_m=1000)
+    fields = json.loads((source / "calibration.json").read_text())
+    fields["depth_unit_per_m"] = fields.pop("depth_units_per_m")
+    (source / "calibration.json").write_text(json.dumps(fields))
+    assert "is depth_units_per_m meant?" in refusal_text(tmp_path, source)
+    del fields["depth_unit_per_m"]
+    (source / "calibration.json").write_text(json.dumps({**fields, "serial": "0123"}))
+    assert any("names no depth_units_per_m: TUM's 5000 assumed" in note for note in run(tmp_path, source).notes)
+
+
 def test_broken_lists_and_files_are_refused(tmp_path):
     source = make_tum(tmp_path / "tum", {0: 0.0})
     listed = (source / "rgb.txt").read_text()

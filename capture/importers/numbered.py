@@ -37,7 +37,7 @@ def import_numbered(config: ImportConfig, out_dir: Path, folder: Path) -> None:
     depth = {} if config.no_depth else _depth_files(folder, is_flat)
     numbers = sorted(color)
     first_wh = read_color(color[numbers[0]], upright=not depth)[1]
-    camera, units_per_m, notes = _camera(folder, [color[n] for n in numbers], first_wh)
+    camera, units_per_m, notes = _camera(folder, [color[n] for n in numbers], first_wh, bool(depth))
     if depth and camera is None and not config.focal_px:
         raise UserError(
             f"{folder}: depth pictures but no camera file; add calibration.json with width, height, fx, fy, cx, cy and "
@@ -59,7 +59,7 @@ def describe(folder: Path) -> str:
     color, is_flat = _color_files(folder)
     depth, numbers = _depth_files(folder, is_flat), sorted(color)
     width, height = read_color(color[numbers[0]], upright=not depth)[1]
-    camera, _, _ = _camera(folder, [color[n] for n in numbers], (width, height))
+    camera, _, _ = _camera(folder, [color[n] for n in numbers], (width, height), bool(depth))
     words = [f"{len(color)} colour pictures {width}x{height}"]
     if depth:
         words.append(f"{len(set(depth) & set(color))} depth pictures of their numbers")
@@ -96,7 +96,9 @@ def _depth_files(folder: Path, is_flat: bool) -> dict[int, Path]:
     return files
 
 
-def _camera(folder: Path, color: list[Path], image_wh: tuple[int, int]) -> tuple[Camera | None, float, list[str]]:
+def _camera(
+    folder: Path, color: list[Path], image_wh: tuple[int, int], has_depth: bool
+) -> tuple[Camera | None, float, list[str]]:
     """(camera or None, depth units per metre, notes).  Raises UserError when cameras are unreadable or zoom."""
     per_frame = [p for p in (path.with_name(path.stem + "_camera.xml") for path in color) if p.is_file()]
     if per_frame:
@@ -112,7 +114,8 @@ def _camera(folder: Path, color: list[Path], image_wh: tuple[int, int]) -> tuple
         path = folder / name
         if path.is_file():
             if path.suffix == ".json":
-                return *read_calibration(path), []
+                camera, units_per_m, told = read_calibration(path)
+                return camera, units_per_m, told if has_depth else []
             return read_camera_xml(path, image_wh), 1000.0, []
     return None, 1000.0, []
 
