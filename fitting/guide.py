@@ -158,7 +158,8 @@ def warnings(seen: Sighting) -> list[str]:
 
 
 class Guide:
-    """Looks at frames in another process.  A context manager; ``offer`` and ``poll`` never wait."""
+    """Looks at frames in another process.  A context manager; nothing but ``wait`` waits for a look, and ``offer`` only
+    until the picture is handed over."""
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
