@@ -79,6 +79,20 @@ def test_background_is_the_true_picture_outside_the_person_and_hides_him_inside(
     assert not ((inside[:, 0] > 240) & (inside[:, 1] < 15)).any()
 
 
+def test_a_picture_of_the_empty_room_is_what_the_person_hides():
+    """Behind him is what was there, at this frame's exposure; a picture from elsewhere changes nothing."""
+    rng = np.random.default_rng(0)
+    room = cv2.resize(rng.integers(40, 200, (16, 12, 3), dtype=np.uint8), (96, 128), interpolation=cv2.INTER_NEAREST)
+    truth = np.clip(room * 1.1 + 4, 0, 255).astype(np.uint8)
+    alpha = np.zeros((128, 96), np.float32)
+    alpha[30:110, 30:66] = 1.0
+    picture = np.where(alpha[..., None] > 0, np.uint8(250), truth)
+    apart = [np.abs(fill_background(picture, alpha, r).astype(int) - truth)[alpha > 0].mean() for r in (None, room)]
+    assert apart[1] < 5 < 20 < apart[0]
+    elsewhere = np.ascontiguousarray(room[:, ::-1])
+    assert np.array_equal(fill_background(picture, alpha, elsewhere), fill_background(picture, alpha))
+
+
 def test_a_frame_that_is_all_person_has_a_grey_background():
     filled = fill_background(np.full((16, 12, 3), 9, np.uint8), np.ones((16, 12), np.float32))
     assert (filled == 128).all()

@@ -28,6 +28,7 @@ COLOR, BACKGROUND, ALPHA, VALID, FOREGROUND = slice(0, 3), slice(3, 6), slice(6,
 NUM_PLANES = 11
 AROUND_DOUBT = 0.025  # of the crop's height, 5 cm: clothes stand off, and nearly right limbs lie beside themselves
 OPAQUE = 254 / 255  # no room shines through
+ROOM_APART = 8.0  # grey levels, median: beyond, the camera stood elsewhere when the room was empty
 UV_SCALE, UV_ZERO = 65535.0, 32768  # uv as int16, shifted: torch knows few operations on uint16
 NORMAL_SCALE = 127.0
 
@@ -58,9 +59,14 @@ class SubjectFrames:
 
     @staticmethod
     def load(
-        name: str, frame_indices: np.ndarray, recording: Recording, masks: Masks, rasters: Rasters
+        name: str,
+        frame_indices: np.ndarray,
+        recording: Recording,
+        masks: Masks,
+        rasters: Rasters,
+        room: np.ndarray | None = None,
     ) -> SubjectFrames:
-        """Cut the crops of frames (F,) of the recording.
+        """Cut the crops of frames (F,) of the recording; ``room`` is its picture (H0, W0, 3) without anybody, if any.
 
         Raises UserError when the body was lost in all of them; where it was lost in some, those are left out.
         """
@@ -72,7 +78,7 @@ class SubjectFrames:
         planes = np.zeros((len(found), NUM_PLANES, height, width), np.uint8)
         compact = [rasters[int(i)] for i in found]
         for plane, i in zip(planes, progress(found.tolist(), f"crop {name}"), strict=True):
-            plane[:] = crop_planes(recording.color(i), masks[i], rasters.boxes_px[i], (width, height))
+            plane[:] = crop_planes(recording.color(i), masks[i], rasters.boxes_px[i], (width, height), room)
         for plane, raster, i in zip(planes, compact, found, strict=True):
             plane[VALID] *= ~in_doubt(raster, np.flatnonzero(rasters.part_doubted[i]), plane[ALPHA][0] > 0)
         counts = [len(raster.pixel) for raster in compact]
@@ -191,14 +197,27 @@ class SubjectFrames:
         return Surface(torch.cat(pixels), self.uv(index), self.normal(index), (len(positions), height, width))
 
 
-def crop_planes(color: np.ndarray, alpha: np.ndarray, box_px: Sequence[float], image_wh: tuple[int, int]) -> np.ndarray:
+def room_of(recording: Recording) -> np.ndarray | None:
+    """The recording's picture (H0, W0, 3) uint8 of the empty room; None where there is none of the frames' size."""
+    plate, (width, height) = recording.plate(), recording.rig.color.image_wh
+    return plate[0] if plate is not None and plate[0].shape[:2] == (height, width) else None
+
+
+def crop_planes(
+    color: np.ndarray,
+    alpha: np.ndarray,
+    box_px: Sequence[float],
+    image_wh: tuple[int, int],
+    room: np.ndarray | None = None,
+) -> np.ndarray:
     """One frame (H0, W0, 3) uint8 with its matte (H0, W0) to the (NUM_PLANES, H, W) uint8 planes of its crop."""
     crop = crop_image(color, box_px, image_wh, cv2.BORDER_REPLICATE)
     matte = crop_image(alpha, box_px, image_wh, cv2.BORDER_CONSTANT)
     seen = crop_image(np.full(color.shape[:2], 255, np.uint8), box_px, image_wh, cv2.BORDER_CONSTANT)
     planes = np.empty((NUM_PLANES, image_wh[1], image_wh[0]), np.uint8)
     planes[COLOR] = crop.transpose(2, 0, 1)
-    planes[BACKGROUND] = fill_background(crop, matte).transpose(2, 0, 1)
+    behind = None if room is None else crop_image(room, box_px, image_wh, cv2.BORDER_REPLICATE)
+    planes[BACKGROUND] = fill_background(crop, matte, behind).transpose(2, 0, 1)
     planes[FOREGROUND] = foreground_of(crop, matte).transpose(2, 0, 1)
     planes[ALPHA] = np.rint(matte * 255)
     planes[VALID] = np.where(seen >= 128, 255, 0)
@@ -257,11 +276,12 @@ def foreground_of(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.where(is_mixed[..., None], np.rint(255 * found).clip(0, 255), color).astype(np.uint8)
 
 
-def fill_background(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def fill_background(color: np.ndarray, alpha: np.ndarray, room: np.ndarray | None = None) -> np.ndarray:
     """The true picture outside the matte, the person painted over with what surrounds him: (H, W, 3) uint8.
 
     Push-pull (Gortler et al. 1996): average what is known into ever smaller pictures, fill holes on the way back.
-    The matte is widened first, because the true edge is softer than any matte.
+    The matte is widened first, because the true edge is softer than any matte.  With ``room`` (H, W, 3) uint8, the same
+    view without the person, only its difference from the picture is filled in: exposure and shadows go on behind him.
     """
     height, width = alpha.shape
     radius = max(2, round(0.015 * max(height, width)))
@@ -269,8 +289,15 @@ def fill_background(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     known = 1 - person.astype(np.float32)
     if not known.any():
         return np.full_like(color, 128)
-    filled = push_pull(color.astype(np.float32), known)
+    base = room if room is not None and _is_of(room, color, known > 0) else np.zeros_like(color)
+    filled = base + push_pull(color.astype(np.float32) - base, known)
     return np.where(known[..., None] > 0, color, np.rint(filled).clip(0, 255).astype(np.uint8))
+
+
+def _is_of(room: np.ndarray, color: np.ndarray, known: np.ndarray) -> bool:
+    """Whether a picture was taken of this room, from here: but for the exposure, most of what both show is the same."""
+    apart = color[known].astype(np.float32) - room[known]
+    return float(np.median(np.abs(apart - np.median(apart, axis=0)))) < ROOM_APART
 
 
 def push_pull(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
