@@ -27,7 +27,7 @@ async function openRuntime(description, model) {
   const { webgpu, wasm } = description.runtime, asked = new URLSearchParams(location.hash.slice(1)).get("on");
   const shape = { pictures: 1, width: description.crop_wh[0], height: description.crop_wh[1] };
   const failures = [];
-  if (webgpu && !isInside(wasm.script) && asked !== "wasm" && await hasGpu()) {
+  if (!isInside(wasm.script) && asked !== "wasm" && (asked === "webgpu" || await hasGpu())) {
     try {
       return await openSession(webgpu, "webgpu", shape, model);
     } catch (error) {
@@ -237,14 +237,14 @@ async function main() {
     const where = { webgpu: "WebGPU", wasm: "WebAssembly" }[runtime.provider];
     if (runtime.failures.length) console.warn(runtime.failures.join("\n"));
     await viewer.run((rate) => {
-      says.textContent = `${rate < 9.95 ? rate.toFixed(1) : Math.round(rate)} pictures/s, ${where}`;
+      says.textContent = rate > 0 ? `${rate < 9.95 ? rate.toFixed(1) : Math.round(rate)} pictures/s, ${where}` : where;
     });
   } catch (error) {
     const isFile = location.protocol === "file:" && !isInside("avatar.bin");
     says.textContent = isFile
       ? "Browsers load a folder only from a web server: run  python3 -m http.server  in it and open http://localhost:8000"
       : `This avatar cannot be shown here: ${error.message}`;
-    says.className = "wrong";
+    document.body.className = "failed";
     console.error(error);
   }
 }
