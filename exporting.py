@@ -1,6 +1,6 @@
 """The ``export`` command: an avatar for programs that know nothing of ours.
 
-    onnx   the networks alone          glb   the body with its colours and motions          web   the avatar itself, moving
+onnx   the networks alone          glb   the body with its colours and motions          web   the avatar itself, moving
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def export(project: Project, stage: Stage, wish: Wish) -> None:
 def _check(wish: Wish) -> None:
     expected = SUFFIXES[wish.format]
     if wish.out.suffix.lower() not in expected and (wish.format != "web" or wish.out.suffix.lower() in _OTHERS):
-        words = "a folder or a file that ends in .html" if wish.format == "web" else f"a file that ends in {expected[0]}"
+        words = (
+            "a folder or a file that ends in .html" if wish.format == "web" else f"a file that ends in {expected[0]}"
+        )
         raise UserError(f"--out {wish.out}: --format {wish.format} writes {words}")
     if wish.motions and wish.format == "onnx":
         raise UserError("--motion goes with --format web or glb; an .onnx holds the networks alone")

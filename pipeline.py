@@ -334,7 +334,9 @@ def render_command(motion: str, camera: str | None, out: Path, **given: Any) -> 
 @cli.command("export")
 @options("avatar", "subjects")
 @click.option("--format", "kind", required=True, type=click.Choice(list(SUFFIXES)), help="A page, networks, a mesh.")
-@click.option("--motion", "motions", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help=".bvh or .npz.")
+@click.option(
+    "--motion", "motions", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help=".bvh or .npz."
+)
 @click.option("--runtime", type=click.Path(path_type=Path), metavar="FILE.tgz", help="ONNX Runtime Web of your own.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="PATH", help="What to write.")
 def export_command(kind: str, motions: tuple[Path, ...], runtime: Path | None, out: Path, **given: Any) -> None:

@@ -27,6 +27,7 @@ IMAGE_WH = (600, 960)
 SHARPNESS = 8  # how much head-on views count for more than slanted ones: cosine to this power
 MIN_MASK = 0.9  # less opaque is half background
 BEHIND_M = 0.02  # a texel this far behind what the camera sees is hidden
+MOST_ROWS = 32_000  # that OpenCV's remap takes
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,15 @@ def baked_colors(avatar: Avatar, subject: str, texture_px: int) -> np.ndarray:
 
 def _seen_by(camera: Camera, seen: Raster, painted: np.ndarray, points_m: np.ndarray, normals: np.ndarray):
     """(K, 4) weighted colour and weight that one view gives to texels at ``points_m`` (K, 3), in its own frame."""
-    at_px = (project(camera, points_m) - 0.5).astype(np.float32)
+    assert seen.inverse_z is not None
+    x, y = np.asarray(project(camera, points_m) - 0.5, np.float32).T
     planes = np.ascontiguousarray(np.concatenate([painted, seen.inverse_z[None]]).transpose(1, 2, 0), np.float32)
     found = np.concatenate(
-        [cv2.remap(planes, part[:, None], None, cv2.INTER_LINEAR)[:, 0] for part in np.array_split(at_px, 32)]
-    )  # remap takes at most 32767 rows
+        [
+            cv2.remap(planes, x[begin : begin + MOST_ROWS], y[begin : begin + MOST_ROWS], cv2.INTER_LINEAR)[:, 0]
+            for begin in range(0, len(x), MOST_ROWS)
+        ]
+    )
     ray = -points_m / np.linalg.norm(points_m, axis=1, keepdims=True)
     facing = np.maximum((normals * ray).sum(axis=1), 0)
     is_seen = points_m[:, 2] < 1 / np.maximum(found[:, 4], 1e-3) + BEHIND_M

@@ -68,7 +68,9 @@ def glb(shape: Shape, name: str, colors: np.ndarray, motions: Sequence[Motion]) 
         "scenes": [{"nodes": [world, mesh]}],
         "nodes": nodes,
         "meshes": [{"name": name, "primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
-        "skins": [{"joints": list(range(len(joints_m))), "skeleton": 0, "inverseBindMatrices": file.accessor(inverse_bind)}],
+        "skins": [
+            {"joints": list(range(len(joints_m))), "skeleton": 0, "inverseBindMatrices": file.accessor(inverse_bind)}
+        ],
         "materials": [_material(name)],
         "textures": [{"source": 0, "sampler": 0}],
         "samplers": [

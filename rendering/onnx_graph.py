@@ -109,6 +109,6 @@ def _convolution(graph: _Graph, layer: nn.Module, x: str) -> str:
         (layer,) = layer
     assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
     kind = "Conv" if isinstance(layer, nn.Conv2d) else "ConvTranspose"
-    (top, left), weights = layer.padding, [*graph.weight(layer.weight), *graph.weight(layer.bias)]
-    pads = [int(top), int(left)] * 2
+    weights = [*graph.weight(layer.weight), *graph.weight(layer.bias)]
+    pads = [int(side) for side in layer.padding] * 2  # top, left, bottom, right
     return graph.add(kind, x, *weights, kernel_shape=layer.kernel_size, strides=layer.stride, pads=pads)

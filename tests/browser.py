@@ -17,9 +17,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
 # A container has no sandbox and a small /dev/shm; a display's graphics are imitated in software.
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run",
@@ -32,7 +35,7 @@ START_S, ANSWER_S = 30, 60
 class Page:
     """One tab."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: Connection) -> None:
         self._socket = socket
         self._numbers = itertools.count(1)
 
@@ -83,7 +86,9 @@ def opened(address: str, home: Path, wh: tuple[int, int] = (1200, 800), flags: t
             tab = next(tab for tab in json.load(answer) if tab["type"] == "page")
         with connect(tab["webSocketDebuggerUrl"], max_size=None) as socket:
             page = Page(socket)
-            page.call("Emulation.setDeviceMetricsOverride", width=wh[0], height=wh[1], deviceScaleFactor=1, mobile=False)
+            page.call(
+                "Emulation.setDeviceMetricsOverride", width=wh[0], height=wh[1], deviceScaleFactor=1, mobile=False
+            )
             page.call("Page.navigate", url=address)
             page.wait_for(f"location.href.startsWith({address.partition('#')[0]!r}) && document.body")
             yield page

@@ -37,7 +37,9 @@ class Read:
         self.document: dict[str, Any] = json.loads(data[20 : 20 + size])
         binary_size, binary_kind = np.frombuffer(data, "<u4", 2, 20 + size)
         self.binary = data[28 + size :]
-        assert binary_kind == 0x004E4942 and binary_size == len(self.binary) == self.document["buffers"][0]["byteLength"]
+        assert (
+            binary_kind == 0x004E4942 and binary_size == len(self.binary) == self.document["buffers"][0]["byteLength"]
+        )
 
     def array(self, accessor: int) -> np.ndarray:
         found = self.document["accessors"][accessor]
@@ -153,11 +155,14 @@ def test_the_mesh_is_whole_and_its_picture_is_inside() -> None:
     indices = file.array(file.document["meshes"][0]["primitives"][0]["indices"])
     assert len(indices) == shape.body.faces.size and indices.max() < len(file.primitive("POSITION"))
     np.testing.assert_array_equal(corners_of(shape.body)[indices].reshape(-1, 3), shape.body.faces)
-    np.testing.assert_allclose(file.primitive("TEXCOORD_0")[indices].reshape(-1, 3, 2), shape.body.uv[shape.body.face_uv])
+    np.testing.assert_allclose(
+        file.primitive("TEXCOORD_0")[indices].reshape(-1, 3, 2), shape.body.uv[shape.body.face_uv]
+    )
     np.testing.assert_allclose(np.linalg.norm(file.primitive("NORMAL"), axis=1), 1, atol=1e-5)
     image = file.document["bufferViews"][file.document["images"][0]["bufferView"]]
     data = file.binary[image["byteOffset"] : image["byteOffset"] + image["byteLength"]]
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
     np.testing.assert_array_equal(decoded[..., ::-1], COLORS)
 
 

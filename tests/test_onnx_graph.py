@@ -18,6 +18,7 @@ def lively_renderer(norm: bool) -> NeuralRenderer:
     renderer = NeuralRenderer(8, 16, (8, 16, 16, 24), norm)
     for module in renderer.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
             nn.init.normal_(module.weight)

@@ -167,7 +167,8 @@ def seen_from(shape: Shape, motion: Motion, frame: int, azimuth: float, image_wh
 
 @pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium to open a page in")
 @pytest.mark.skipif(
-    not (weights_dir() / ort_web.ARCHIVE).is_file(), reason=f"no {ort_web.ARCHIVE} in {weights_dir()}, as export leaves it"
+    not (weights_dir() / ort_web.ARCHIVE).is_file(),
+    reason=f"no {ort_web.ARCHIVE} in {weights_dir()}, as export leaves it",
 )
 def test_a_browser_paints_what_python_paints(avatar, tmp_path):
     motion, shape = waving(avatar), avatar.bodies["person"]
