@@ -84,7 +84,7 @@ def baked_colors(avatar: Avatar, subject: str, texture_px: int) -> np.ndarray:
 def _seen_by(camera: Camera, seen: Raster, painted: np.ndarray, points_m: np.ndarray, normals: np.ndarray):
     """(K, 4) weighted colour and weight that one view gives to texels at ``points_m`` (K, 3), in its own frame."""
     assert seen.inverse_z is not None
-    x, y = np.asarray(project(camera, points_m) - 0.5, np.float32).T
+    x, y = np.asarray(project(camera, points_m) - 0.5, np.float32).T[..., None]  # (K, 1)
     planes = np.ascontiguousarray(np.concatenate([painted, seen.inverse_z[None]]).transpose(1, 2, 0), np.float32)
     found = np.concatenate(
         [
