@@ -63,8 +63,9 @@ class Avatar {
       [width, height] = small;
     }
     const stepX = width / (right - left), stepY = height / (bottom - top);
-    const firstX = Math.max(0, Math.floor(left - 1 / stepX)), endX = Math.min(imageWidth, Math.ceil(right + 1 / stepX));
-    const firstY = Math.max(0, Math.floor(top - 1 / stepY)), endY = Math.min(imageHeight, Math.ceil(bottom + 1 / stepY));
+    const part = opaquePart(crop, width, height); // most of a crop is empty
+    const firstX = Math.max(0, Math.floor(left + (part[0] - 1) / stepX)), endX = Math.min(imageWidth, Math.ceil(left + (part[2] + 1) / stepX));
+    const firstY = Math.max(0, Math.floor(top + (part[1] - 1) / stepY)), endY = Math.min(imageHeight, Math.ceil(top + (part[3] + 1) / stepY));
     for (let row = firstY; row < endY; row++) {
       const y = (row + 0.5 - top) * stepY - 0.5, y0 = Math.floor(y), down = y - y0;
       const upper = y0 >= 0 && y0 < height ? 1 - down : 0, lower = y0 >= -1 && y0 < height - 1 ? down : 0;
@@ -96,6 +97,20 @@ function premultiplied(rgb, mask) {
     out[4 * i + 3] = mask[i];
   }
   return out;
+}
+
+/** [left, top, right, bottom) of what is not empty in (h, w, 4). */
+function opaquePart(pixels, width, height) {
+  const part = [width, height, 0, 0];
+  for (let i = 0; i < width * height; i++) {
+    if (pixels[4 * i + 3] === 0) continue;
+    const column = i % width, row = (i - column) / width;
+    part[0] = Math.min(part[0], column);
+    part[1] = Math.min(part[1], row);
+    part[2] = Math.max(part[2], column + 1);
+    part[3] = Math.max(part[3], row + 1);
+  }
+  return part;
 }
 
 /** (h, w, 4) to a smaller size, each pixel the mean over its footprint. */

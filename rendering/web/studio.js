@@ -17,12 +17,15 @@ const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
 const unit = (a) => a.map((value) => value / Math.hypot(...a));
 
-/** Paint the backdrop into pixels (H, W, 4) uint8. */
-function backdrop(camera, pixels) {
-  const { width, height, fromWorld: m, position } = camera;
-  const ahead = [position[0] + 9 * m[8], position[1] + 9 * m[9], 0];
+/** Where the floor meets the wall, as a fraction of the picture's height, nine metres ahead of the camera. */
+function horizonOf(camera) {
+  const { height, fromWorld: m, position } = camera, ahead = [position[0] + 9 * m[8], position[1] + 9 * m[9], 0];
   const depth = dot(ahead, m.subarray(8, 11)) + m[11];
-  const horizon = depth <= 0.1 ? 1 : ((dot(ahead, m.subarray(4, 7)) + m[7]) / depth * camera.fy + camera.cy) / height;
+  return depth <= 0.1 ? 1 : ((dot(ahead, m.subarray(4, 7)) + m[7]) / depth * camera.fy + camera.cy) / height;
+}
+
+/** Paint the backdrop into pixels (height, width, 4) uint8. */
+function backdrop(horizon, width, height, pixels) {
   const middle = Math.min(Math.max(horizon, 0.3), 0.9);
   const lamp = Float32Array.from({ length: width }, (_, column) => 255 * (1 - 0.308 * ((column + 0.5) / width - 0.5) ** 2));
   for (let row = 0, at = 0; row < height; row++) {

@@ -122,17 +122,20 @@ class Viewer {
     Object.assign(this.canvas, { width, height: HEIGHT });
     this.picture = this.context.createImageData(width, HEIGHT);
     this.empty = new Uint8ClampedArray(this.picture.data.length);
-    this.seenFrom = "";
+    this.horizon = null; // of the backdrop in this.empty
   }
 
   /** Draw the present frame, where it is not shown already. */
   async draw() {
     this.resize();
-    const camera = this.camera(), seenFrom = [...camera.fromWorld, camera.width].join();
-    const shown = `${seenFrom} ${this.motion.name} ${this.frame}`;
+    const camera = this.camera();
+    const shown = `${[...camera.fromWorld, camera.width].join()} ${this.motion.name} ${this.frame}`;
     if (shown === this.shown) return false;
-    if (seenFrom !== this.seenFrom) backdrop(camera, this.empty);
-    this.seenFrom = seenFrom;
+    const horizon = horizonOf(camera);
+    if (Math.abs(horizon - this.horizon) * camera.height > 0.2 || this.horizon === null) {
+      backdrop(horizon, camera.width, camera.height, this.empty);
+      this.horizon = horizon;
+    }
     const placed = compose(camera.fromWorld, this.of("world_from_body", this.frame));
     const painted = await this.avatar.paint(this.of("pose", this.frame), placed, camera);
     this.picture.data.set(this.empty);
