@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUFFIXES = {"onnx": (".onnx",), "glb": (".glb",), "web": ("", ".html")}
+LARGE_MB = 100  # of networks in a page: the cpu preset has 22
 ATLAS_PX = 512  # of a glb's colours: twice the texture, so that a chart's edges stay sharp
 
 
@@ -111,4 +112,9 @@ def _write_web(avatar: Avatar, subject: str, motions: list[Motion], wish: Wish) 
 
     if wish.out.suffix.lower() != ".html":
         check_folder(wish.out)
+    size_mb = sum(weight.numel() for weight in avatar.renderer.parameters()) * 4e-6
+    if size_mb > LARGE_MB:
+        log.warning(
+            "the networks are %.0f MB, for whoever opens the page as well; a smaller preset suits it better", size_mb
+        )
     write_page(avatar, subject, motions, runtime_files(weights_dir(), wish.runtime), wish.out)

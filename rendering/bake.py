@@ -24,7 +24,7 @@ from rendering.viewpoints import View, orbit
 
 AZIMUTHS, ELEVATIONS = 16, np.radians([-15, 10, 35])  # about what was filmed; from above, networks guess
 IMAGE_WH = (600, 960)
-SHARPNESS = 8  # how much head-on views count for more than slanted ones: cosine to this power
+SHARPNESS = 24  # how much head-on views count for more than slanted ones: cosine to this power
 MIN_MASK = 0.9  # less opaque is half background
 BEHIND_M = 0.02  # a texel this far behind what the camera sees is hidden
 MOST_ROWS = 32_000  # that OpenCV's remap takes

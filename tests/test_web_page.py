@@ -46,7 +46,7 @@ def person() -> Avatar:
     rng = np.random.default_rng(0)
     offsets_m = rng.normal(0.005, 0.003, len(body.template_m)).astype(np.float32)
     shape = Shape(body, rng.normal(0, 1, body.num_shape).astype(np.float32), offsets_m)
-    settings = {"subjects": ["person"], "image_wh": [80, 112]}
+    settings = {"subjects": ["person"], "image_wh": [72, 112]}
     avatar = Avatar(renderer, {"person": texture}, {"person": shape}, settings)
     avatar.__dict__["painter"] = Painter(renderer, avatar.device, dtype=torch.float32)
     return avatar

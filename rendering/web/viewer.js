@@ -3,7 +3,7 @@
 // within it where it was exported as one file.
 
 const HEIGHT = 800, VERTICAL_FOV = 28 * Math.PI / 180, FILL = 0.74; // rendering/viewpoints.py
-const ELEVATION_RANGE = [-0.25, 1.2], ZOOM_RANGE = [0.35, 2.5];
+const ELEVATION_RANGE = [-0.25, 1.2], ZOOM_RANGE = [0.35, 2.5], NEAR_LIFT = 0.36;
 
 /** The bytes of a file of this export. */
 async function bytesOf(name) {
@@ -110,7 +110,8 @@ class Viewer {
     const { height_m: tall } = this.description, width = this.canvas.width, height = this.canvas.height;
     const widest = Math.max(tall, 0.8 * tall * height / width), focal = height / 2 / Math.tan(VERTICAL_FOV / 2);
     const distance = widest / FILL / 2 / Math.tan(VERTICAL_FOV / 2) * this.zoom;
-    const angle = this.motion.facing + this.azimuth, target = this.of("targets", this.frame);
+    const angle = this.motion.facing + this.azimuth, target = [...this.of("targets", this.frame)];
+    target[2] += Math.max(0, 1 - this.zoom) * NEAR_LIFT * tall; // who comes nearer wants to see the face
     const away = [Math.cos(this.elevation) * Math.cos(angle), Math.cos(this.elevation) * Math.sin(angle), Math.sin(this.elevation)];
     return lookAt(away.map((value, d) => target[d] + distance * value), target, focal, width, height);
   }
@@ -189,7 +190,7 @@ function listen(viewer, canvas, onChange) {
     viewer.zoom = clip(viewer.zoom * Math.exp(event.deltaY * 0.001), ZOOM_RANGE);
   }, { passive: false });
   addEventListener("keydown", (event) => {
-    if (event.code !== "Space") return;
+    if (event.code !== "Space" || event.target instanceof HTMLButtonElement) return;
     event.preventDefault();
     viewer.isPlaying = !viewer.isPlaying;
     onChange();
@@ -199,6 +200,9 @@ function listen(viewer, canvas, onChange) {
 /** The buttons, and what the address asks for: #motion=NAME&azimuth=30&elevation=10&zoom=1&time=2&paused&turning */
 function controls(viewer) {
   const list = document.getElementById("motions"), play = document.getElementById("play"), turn = document.getElementById("turn");
+  document.addEventListener("click", (event) => {
+    if (event.detail > 0) event.target.blur?.(); // clicked, not typed: the space bar goes back to Play and Pause
+  });
   const show = () => {
     for (const button of list.children) button.setAttribute("aria-pressed", button.textContent === viewer.motion.name);
     play.textContent = viewer.isPlaying ? "Pause" : "Play";
