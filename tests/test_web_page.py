@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import browser
+import cv2
 import numpy as np
 import pytest
 import torch
+from avatar_page import over_grey, painted_by_page, seen_from
 from test_onnx_graph import lively_renderer
 
 from capture.errors import UserError
@@ -22,14 +24,11 @@ from rendering.avatar import Avatar, Shape
 from rendering.moves import moves
 from rendering.networks import NeuralTexture
 from rendering.painter import Painter
-from rendering.render import facing, follow
 from rendering.retarget import Motion
-from rendering.viewpoints import View, orbit
 from rendering.web_page import PAGE, SCRIPTS, check_folder, write_page
 from training.features import weights_dir
 
 RUNTIME = {name: name.encode() * 20 for pair in ort_web.FILES.values() for name in pair}
-GREY = 0.5
 
 
 def person() -> Avatar:
@@ -140,36 +139,18 @@ def test_the_runtime_is_fetched_once(tmp_path, monkeypatch):
     assert ort_web.runtime_files(tmp_path, tmp_path / "shop" / ort_web.ARCHIVE) == RUNTIME
 
 
-# In a browser.
-
-PAINT = """(async () => {
-  const [camera, frame] = %s, v = viewer;
-  const placed = compose(Float64Array.from(camera.fromWorld), v.of("world_from_body", frame));
-  const painted = await v.avatar.paint(v.of("pose", frame), placed, camera);
-  const pixels = new Float32Array(4 * camera.width * camera.height).fill(%s);
-  v.avatar.paste(painted, pixels, camera.width, camera.height, 1);
-  const bytes = new Uint8Array(pixels.buffer), text = [];
-  for (let i = 0; i < bytes.length; i += 30000) text.push(String.fromCharCode(...bytes.subarray(i, i + 30000)));
-  return btoa(text.join(""));
-})()"""
+LACKING = [
+    *(["Chromium"] if browser.CHROMIUM is None else []),
+    *(
+        []
+        if (weights_dir() / ort_web.ARCHIVE).is_file()
+        else [f"{weights_dir() / ort_web.ARCHIVE}, as export leaves it"]
+    ),
+]
+in_a_browser = pytest.mark.skipif(bool(LACKING), reason=f"there is no {' and no '.join(LACKING)}")
 
 
-def in_javascript(view: View) -> dict:
-    camera, (width, height) = view.camera, view.camera.image_wh
-    lens = {"fx": camera.fx_px, "fy": camera.fy_px, "cx": camera.cx_px, "cy": camera.cy_px}
-    return {"width": width, "height": height, **lens, "fromWorld": view.camera_from_world[:3].ravel().tolist()}
-
-
-def seen_from(shape: Shape, motion: Motion, frame: int, azimuth: float, image_wh: tuple[int, int]) -> View:
-    targets_m, height_m = follow(shape, motion)
-    return orbit(targets_m[frame : frame + 1], np.array([azimuth]), height_m, facing(motion), image_wh)[0]
-
-
-@pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium to open a page in")
-@pytest.mark.skipif(
-    not (weights_dir() / ort_web.ARCHIVE).is_file(),
-    reason=f"no {ort_web.ARCHIVE} in {weights_dir()}, as export leaves it",
-)
+@in_a_browser
 def test_a_browser_paints_what_python_paints(avatar, tmp_path):
     motion, shape = waving(avatar), avatar.bodies["person"]
     still = replace(motion, name="still", pose=motion.pose[:1], world_from_body=motion.world_from_body[:1])
@@ -179,11 +160,10 @@ def test_a_browser_paints_what_python_paints(avatar, tmp_path):
         page.wait_for("globalThis.viewer && viewer.shown")
         for frame, azimuth, image_wh in ((0, 0.0, (300, 400)), (7, 2.0, (400, 300)), (4, -1.0, (150, 50))):
             view = seen_from(shape, motion, frame, azimuth, image_wh)
-            data = base64.b64decode(page.evaluate(PAINT % (json.dumps([in_javascript(view), frame]), GREY)))
-            shown = np.frombuffer(data, np.float32).reshape(image_wh[1], image_wh[0], 4)[..., :3]
+            shown = painted_by_page(page, 0, frame, view)
             placed = view.camera_from_world @ motion.world_from_body[frame]
             rgba = avatar.render("person", motion.pose[frame], placed, view.camera)
-            true = rgba[..., :3] * rgba[..., 3:] + GREY * (1 - rgba[..., 3:])
+            true = over_grey(rgba)
             is_person = rgba[..., 3] > 0.5
             assert is_person.sum() > 200 and true[is_person].std() > 0.1
             assert -10 * np.log10(((shown - true)[is_person] ** 2).mean()) > 60
@@ -193,3 +173,20 @@ def test_a_browser_paints_what_python_paints(avatar, tmp_path):
         assert "pictures/s, WebAssembly" in page.evaluate("document.getElementById('says').textContent")
         page.evaluate("[...document.querySelectorAll('#motions button')].find(b => b.textContent === 'still').click()")
         page.wait_for("viewer.shown.endsWith('still 0')")
+
+
+@in_a_browser
+def test_a_folder_opens_from_the_plainest_server(avatar, tmp_path):
+    write_page(avatar, "person", [waving(avatar)], ort_web.runtime_files(weights_dir()), tmp_path / "page")
+    with (
+        browser.served(tmp_path / "page") as address,
+        browser.opened(
+            f"{address}/index.html#motion=waving&time=0.5&paused", tmp_path / "chromium", (400, 600)
+        ) as page,
+    ):
+        page.wait_for("globalThis.viewer && viewer.shown")
+        assert page.evaluate("viewer.frame") == 5
+        page.screenshot(tmp_path / "page.png")
+        picture = np.asarray(cv2.imread(str(tmp_path / "page.png")), float)
+        middle, rim = picture[150:450, 150:250], picture[250:450, 5:25]
+        assert middle.std() > 3 * rim.std()  # somebody stands in the studio

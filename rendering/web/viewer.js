@@ -26,22 +26,22 @@ const isInside = (name) => document.querySelector(`script[data-file="${name}"]`)
 async function openRuntime(description, model) {
   const { webgpu, wasm } = description.runtime, asked = new URLSearchParams(location.hash.slice(1)).get("on");
   const shape = { pictures: 1, width: description.crop_wh[0], height: description.crop_wh[1] };
-  const failures = [];
+  const channels = description.texture_channels, failures = [];
   if (!isInside(wasm.script) && asked !== "wasm" && (asked === "webgpu" || await hasGpu())) {
     try {
-      return await openSession(webgpu, "webgpu", shape, model);
+      return await openSession(webgpu, "webgpu", shape, channels, model);
     } catch (error) {
       failures.push(`WebGPU: ${error.message}`);
     }
   }
   try {
-    return { ...await openSession(wasm, "wasm", shape, model), failures };
+    return { ...await openSession(wasm, "wasm", shape, channels, model), failures };
   } catch (error) {
     throw new Error([...failures, `WebAssembly: ${error.message}`].join("; "));
   }
 }
 
-async function openSession(files, provider, freeDimensionOverrides, model) {
+async function openSession(files, provider, shape, channels, model) {
   const address = isInside(files.script)
     ? URL.createObjectURL(new Blob([await bytesOf(files.script)], { type: "text/javascript" }))
     : new URL(files.script, location.href).href;
@@ -49,7 +49,13 @@ async function openSession(files, provider, freeDimensionOverrides, model) {
   ort.env.wasm.wasmBinary = (await bytesOf(files.binary)).buffer;
   // Threads need shared memory, which browsers give to cross-origin isolated pages only.
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
-  const session = await ort.InferenceSession.create(model, { executionProviders: [provider], freeDimensionOverrides });
+  const options = { executionProviders: [provider], freeDimensionOverrides: shape };
+  const session = await ort.InferenceSession.create(model, options);
+  const empty = (channels) => {
+    const size = [1, channels, shape.height, shape.width];
+    return new ort.Tensor("float32", new Float32Array(channels * shape.height * shape.width), size);
+  };
+  await session.run({ features: empty(channels), normals: empty(3) }); // a backend that cannot must say so now
   return { ort, session, provider, failures: [] };
 }
 
