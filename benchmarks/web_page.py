@@ -4,8 +4,8 @@
 
 Needs Chromium, and ONNX Runtime Web in the cache of weights, where ``export --format web`` leaves it.  First table:
 PSNR of the page against ``Avatar.render`` over grey within the person's box, in float32 and in the machine's own
-precision; three moments of every motion, three cameras.  Second table: milliseconds per picture of 1200 x 800, of the
-page's own thread (CPU) and by the clock, which says more about the machine's other work.
+precision; three moments of every motion, three cameras.  Second table: CPU milliseconds per picture of 1200 x 800, of
+the page's own thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +20,8 @@ import click
 import numpy as np
 import torch
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from avatar_page import over_grey, painted_by_page, seen_from
 from browser import CHROMIUM, Page, opened, served
@@ -36,6 +34,7 @@ from rendering.retarget import Motion
 from rendering.web_page import write_page
 from training.features import weights_dir
 
+ROOT = Path(__file__).parents[1]
 CAMERAS = ((0.0, (600, 800)), (1.1, (1200, 800)), (3.0, (300, 160)))  # azimuth, picture
 ROUNDS = 15
 BEFORE = """const v = viewer, a = v.avatar, camera = v.camera(), pose = v.of("pose", 0);
@@ -97,17 +96,15 @@ def compare(avatar: Avatar, subject: str, motions: list[Motion], page: Page) -> 
 
 def measure(page: Page) -> None:
     """The second table."""
-    print(f"\nload {os.getloadavg()[0]:.1f}\n\n| step | CPU ms | ms |\n|---|---|---|")
+    print(f"\nload {os.getloadavg()[0]:.1f}\n\n| step | CPU ms |\n|---|---|")
     for name, code in STEPS.items():
-        once = f"(async () => {{ {BEFORE} for (let i = 0; i < %d; i++) {{ {code} }} }})()"
-        page.evaluate(once % ROUNDS)  # let the engine compile it
-        busy_s, began_s = busy(page), time.monotonic()
-        page.evaluate(once % ROUNDS)
-        passed_s = time.monotonic() - began_s
-        rest_s, rest_began_s = busy(page), time.monotonic()
-        page.evaluate(once % 0)  # what is done before the rounds
-        cpu_ms = 1000 * (2 * rest_s - busy_s - busy(page)) / ROUNDS
-        print(f"| {name} | {cpu_ms:.1f} | {1000 * (passed_s - time.monotonic() + rest_began_s) / ROUNDS:.1f} |")
+        script = f"(async () => {{ {BEFORE} for (let i = 0; i < %d; i++) {{ {code} }} }})()"
+        page.evaluate(script % ROUNDS)  # let the engine compile it
+        marks_s = [busy(page)]
+        for rounds in (ROUNDS, 0):  # what is done before the rounds is taken off
+            page.evaluate(script % rounds)
+            marks_s.append(busy(page))
+        print(f"| {name} | {1000 * (2 * marks_s[1] - marks_s[0] - marks_s[2]) / ROUNDS:.1f} |")
 
 
 def busy(page: Page) -> float:
