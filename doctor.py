@@ -230,10 +230,14 @@ def accelerator() -> Iterator[Check]:
 
 
 def weights() -> Iterator[Check]:
-    """Optional weight files, which are never downloaded behind anybody's back."""
+    """Optional files in the cache; weights are never downloaded behind anybody's back."""
+    from rendering import ort_web
     from training.features import VGG19_FILE, weights_dir
     from training.lpips import ALEXNET_FILE
 
     for file, without in ((VGG19_FILE, "SSIM stands in"), (ALEXNET_FILE, "LPIPS is not measured")):
         found = (weights_dir() / file).exists()
         yield Check("weights", "ok" if found else "note", f"{file} {'found' if found else f'not there: {without}'}")
+    found = (weights_dir() / ort_web.ARCHIVE).exists()
+    words = "found" if found else "not there: export --format web fetches it, once"
+    yield Check("web", "ok" if found else "note", f"{ort_web.ARCHIVE} {words}")

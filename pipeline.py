@@ -33,6 +33,7 @@ from commands import (
     show,
 )
 from comparing import ablate, compare
+from exporting import SUFFIXES, Wish, export
 from presets import PRESETS
 from project import Job, Stage
 from stages import plan, run
@@ -327,6 +328,20 @@ def render_command(motion: str, camera: str | None, out: Path, **given: Any) -> 
     subject = project.subjects[0]
     for note in render(avatar_dir, project.workspace / subject, subject, motion, camera, out):
         log.warning("%s", note)
+    click.echo(out)
+
+
+@cli.command("export")
+@options("avatar", "subjects")
+@click.option("--format", "kind", required=True, type=click.Choice(list(SUFFIXES)), help="A page, networks, a mesh.")
+@click.option(
+    "--motion", "motions", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help=".bvh or .npz."
+)
+@click.option("--runtime", type=click.Path(path_type=Path), metavar="FILE.tgz", help="ONNX Runtime Web of your own.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="PATH", help="What to write.")
+def export_command(kind: str, motions: tuple[Path, ...], runtime: Path | None, out: Path, **given: Any) -> None:
+    """The avatar for other programs: a web page that shows it, its networks as ONNX, its body as glTF."""
+    export(open_project(ATLAS, **given), ATLAS.stage("train"), Wish(kind, out, motions, runtime))
     click.echo(out)
 
 

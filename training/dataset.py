@@ -21,6 +21,7 @@ from capture.progress import progress
 from capture.recording import Recording
 from rendering.networks import Surface
 from rendering.rasters import CompactRaster, Rasters
+from rendering.texels import push_pull
 from training.step import Batch
 
 # Planes of one resident frame, uint8.
@@ -298,21 +299,6 @@ def _is_of(room: np.ndarray, color: np.ndarray, known: np.ndarray) -> bool:
     """Whether a picture was taken of this room, from here: but for the exposure, most of what both show is the same."""
     apart = color[known].astype(np.float32) - room[known]
     return float(np.median(np.abs(apart - np.median(apart, axis=0)))) < ROOM_APART
-
-
-def push_pull(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(H, W, C) float32 known where weight (H, W) > 0, to (H, W, C) known everywhere."""
-    height, width = weight.shape
-    if min(height, width) <= 1 or (weight > 0).all():
-        return values
-    half_wh = ((width + 1) // 2, (height + 1) // 2)
-    small_weight = cv2.resize(weight, half_wh, interpolation=cv2.INTER_AREA)
-    small_values = cv2.resize(values * weight[..., None], half_wh, interpolation=cv2.INTER_AREA)
-    small_values = small_values.reshape(*small_weight.shape, -1) / np.maximum(small_weight, 1e-6)[..., None]
-    coarse = push_pull(small_values, np.minimum(small_weight * 4, 1))
-    coarse = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).reshape(values.shape)
-    share = np.minimum(weight, 1)[..., None]
-    return values * share + coarse * (1 - share)
 
 
 def _joined(arrays: list[np.ndarray]) -> Tensor:
