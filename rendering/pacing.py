@@ -1,0 +1,67 @@
+"""How large a live picture may be, so that the next one is not late: fewer pixels while things move, all at rest.
+
+Enters: how long the last pictures took.  Leaves: the scale of the next one, a fraction of the full picture's sides.
+"""
+
+from __future__ import annotations
+
+SCALES = (1.0, 0.75, 0.55, 0.4, 0.28)  # each about half the pixels of the one before
+TARGET_S = 0.1  # what a hand still takes as following
+REST_S = 0.25  # without a change; then somebody looks instead of moving
+MEMORY = 0.5  # weight of the latest picture: a neighbour on the machine is noticed within three
+RETRY = 40  # pictures after which a larger size that was too slow is tried again
+
+
+class Pace:
+    """The largest of ``SCALES`` whose pictures arrive in time.
+
+    Every scale remembers what it took, so that two neighbours, one too slow and one fast enough, do not alternate.
+    """
+
+    def __init__(self, target_s: float = TARGET_S) -> None:
+        self.target_s = target_s
+        self._took_s: dict[float, float] = {}
+        self._seen_at: dict[float, int] = {}
+        self._count = 0
+        self._last = SCALES[2]
+
+    def took(self, scale: float, seconds: float) -> None:
+        """A picture at ``scale`` took so long, from the wish to the last byte handed over."""
+        before = self._took_s.get(scale, seconds)
+        self._took_s[scale] = before + MEMORY * (seconds - before)
+        self._count += 1
+        self._seen_at[scale] = self._count
+        self._last = scale
+
+    def moving(self) -> float:
+        """The scale of the next picture while something moves."""
+        return next((scale for scale in SCALES[:-1] if self._expected_s(scale) <= self.target_s), SCALES[-1])
+
+    def _expected_s(self, scale: float) -> float:
+        """What a picture is expected to take: as it did, or by its pixels against the nearest size that is known."""
+        if scale in self._took_s and self._count - self._seen_at[scale] < RETRY:
+            return self._took_s[scale]
+        known = [other for other in self._took_s if self._count - self._seen_at[other] < RETRY]
+        if not known:  # nobody knows yet: begin in the middle
+            return 0.0 if scale <= self._last else float("inf")
+        nearest = min(known, key=lambda other: abs(SCALES.index(other) - SCALES.index(scale)))
+        return self._took_s[nearest] * (scale / nearest) ** 2
+
+
+class Rate:
+    """Pictures per second over the last second and a half."""
+
+    def __init__(self, window_s: float = 1.5) -> None:
+        self._window_s = window_s
+        self._times_s: list[float] = []
+
+    def tick(self, now_s: float) -> None:
+        """A picture was handed over."""
+        self._times_s = [time for time in self._times_s if now_s - time < self._window_s] + [now_s]
+
+    def per_second(self, now_s: float) -> float:
+        """0 without pictures."""
+        recent = [time for time in self._times_s if now_s - time < self._window_s]
+        if len(recent) < 2:
+            return float(len(recent)) / self._window_s
+        return (len(recent) - 1) / (recent[-1] - recent[0]) if recent[-1] > recent[0] else 0.0
