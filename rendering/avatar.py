@@ -232,7 +232,9 @@ def paste(rgba: np.ndarray, box_px: tuple[float, float, float, float], image_wh:
     return np.clip(pasted, 0, 1).astype(np.float32)
 
 
-def resample(premultiplied: np.ndarray, box_px: tuple[float, float, float, float], image_wh: tuple[int, int]):
+def resample(
+    premultiplied: np.ndarray, box_px: tuple[float, float, float, float], image_wh: tuple[int, int]
+) -> np.ndarray:
     """A crop (h, w, C) of floats or bytes in its place: (H, W, C), 0 outside ``box_px``."""
     height, width = premultiplied.shape[:2]
     left, top, right, bottom = box_px
@@ -242,7 +244,7 @@ def resample(premultiplied: np.ndarray, box_px: tuple[float, float, float, float
         premultiplied = np.asarray(cv2.resize(premultiplied, (width, height), interpolation=cv2.INTER_AREA))
     scale_x, scale_y = (right - left) / width, (bottom - top) / height
     image_from_crop = np.array([[scale_x, 0, left + scale_x / 2 - 0.5], [0, scale_y, top + scale_y / 2 - 0.5]])
-    return cv2.warpAffine(premultiplied, image_from_crop, image_wh, flags=cv2.INTER_LINEAR)
+    return np.asarray(cv2.warpAffine(premultiplied, image_from_crop, image_wh, flags=cv2.INTER_LINEAR))
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

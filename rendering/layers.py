@@ -150,8 +150,8 @@ def lay_over(picture: np.ndarray, rgba: np.ndarray, box_px: Box) -> np.ndarray:
     return laid
 
 
-def tiles(painted: Painted | None, image_wh: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 of ``image_wh``: every layer of a crop with its name."""
+def tiles(painted: Painted | None, image_wh: tuple[int, int], text: float = 1.0) -> np.ndarray:
+    """(H, W, 3) uint8 of ``image_wh``: every layer of a crop with its name, at ``text`` of its size."""
     width, height = image_wh
     columns = min((len(LAYERS), 3, 2), key=lambda n: _waste(painted, (width, height), n))
     rows = -(-len(LAYERS) // columns)
@@ -165,8 +165,8 @@ def tiles(painted: Painted | None, image_wh: tuple[int, int]) -> np.ndarray:
             continue
         tile[:] = GROUND
         if painted is not None:
-            tile[:] = lay_over(tile, layer(painted), _fitted(painted, tile.shape[1], tile.shape[0]))
-        label(tile, name)
+            tile[:] = lay_over(tile, layer(painted), _fitted(painted, tile.shape[1], tile.shape[0], text))
+        label(tile, name, text)
     return sheet
 
 
@@ -177,19 +177,20 @@ def _waste(painted: Painted | None, image_wh: tuple[int, int], columns: int) -> 
     return -min(image_wh[0] / columns / width, image_wh[1] / rows / height)
 
 
-def _fitted(painted: Painted, width: int, height: int) -> Box:
+def _fitted(painted: Painted, width: int, height: int, text: float) -> Box:
     """The largest box of the crop's aspect in the middle of a tile, below its label."""
-    bar = min(24, height // 6)
+    bar = min(round(24 * text), height // 6)
     crop_height, crop_width = painted.mask.shape
     scale = min(width / crop_width, (height - bar) / crop_height)
     left, top = (width - crop_width * scale) / 2, bar + (height - bar - crop_height * scale) / 2
     return left, top, left + crop_width * scale, top + crop_height * scale
 
 
-def label(picture: np.ndarray, text: str, right: bool = False) -> None:
-    """Write ``text`` into an upper corner of a picture (H, W, 3) uint8, in place."""
-    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, LABEL_SCALE, 1)
-    left = picture.shape[1] - width - 12 if right else 0
-    cv2.rectangle(picture, (left, 0), (left + width + 12, height + base + 6), PAPER, -1)
-    origin = (left + 6, height + 4)
-    cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, LABEL_SCALE, INK, 1, cv2.LINE_AA)
+def label(picture: np.ndarray, text: str, size: float = 1.0, right: bool = False) -> None:
+    """Write ``text`` into an upper corner of a picture (H, W, 3) uint8, in place, at ``size`` of its usual size."""
+    scale, pad = LABEL_SCALE * size, max(2, round(6 * size))
+    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    left = picture.shape[1] - width - 2 * pad if right else 0
+    cv2.rectangle(picture, (left, 0), (left + width + 2 * pad, height + base + pad), PAPER, -1)
+    origin = (left + pad, height + pad * 2 // 3)
+    cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, INK, 1, cv2.LINE_AA)

@@ -59,7 +59,7 @@ def picture(avatar: Avatar, wanted: Wanted, scale: float) -> np.ndarray:
     view = view_of(eye.wxyz, eye.position_m, eye.fov_rad, image_wh)
     painted = _painted(avatar, wanted, view.camera, view.camera_from_world, scale)
     if wanted.layer == ALL:
-        return tiles(painted, image_wh)
+        return tiles(painted, image_wh, _text(wanted, image_wh))
     vertices_m = avatar.bodies[wanted.subject].vertices_camera_m(wanted.pose.joints, wanted.pose.world_from_body)
     behind = backdrop(view, vertices_m)
     return behind if painted is None else lay_over(behind, LAYERS[wanted.layer](painted), painted.box_px)
@@ -77,26 +77,31 @@ def _compared(
     avatar: Avatar, wanted: Wanted, filmed: Filmed, index: int, image_wh: tuple[int, int], scale: float
 ) -> np.ndarray:
     """Recorded frame and avatar from the recording's camera, side by side or with a line between them."""
-    width, height = image_wh
+    (width, height), text = image_wh, _text(wanted, image_wh)
     camera = filmed.camera((width // 2, height) if wanted.compare == BESIDE else image_wh)
     recorded, ours = filmed.frame(index, camera), filmed.empty(index, camera)
     painted = _painted(avatar, wanted, camera, invert(filmed.captured.world_from_color), scale)
     if wanted.layer == ALL:
-        ours = tiles(painted, camera.image_wh)
+        ours = tiles(painted, camera.image_wh, text)
     elif painted is not None:
         ours = lay_over(ours, LAYERS[wanted.layer](painted), painted.box_px)
     if wanted.compare == WIPE:
         line = round(float(np.clip(wanted.wipe, 0, 1)) * width)
         recorded[:, line:] = ours[:, line:]
         cv2.line(recorded, (line, 0), (line, height), LINE, 1)
-        label(recorded, f"recorded, frame {index}")
-        label(recorded, wanted.layer.lower(), right=True)
+        label(recorded, f"recorded, frame {index}", text)
+        label(recorded, wanted.layer, text, right=True)
         return recorded
-    label(recorded, f"recorded, frame {index}")
-    label(ours, wanted.layer.lower(), right=True)
+    label(recorded, f"recorded, frame {index}", text)
+    label(ours, wanted.layer, text, right=True)
     sheet = np.full((height, width, 3), LINE, np.uint8)
     sheet[:, : recorded.shape[1]], sheet[:, width - ours.shape[1] :] = recorded, ours
     return sheet
+
+
+def _text(wanted: Wanted, image_wh: tuple[int, int]) -> float:
+    """The size of letters in a picture, so that they are as large in the page whatever its resolution."""
+    return image_wh[1] / max(wanted.eye.page_wh[1], 1)
 
 
 def backdrop(view: View, vertices_world_m: np.ndarray) -> np.ndarray:

@@ -5,10 +5,11 @@ Enters: how long the last pictures took.  Leaves: the scale of the next one, a f
 
 from __future__ import annotations
 
-SCALES = (1.0, 0.75, 0.55, 0.4, 0.28)  # each about half the pixels of the one before
+SCALES = (1.0, 0.75, 0.55, 0.4)  # each about half the pixels of the one before
 TARGET_S = 0.1  # what a hand still takes as following
 REST_S = 0.25  # without a change; then somebody looks instead of moving
 MEMORY = 0.5  # weight of the latest picture: a neighbour on the machine is noticed within three
+WORTH = 1.4  # a smaller picture must be faster by this: some of the time is not the pixels
 RETRY = 40  # pictures after which a larger size that was too slow is tried again
 
 
@@ -34,8 +35,11 @@ class Pace:
         self._last = scale
 
     def moving(self) -> float:
-        """The scale of the next picture while something moves."""
-        return next((scale for scale in SCALES[:-1] if self._expected_s(scale) <= self.target_s), SCALES[-1])
+        """The scale of the next picture while something moves: the largest in time, or the largest that is hardly
+        slower than the fastest where none is."""
+        expected_s = {scale: self._expected_s(scale) for scale in SCALES}
+        limit_s = max(self.target_s, WORTH * min(expected_s.values()))
+        return next(scale for scale in SCALES if expected_s[scale] <= limit_s)
 
     def _expected_s(self, scale: float) -> float:
         """What a picture is expected to take: as it did, or by its pixels against the nearest size that is known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import tempfile
 import time
@@ -46,6 +47,7 @@ class Panel:
         self._recording()
         self._clothes_folder: viser.GuiFolderHandle | None = None
         self._clothes()
+        self._agree()
         visitor.on_shown = self.follow
 
     # What is shown
@@ -54,7 +56,7 @@ class Panel:
         visitor, gui = self._visitor, self._gui
         with gui.add_folder("View"):
             if len(visitor.avatar.subjects) > 1:
-                who = gui.add_dropdown("Person", visitor.avatar.subjects, initial_value=visitor.subject)
+                who: Any = gui.add_dropdown("Person", visitor.avatar.subjects, initial_value=visitor.subject)
                 self._on(who, lambda: self._become(who.value))
             layer = gui.add_dropdown("Layer", (*LAYERS, ALL), initial_value=visitor.layer)
             self._on(layer, lambda: self._set("layer", layer.value))
@@ -67,28 +69,29 @@ class Panel:
     def _become(self, subject: str) -> None:
         self._visitor.dress(subject)
         self._names()
-        self._act.value = STANDING
         self._recording_state()
         self._clothes()
-        self._settle()
+        self._agree()
 
     # What the person does
 
     def _motion(self) -> None:
         visitor, gui = self._visitor, self._gui
         with gui.add_folder("Motion"):
-            self._act = gui.add_dropdown(
+            self._act: Any = gui.add_dropdown(
                 "Motion", visitor.repertoire.names(visitor.subject, visitor.own), initial_value=STANDING
             )
             self._play = gui.add_button("Play", icon=self._icons.PLAYER_PLAY)
-            self._frame = gui.add_slider("Frame", 0, 1, 1, 0)
-            self._stays = gui.add_checkbox("Stay in the middle", False, hint="The person moves on the spot.")
+            self._frame: Any = gui.add_slider("Frame", 0, 1, 1, 0)
+            self._stays = gui.add_checkbox(
+                "On the spot", False, hint="The person stays in the middle, however far the motion goes."
+            )
             upload = gui.add_upload_button("Open a .bvh or AMASS .npz", icon=self._icons.UPLOAD, mime_type=".bvh,.npz")
 
         @self._act.on_update
-        def _(event: viser.GuiEvent) -> None:  # not async: a motion file takes seconds
+        async def _(event: viser.GuiEvent) -> None:
             if event.client is not None:
-                self.perform(self._act.value)
+                await asyncio.to_thread(self.perform, self._act.value)  # a motion file takes seconds
 
         @self._play.on_click
         async def _(_: object) -> None:
@@ -113,16 +116,13 @@ class Panel:
         def _(_: object) -> None:
             self._bring(upload.value.name, upload.value.content)
 
-        self._settle()
-
     def perform(self, name: str) -> None:
         """Start a motion and say so while it is being put on the body."""
         visitor = self._visitor
-        if self._act.value != name:
-            self._act.value = name
+        _put(self._act, "value", name)
         with self._trouble(), _Notice(visitor.client, f"Putting {name} on the body", "a minute for a long one"):
             visitor.perform(name)
-        self._settle()
+        self._agree()
 
     def _bring(self, name: str, content: bytes) -> None:
         """A motion file from the browser's side."""
@@ -172,15 +172,17 @@ class Panel:
             self._note = gui.add_markdown("")
 
         @self._compare.on_update
-        def _(event: viser.GuiEvent) -> None:
-            if event.client is None:
-                return
-            with self._trouble():
-                visitor.compare_with(self._compare.value)
-            self._settle()
+        async def _(event: viser.GuiEvent) -> None:
+            if event.client is not None:
+                await asyncio.to_thread(self._compare_with, self._compare.value)
 
         self._on(self._wipe, lambda: self._set("wipe", self._wipe.value / 100))
         self._recording_state()
+
+    def _compare_with(self, how: str) -> None:
+        with self._trouble():
+            self._visitor.compare_with(how)
+        self._agree()
 
     def _recording_state(self) -> None:
         has = self._visitor.repertoire.filmed(self._visitor.subject) is not None
@@ -217,25 +219,33 @@ class Panel:
         self._settle()
 
     def _settle(self) -> None:
-        """Controls as the state has them."""
+        """Play, frame and undo as they are at this moment."""
         visitor = self._visitor
         with visitor.lock:
             playback = visitor.playback
-            count, is_playing = len(playback.act.motion), playback.is_playing
-            frame, compare = playback.frame(time.monotonic()), visitor.compare
-            name, is_changed, stays = visitor.act_name, playback.is_changed, visitor.stays
+            count, is_playing, is_changed = len(playback.act.motion), playback.is_playing, playback.is_changed
+            frame = playback.frame(time.monotonic())
         _put(self._play, "label", "Pause" if is_playing else "Play")
         _put(self._play, "icon", self._icons.PLAYER_PAUSE if is_playing else self._icons.PLAYER_PLAY)
         _put(self._play, "disabled", count < 2)
         _put(self._frame, "max", max(1, count - 1))
         _put(self._frame, "disabled", count < 2)
+        _put(self._frame, "value", frame)
+        _put(self._undo, "disabled", not is_changed)
+
+    def _agree(self) -> None:
+        """Show choices that were made elsewhere: comparing starts the recording, another motion ends it.
+
+        Only then, never with every picture: what a hand has just chosen must not be put back.
+        """
+        visitor = self._visitor
+        with visitor.lock:
+            name, compare, stays = visitor.act_name, visitor.compare, visitor.stays
+        _put(self._act, "value", name)
+        _put(self._compare, "value", compare)
+        _put(self._wipe, "disabled", compare != WIPE)
         _put(self._stays, "value", stays)
-        self._frame.value = frame
-        if hasattr(self, "_compare"):
-            self._act.value = name
-            _put(self._compare, "value", compare)
-            _put(self._wipe, "disabled", compare != WIPE)
-            _put(self._undo, "disabled", not is_changed)
+        self._settle()
 
     def _set(self, name: str, value: Any) -> None:
         with self._visitor.lock:

@@ -25,6 +25,7 @@ from rendering.skeletons import find_roles
 from rendering.studio import Room
 
 STANDING, HELDOUT, FILMED = "standing", "recording, held-out frames", "recording, all frames"
+KEPT_FRAMES = 150  # 230 MB of them at most
 AROUND = 0.12  # of the person's height, in a comparison
 BEYOND = (60, 62, 66)  # the edges of the recorded picture
 
@@ -35,6 +36,7 @@ class Filmed:
     def __init__(self, captured: Captured) -> None:
         self.captured = captured
         self._frame: tuple[int, np.ndarray] | None = None  # the last one decoded
+        self._empties: dict[int, np.ndarray] = {}  # making one takes longer than the avatar
 
     @cached_property
     def extent_px(self) -> np.ndarray:
@@ -62,9 +64,15 @@ class Filmed:
 
     def empty(self, index: int, camera: Camera) -> np.ndarray:
         """(H, W, 3) uint8 of the same without the person."""
-        behind = self._room.behind(self._color(index), self.captured.masks[index])
-        picture = np.rint(behind * 255).astype(np.uint8)
-        return _seen(picture, shrunk(self.captured.fit.camera, CAPTURE_LONG_SIDE_PX), camera)
+        return _seen(self._empty(index), shrunk(self.captured.fit.camera, CAPTURE_LONG_SIDE_PX), camera)
+
+    def _empty(self, index: int) -> np.ndarray:
+        if index not in self._empties:
+            while len(self._empties) >= KEPT_FRAMES:
+                del self._empties[next(iter(self._empties))]
+            behind = self._room.behind(self._color(index), self.captured.masks[index])
+            self._empties[index] = np.rint(behind * 255).astype(np.uint8)
+        return self._empties[index]
 
     @cached_property
     def _room(self) -> Room:

@@ -13,6 +13,7 @@ import logging
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +70,8 @@ class Viewer:
         import viser
 
         check_port(self._host, self._port)
+        # Whoever closes the page does so while a picture is on its way.
+        warnings.filterwarnings("ignore", "Queued a .* on a closed connection")
         with contextlib.redirect_stdout(io.StringIO()):  # viser prints a box with the address, quiet or not
             server = self._server = viser.ViserServer(self._host, self._port, label="avatar", verbose=False)
         if self._port and server.get_port() != self._port:  # somebody was faster; viser then takes the next one
@@ -126,7 +129,7 @@ class Viewer:
         if first is not None:
             panel.perform(first)
 
-    def _dismiss(self, client: viser.ClientHandle) -> None:
+    async def _dismiss(self, client: viser.ClientHandle) -> None:
         with self._condition:
             self._visitors.pop(client.client_id, None)
 

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,7 +44,8 @@ class Shown:
     wanted: Wanted
     scale: float
     image_wh: tuple[int, int]
-    seconds: float
+    seconds: float  # from the wish to the last byte handed over
+    is_moving: bool  # painted while a hand or a motion was at work
 
 
 class Visitor:
@@ -209,7 +210,7 @@ class Visitor:
         if self.playback.is_playing:
             period_s = 1 / self.playback.act.motion.frames_per_second
             return max(0.0, self.drawn_s + period_s - now_s)
-        if self.shown is not None and self.shown.scale < 1:
+        if self.shown is not None and self.shown.is_moving:
             return max(0.0, self._touched_s + REST_S - now_s)
         return float("inf")
 
@@ -220,12 +221,16 @@ class Visitor:
     def draw(self, companions: int) -> None:
         """Paint and send the picture of this moment; ``companions`` visitors share the machine, this one included."""
         started_s = time.monotonic()
-        self._is_touched = False
+        is_moving = self.is_moving(started_s)
+        if self.shown is not None and self.shown.scale == 1 and not (self._is_touched or is_moving):
+            self.shown = replace(self.shown, is_moving=False)  # it cannot get any better
+            self.on_shown()
+            return
+        self._is_touched = False  # what changes from here on is for the next picture
         wanted = self.wanted()
         if wanted is None:
             self._is_touched = True
             return
-        is_moving = self.is_moving(started_s)
         self.pace.target_s = Pace().target_s / max(companions, 1)
         scale = self.pace.moving() if is_moving else 1.0
         image = picture(self.avatar, wanted, scale)
@@ -236,7 +241,7 @@ class Visitor:
         self.pace.took(scale, now_s - started_s)
         if is_moving:
             self.rate.tick(now_s)
-        self.shown = Shown(wanted, scale, (image.shape[1], image.shape[0]), now_s - started_s)
+        self.shown = Shown(wanted, scale, (image.shape[1], image.shape[0]), now_s - started_s, is_moving)
         self.on_shown()
 
 
@@ -253,7 +258,7 @@ def status(visitor: Visitor, now_s: float) -> str:
     shown = visitor.shown
     if shown is None:
         return "painting the first picture"
-    size = f"{shown.image_wh[0]} × {shown.image_wh[1]}"
-    if visitor.is_moving(now_s):
-        return f"{visitor.rate.per_second(now_s):.0f} pictures/s · {size} · {1e3 * shown.seconds:.0f} ms each"
-    return f"at rest · {size}, full resolution · {1e3 * shown.seconds:.0f} ms"
+    size, took = f"{shown.image_wh[0]} × {shown.image_wh[1]}", f"{1e3 * shown.seconds:.0f} ms"
+    if shown.is_moving:
+        return f"**{visitor.rate.per_second(now_s):.0f} pictures/s** · {size} · {took} each"
+    return f"**at rest** · {size}, full resolution · {took}"
