@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 
 from fitting.body.model import BodyModel
 from rendering.avatar import Avatar
@@ -52,12 +53,12 @@ def worn(avatar: Avatar, subject: str, choice: Mapping[str, str]) -> NeuralTextu
 
 def region_texels(body: BodyModel, region: str, texture_px: int) -> np.ndarray:
     """(T, T) bool: the texels of a region's charts and a little around them."""
-    mask = np.zeros((texture_px, texture_px), np.uint8)
-    chosen = np.isin(body.face_part, _parts(body, region))
-    corners = body.uv[body.face_uv[chosen]] * texture_px - 0.5  # (F, 3, 2)
-    for triangle in np.round(corners).astype(np.int32):
-        cv2.fillConvexPoly(mask, triangle, 1)
-    return cv2.dilate(mask, np.ones((2 * GUTTER_PX + 1,) * 2, np.uint8)) > 0
+    labels = np.zeros((texture_px, texture_px), np.uint8)
+    corners = np.round(body.uv[body.face_uv] * texture_px - 0.5).astype(np.int32)  # (F, 3, 2)
+    for triangle, part in zip(corners, body.face_part.tolist(), strict=True):
+        cv2.fillConvexPoly(labels, triangle, part)
+    away_px, nearest = distance_transform_edt(labels == 0, return_indices=True)
+    return np.isin(labels[tuple(nearest)], _parts(body, region)) & (away_px <= GUTTER_PX)
 
 
 def _parts(body: BodyModel, region: str) -> list[int]:

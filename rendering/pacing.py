@@ -35,21 +35,32 @@ class Pace:
         self._last = scale
 
     def moving(self) -> float:
-        """The scale of the next picture while something moves: the largest in time, or the largest that is hardly
-        slower than the fastest where none is."""
+        """The scale of the next picture while something moves: the largest in time, or where none is the largest that
+        is hardly slower than the smallest."""
         expected_s = {scale: self._expected_s(scale) for scale in SCALES}
-        limit_s = max(self.target_s, WORTH * min(expected_s.values()))
+        limit_s = self.target_s
+        if min(expected_s.values()) > limit_s:
+            limit_s = WORTH * expected_s[SCALES[-1]] if SCALES[-1] in self._known() else expected_s[SCALES[-1]]
         return next(scale for scale in SCALES if expected_s[scale] <= limit_s)
 
+    def _known(self) -> list[float]:
+        """Scales that were tried lately."""
+        return [scale for scale, seen_at in self._seen_at.items() if self._count - seen_at < RETRY]
+
     def _expected_s(self, scale: float) -> float:
-        """What a picture is expected to take: as it did, or by its pixels against the nearest size that is known."""
-        if scale in self._took_s and self._count - self._seen_at[scale] < RETRY:
-            return self._took_s[scale]
-        known = [other for other in self._took_s if self._count - self._seen_at[other] < RETRY]
-        if not known:  # nobody knows yet: begin in the middle
+        """What a picture is expected to take: as it did, or by its pixels against the nearest size that is known.
+
+        Hopeful downwards, so that smaller ones are tried; upwards from the two nearest sizes, where some of the time
+        may turn out not to be the pixels'.
+        """
+        known = sorted(self._known(), key=lambda other: abs(SCALES.index(other) - SCALES.index(scale)))
+        if not known:  # begin in the middle
             return 0.0 if scale <= self._last else float("inf")
-        nearest = min(known, key=lambda other: abs(SCALES.index(other) - SCALES.index(scale)))
-        return self._took_s[nearest] * (scale / nearest) ** 2
+        nearest, nearest_s = known[0], self._took_s[known[0]]
+        if scale <= nearest or len(known) == 1:
+            return nearest_s * (scale / nearest) ** 2
+        slope_s = (nearest_s - self._took_s[known[1]]) / (nearest**2 - known[1] ** 2)
+        return nearest_s + max(0.0, slope_s) * (scale**2 - nearest**2)
 
 
 class Rate:

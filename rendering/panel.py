@@ -165,7 +165,7 @@ class Panel:
     # The recording beside it
 
     def _recording(self) -> None:
-        visitor, gui = self._visitor, self._gui
+        gui = self._gui
         with gui.add_folder("Recording"):
             self._compare = gui.add_dropdown("Compare", (ALONE, BESIDE, WIPE), initial_value=ALONE)
             self._wipe = gui.add_slider("Wipe", 0, 100, 1, 50, disabled=True)
