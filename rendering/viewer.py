@@ -101,6 +101,12 @@ class Viewer:
         host = "localhost" if self._host in ("0.0.0.0", "::", "") else self._host
         return f"http://{f'[{host}]' if ':' in host else host}:{self._server.get_port()}"
 
+    @property
+    def visitors(self) -> tuple[Visitor, ...]:
+        """Who looks at it at this moment."""
+        with self._condition:
+            return tuple(self._visitors.values())
+
     def _set_up(self) -> None:
         """What is the same for all browsers."""
         server = self._server

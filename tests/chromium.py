@@ -129,11 +129,12 @@ class Page:
             time.sleep(pause_s)
         self.mouse("Released", *end)
 
-    def click_text(self, words: str, inside: str = "button, label, [role=option]") -> None:
-        """Click the element whose text is ``words``."""
-        self.click(
-            *self.place(f"[...document.querySelectorAll('{inside}')].find(e => e.innerText.trim() === {words!r})")
+    def click_text(self, words: str, inside: str = "button, label") -> None:
+        """Click the visible element whose text is ``words``."""
+        found = (
+            f"[...document.querySelectorAll('{inside}')].find(e => e.offsetParent && e.innerText.trim() === {words!r})"
         )
+        self.click(*self.place(found))
 
     def choose(self, label: str, option: str) -> None:
         """Choose in a drop-down list by its label."""
