@@ -67,7 +67,7 @@ class Page:
         self._count += 1
         self._socket.send(json.dumps({"id": self._count, "method": method, "params": parameters}))
         while True:
-            answer = json.loads(self._socket.recv(timeout=60))
+            answer = json.loads(self._socket.recv(timeout=180))
             if answer.get("id") == self._count:
                 assert "error" not in answer, answer
                 return answer["result"]
@@ -78,7 +78,7 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def wait(self, script: str, timeout_s: float = 30.0) -> Any:
+    def wait(self, script: str, timeout_s: float = 90.0) -> Any:
         """Wait until an expression is true, and return it."""
         end_s = time.monotonic() + timeout_s
         while time.monotonic() < end_s:
@@ -87,7 +87,7 @@ class Page:
             time.sleep(0.05)
         raise TimeoutError(f"never true: {script}\n{self.text()}")
 
-    def wait_for_text(self, words: str, timeout_s: float = 30.0) -> None:
+    def wait_for_text(self, words: str, timeout_s: float = 90.0) -> None:
         """Wait until ``words`` stand in the page."""
         self.wait(f"document.body && document.body.innerText.includes({words!r})", timeout_s)
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
-import threading
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from bvh_files import random_frames, write_bvh
+from click.testing import CliRunner
 from miniature import doll
 from small_workspace import NUM_TRAIN, make_recording
 from untrained import COLORS, cast
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from viewer import Browser
+
 from capture.camera import invert, project, transform
 from capture.errors import UserError
+from pipeline import cli
 from rendering.browser import MAX_LONG_SIDE_PX, picture_wh, pose_of, view_of
 from rendering.clothes import REGIONS, region_texels, wearers, worn
 from rendering.layers import ALL, LAYERS, lay_over
@@ -26,7 +36,7 @@ from rendering.possible import beyond_range
 from rendering.puppet import Pose, Puppet
 from rendering.repertoire import FILMED, HELDOUT, STANDING, Act, Repertoire, standing
 from rendering.retarget import Motion
-from rendering.viewer import check_port
+from rendering.viewer import Viewer, check_port
 from rendering.viewpoints import look_at, orbit
 from rendering.visitor import Visitor
 
@@ -463,4 +473,71 @@ def test_a_port_in_use_is_one_clear_line():
     check_port("127.0.0.1", 0)
     with pytest.raises(UserError, match="--host"):
         check_port("192.0.2.1", 8080)
-    assert threading.active_count() < 50
+
+
+# Served
+
+
+def decoded(jpeg: bytes | None) -> np.ndarray:
+    assert jpeg is not None, "no picture came"
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return image
+
+
+def test_every_visitor_has_a_person_of_his_own_and_one_that_leaves_takes_nobody_along(duo, tmp_path):
+    with Viewer(duo, Repertoire(duo, tmp_path), "alice", "127.0.0.1", 0) as viewer:
+        first, second = Browser(viewer.url, (240, 200)), Browser(viewer.url, (120, 160))
+        for browser, page_wh in ((first, (240, 200)), (second, (120, 160))):
+            browser.look(0.0)
+            image = decoded(browser.picture(60))
+            assert image.shape[1] / image.shape[0] == pytest.approx(page_wh[0] / page_wh[1], rel=0.05)
+            browser.rest()
+        first.change("Layer", "Mask")
+        plain = decoded(first.picture(60))
+        assert np.ptp(plain.astype(int), axis=2)[100, 120] < 12  # grey where a red person was
+        assert second.picture(0.3) is None  # nothing has changed for the other
+        assert {visitor.layer for visitor in viewer.visitors} == {"Mask", "Avatar"}
+        first.close()
+        for _ in range(100):
+            if len(viewer.visitors) == 1:
+                break
+            time.sleep(0.05)
+        assert len(viewer.visitors) == 1
+        second.change("Person", "bob")
+        second.rest()
+        second.look(1.0)
+        image = decoded(second.picture(60)).astype(int)
+        assert image[80, 60, 0] > image[80, 60, 2]  # blue, BGR
+        second.close()
+
+
+def test_ctrl_c_ends_it_well_while_somebody_looks(duo, tmp_path):
+    duo.save(tmp_path / "duo" / "06_avatar")
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "pipeline.py", "view", "--avatar", "duo", "--port", "0", "--workspace", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    url = process.stdout.readline().split()[0]
+    browser = Browser(url, (120, 160))
+    browser.look(0.0)
+    decoded(browser.picture(60))
+    os.kill(process.pid, signal.SIGINT)
+    printed, complaints = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in complaints and printed == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--avatar", "nobody"], "not made yet; run pipeline.py train --avatar nobody"),
+        (["--avatar", "duo", "--subject", "carol"], "'carol' is not in this avatar; it has alice, bob"),
+        (["--avatar", "duo", "--motion", "walk.txt"], "walk.txt: no such motion file"),
+        (["--avatar", "duo", "--host", "192.0.2.1"], "no address of this machine"),
+    ],
+)
+def test_what_cannot_be_viewed_is_said_in_one_line(duo, tmp_path, arguments, line):
+    duo.save(tmp_path / "duo" / "06_avatar")
+    result = CliRunner().invoke(cli, ["view", "--port", "0", "--workspace", str(tmp_path), *arguments])
+    assert isinstance(result.exception, UserError) and line in str(result.exception)
+    assert "\n" not in str(result.exception)
