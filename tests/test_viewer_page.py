@@ -34,7 +34,7 @@ def viewer(body, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(viewer, tmp_path_factory):
-    with Page(viewer.url, tmp_path_factory.mktemp("profile"), (760, 560)) as page:
+    with Page(viewer.url, tmp_path_factory.mktemp("profile"), (680, 440)) as page:
         page.wait_for_text("pictures/s", 60)
         page.wait_for_text("Pause", 60)  # the motion of the command line plays
         page.click_text("Pause")
@@ -99,7 +99,7 @@ def test_a_joint_that_is_dragged_follows_and_can_be_undone(viewer, page):
 def test_dragging_beside_the_person_orbits_and_buttons_go_to_the_sides(viewer, page):
     visitor = only(viewer)
     before_m = np.array(visitor.eye.position_m)
-    page.drag((40, 480), (180, 480))
+    page.drag((40, 380), (150, 380))
     until(lambda: np.linalg.norm(visitor.eye.position_m[:2] - before_m[:2]) > 0.5)
     page.click_text("Back")
     facing = -visitor.pose().world_from_body[:3, 1]
