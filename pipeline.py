@@ -345,6 +345,41 @@ def export_command(kind: str, motions: tuple[Path, ...], runtime: Path | None, o
     click.echo(out)
 
 
+@cli.command("view")
+@options("avatar")
+@click.option("--subject", metavar="NAME", help="Whom of the cast to show first.")
+@click.option(
+    "--motion",
+    "motions",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A .bvh or AMASS .npz to play; may be repeated.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Who may look: only you, or 0.0.0.0 for the network.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, metavar="N", help="0: any that is free."
+)
+def view_command(
+    avatar: str | None, subject: str | None, motions: tuple[Path, ...], host: str, port: int, workspace: Path
+) -> None:
+    """The avatar live in your browser: orbit, pose, play motions, dress, compare."""
+    project = open_project(ATLAS, workspace, (), avatar or subject)
+    avatar_dir = project.folder(ATLAS.stage("train"), project.avatar)
+    if not avatar_dir.exists():
+        raise UserError(f"{avatar_dir}: not made yet; run pipeline.py train --avatar {project.avatar}")
+    from rendering.viewer import view
+
+    for line in view(avatar_dir, workspace, subject, motions, host, port):
+        click.echo(line)
+
+
 @cli.command("track")
 @click.option("--source", required=True, metavar="demo|kinect|PATH", help="What to play: a video, a sensor, ...")
 @click.option("--subject", metavar="NAME", help="Whose body to track: from a fit that was made before.")

@@ -224,20 +224,27 @@ def paste(rgba: np.ndarray, box_px: tuple[float, float, float, float], image_wh:
 
     Resampled with premultiplied alpha, so that the colour of empty pixels does not bleed in.
     """
-    height, width = rgba.shape[:2]
-    left, top, right, bottom = box_px
     premultiplied = rgba.astype(np.float32)
     premultiplied[..., :3] *= premultiplied[..., 3:]
-    shrink = int(height // max(bottom - top, 1))
-    if shrink > 1:  # mean over the footprint, so that a small figure does not alias
-        width, height = width // shrink, height // shrink
-        premultiplied = np.asarray(cv2.resize(premultiplied, (width, height), interpolation=cv2.INTER_AREA), np.float32)
-    scale_x, scale_y = (right - left) / width, (bottom - top) / height
-    image_from_crop = np.array([[scale_x, 0, left + scale_x / 2 - 0.5], [0, scale_y, top + scale_y / 2 - 0.5]])
-    pasted = cv2.warpAffine(premultiplied, image_from_crop, image_wh, flags=cv2.INTER_LINEAR)
+    pasted = resample(premultiplied, box_px, image_wh)
     alpha = pasted[..., 3:]
     pasted[..., :3] = np.divide(pasted[..., :3], alpha, out=np.zeros_like(pasted[..., :3]), where=alpha > 1e-4)
     return np.clip(pasted, 0, 1).astype(np.float32)
+
+
+def resample(
+    premultiplied: np.ndarray, box_px: tuple[float, float, float, float], image_wh: tuple[int, int]
+) -> np.ndarray:
+    """A crop (h, w, C) of floats or bytes in its place: (H, W, C), 0 outside ``box_px``."""
+    height, width = premultiplied.shape[:2]
+    left, top, right, bottom = box_px
+    shrink = int(height // max(bottom - top, 1))
+    if shrink > 1:  # mean over the footprint, so that a small figure does not alias
+        width, height = max(1, width // shrink), max(1, height // shrink)
+        premultiplied = np.asarray(cv2.resize(premultiplied, (width, height), interpolation=cv2.INTER_AREA))
+    scale_x, scale_y = (right - left) / width, (bottom - top) / height
+    image_from_crop = np.array([[scale_x, 0, left + scale_x / 2 - 0.5], [0, scale_y, top + scale_y / 2 - 0.5]])
+    return np.asarray(cv2.warpAffine(premultiplied, image_from_crop, image_wh, flags=cv2.INTER_LINEAR))
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
