@@ -336,7 +336,7 @@ def render_command(motion: str, camera: str | None, out: Path, **given: Any) -> 
 @click.option("--wear", metavar="NAME", help="Whose clothes.")
 @click.option("--regions", metavar="torso,legs,...", help="Where; by default torso, upper_arm, legs and feet.")
 @click.option("--motion", default="recording", metavar="recording|heldout|FILE", help="Frames of the body, or a file.")
-@click.option("--camera", metavar="capture|orbit|FILE", help="As for render.")
+@click.option("--camera", default="orbit", metavar="orbit|capture|FILE", help="From where; capture in his own room.")
 @click.option("--all", "everybody", is_flag=True, help="A JPEG of everybody in everybody's clothes instead.")
 def tryon_command(avatar: str, workspace: Path, out: Path, **given: Any) -> None:
     """One of a cast in the clothes of another, as a video."""

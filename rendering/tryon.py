@@ -23,9 +23,9 @@ from rendering.worn import check_subject, clothes_of, faces_of, morphed, worn
 
 RATE_HZ = 24.0
 MORPH_S, HOLD_S = 8.0, 1.0  # of a whole turn; at both ends somebody is only himself
-ELBOWS_OUT = 0.35  # rad that the upper arms are lifted: hands that hang before the hips hide clothes
-SHEET_WH = (320, 420)
-SHEET_AZIMUTHS = np.radians((20, 200))
+LEGS_IN = 0.12  # rad: the body rests with its legs apart, which no skirt was filmed in
+RENDERED_WH, SHEET_WH = (560, 680), (270, 540)  # of a picture of the sheet, and of its middle, which is kept
+SHEET_AZIMUTHS = (20, 200)  # degrees; 0 is the front
 LABEL_PX = 34
 PAPER, INK = 246, (40, 40, 44)
 
@@ -96,9 +96,11 @@ def sheet(avatar: Avatar, words: str | None, out: Path) -> None:
 def _seen(avatar: Avatar, body: str, regions: dict[str, str]) -> list[np.ndarray]:
     dressed = avatar.with_subject(body, *worn(avatar, body, regions))
     still = standing(avatar.bodies[body], 360)
-    views = orbit_views(avatar, body, still, 1.0, SHEET_WH)
-    chosen = [views[round(float(np.degrees(azimuth)))] for azimuth in SHEET_AZIMUTHS]
-    return list(studio_pictures(dressed, body, standing(dressed.bodies[body], len(chosen)), chosen))
+    views = orbit_views(avatar, body, still, 1.0, RENDERED_WH)
+    chosen = [views[degrees] for degrees in SHEET_AZIMUTHS]
+    left, top = ((whole - kept) // 2 for whole, kept in zip(RENDERED_WH, SHEET_WH, strict=True))
+    pictures = studio_pictures(dressed, body, standing(dressed.bodies[body], len(chosen)), chosen)
+    return [picture[top : top + SHEET_WH[1], left : left + SHEET_WH[0]] for picture in pictures]
 
 
 def _caption(words: Sequence[str]) -> np.ndarray:
@@ -113,12 +115,12 @@ def _caption(words: Sequence[str]) -> np.ndarray:
 
 
 def standing(shape: Shape, count: int) -> Motion:
-    """``count`` frames of somebody who stands at ease on the floor, elbows a little out."""
+    """``count`` frames of somebody who stands at ease on the floor, legs close."""
     pose = shape.body.joint_prior_mean.astype(float).copy()
     for side, sign in (("L", 1), ("R", -1)):
-        for name in (f"upperarm01.{side}",):
+        for name, turn in ((f"upperleg01.{side}", LEGS_IN), (f"foot.{side}", -LEGS_IN)):
             if name in shape.body.joint_names:
-                pose[shape.body.joint_index(name), 1] -= sign * ELBOWS_OUT
+                pose[shape.body.joint_index(name), 1] += sign * turn
     vertices_m, _ = shape.body.posed(shape.shape, pose, None, shape.vertex_offsets_m)
     placed = np.eye(4)
     placed[2, 3] = -vertices_m[:, 2].min()

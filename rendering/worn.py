@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 
@@ -24,8 +25,10 @@ from fitting.body.model import BodyModel
 from fitting.zbuffer import rasterize_faces
 from rendering.avatar import Avatar, Shape
 from rendering.networks import NeuralTexture
+from rendering.skin import skin_of
 
 SEAM_M = 0.05  # width of a seam along the skin: the clothes of two people never end at quite the same place
+OWN_SKIN_M = 0.13  # how far from what one keeps one's own skin may show in somebody else's clothes
 FAR_M = 10.0
 CLOTHES = ("torso", "upper_arm", "legs", "feet")  # what is worn where nothing else is said
 CLOTHES_OF_ANY = ("torso", "arms", "legs", "feet")  # of a body whose arms are one piece
@@ -35,7 +38,8 @@ def worn(avatar: Avatar, body: str, regions: Mapping[str, str], seam_m: float = 
     """``body`` with other people's texture, and the cut of their clothes, in some regions: {region: subject}.
 
     A region is a region or a part of the body model, "arms", "upper_arm" (both) or "upper_arm.L"; a part that is named
-    goes before the region it lies in.  The joints stay those of ``body``.
+    goes before the region it lies in.  The joints stay those of ``body``, and so does the skin in a neckline and below
+    a short sleeve, where both have it bare.
     Raises UserError for a subject or region that is not there, and for bodies with different atlases.
     """
     for subject in (body, *regions.values()):
@@ -50,7 +54,10 @@ def worn(avatar: Avatar, body: str, regions: Mapping[str, str], seam_m: float = 
     if people == [body]:
         return avatar.textures[body], avatar.bodies[body]
     depth = depth_m(avatar.bodies[body], label, len(people)) / max(seam_m, 1e-6)
-    shares = shares_of(spread(model, depth.astype(np.float32), avatar.textures[body].texels.shape[0]))
+    depth_px = spread(model, depth.astype(np.float32), avatar.textures[body].texels.shape[0])
+    shares = shares_of(depth_px)
+    if avatar.settings["train"].get("warm_start"):  # otherwise the texture's channels are no colours
+        shares = _with_own_skin(avatar, people, body, shares, depth_px * max(seam_m, 1e-6))
     offsets_m = mixed_offsets_m(avatar, people, shares_of(depth))
     return mixed_texture(avatar, people, shares), avatar.bodies[body]._replace(vertex_offsets_m=offsets_m)
 
@@ -160,10 +167,33 @@ def _distance_m(body: BodyModel, rest_m: np.ndarray, faces: np.ndarray) -> np.nd
     return np.minimum(dijkstra(graph, directed=False, indices=sources, min_only=True), FAR_M)
 
 
+def _with_own_skin(
+    avatar: Avatar, people: Sequence[str], body: str, shares: np.ndarray, depth_px_m: np.ndarray
+) -> np.ndarray:
+    """shares (T, T, S) where ``body``'s own skin stays: near what it keeps, where it and the other both show skin."""
+    model, own = avatar.bodies[body].body, people.index(body)
+    layout = _layout(_Atlas(model), shares.shape[0])
+    is_hand = (
+        faces_of(model, "hands")[layout.face] if "hands" in region_words(model) else np.zeros(layout.face.shape, bool)
+    )
+    bare = [
+        skin_of(avatar.textures[name].texels.cpu().numpy(), is_hand & layout.is_covered, layout.is_covered)
+        for name in people
+    ]
+    near = np.clip((OWN_SKIN_M + depth_px_m[..., own]) / (0.3 * OWN_SKIN_M), 0, 1)
+    result = shares.copy()
+    for other in (i for i in range(len(people)) if i != own):
+        stays = (np.minimum(bare[own], bare[other]) * near).ravel()[layout.source]
+        moved = shares[..., other] * stays
+        result[..., other] -= moved
+        result[..., own] += moved
+    return result
+
+
 def spread(body: BodyModel, values: np.ndarray, texture_px: int) -> np.ndarray:
     """(T, T, S) float32: per-vertex values (V, S) over the atlas; texels beside a chart have their nearest one's."""
-    index, weights = _texel_faces(_Atlas(body), texture_px)
-    corners = values[body.faces[index]]  # (T, T, 3, S)
+    layout = _layout(_Atlas(body), texture_px)
+    corners, weights = values[body.faces[layout.face]], layout.weights  # (T, T, 3, S)
     # Equal corners must give exactly their value, whatever the weights' last bit.
     base = corners[:, :, 2]
     mix = base + weights[..., :1] * (corners[:, :, 0] - base) + weights[..., 1:] * (corners[:, :, 1] - base)
@@ -184,18 +214,20 @@ class _Atlas:
         return hash(self._key)
 
 
+class _Layout(NamedTuple):
+    """What lies on every texel; where no chart does, what lies on the nearest texel of one."""
+
+    face: np.ndarray  # (T, T)
+    weights: np.ndarray  # (T, T, 2) of the face's first two corners
+    is_covered: np.ndarray  # (T, T) bool
+    source: np.ndarray  # (T, T) flat index of the texel itself, or of the nearest covered one
+
+
 @lru_cache(maxsize=4)
-def _texel_faces(atlas: _Atlas, texture_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """(T, T) which face a texel lies on, or is nearest to, and (T, T, 2) the weights of its first two corners."""
-    faces = atlas.face_uv
-    index, weights, _ = rasterize_faces(atlas.uv * texture_px, np.ones(len(atlas.uv)), faces, (texture_px, texture_px))
-    empty = (index < 0).astype(np.uint8)
-    if not empty.any():
-        return index, weights
-    _, nearest = cv2.distanceTransformWithLabels(empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    # Labels number the covered texels; each uncovered one has that of its nearest.
-    covered = np.flatnonzero(index.ravel() >= 0)
-    home = np.zeros(int(nearest.max()) + 1, np.int64)
-    home[nearest.ravel()[covered]] = covered
-    source = home[nearest]
-    return index.ravel()[source], weights.reshape(-1, 2)[source]
+def _layout(atlas: _Atlas, texture_px: int) -> _Layout:
+    shape = (texture_px, texture_px)
+    face, weights, _ = rasterize_faces(atlas.uv * texture_px, np.ones(len(atlas.uv)), atlas.face_uv, shape)
+    is_covered = face >= 0
+    _, nearest = distance_transform_edt(~is_covered, return_indices=True)
+    source = nearest[0] * texture_px + nearest[1]
+    return _Layout(face.ravel()[source], weights.reshape(-1, 2)[source], is_covered, source)

@@ -14,7 +14,8 @@ from capture.errors import UserError
 from fitting.body.model import BodyModel
 from rendering.avatar import Avatar, Shape
 from rendering.networks import NeuralTexture
-from rendering.worn import CLOTHES, SEAM_M, clothes_of, depth_m, faces_of, morphed, shares_of, worn
+from rendering.skin import skin_of
+from rendering.worn import CLOTHES, SEAM_M, clothes_of, depth_m, faces_of, morphed, shares_of, spread, worn
 
 TEXELS = 256
 EDGE_M = 0.035  # of the coarse body: how far a point of its skin may be from every vertex
@@ -147,6 +148,47 @@ def test_everything_of_another_is_the_others_texture_on_ones_own_bones(cast):
     )
     assert np.array_equal(texture.texels.numpy(), texels(cast, "bob"))
     assert np.array_equal(shape.shape, cast.bodies["ada"].shape)
+
+
+def test_skin_is_what_looks_like_the_hands():
+    rng, size = np.random.default_rng(0), 64
+    texels = np.zeros((size, size, 8), np.float32)
+    texels[..., :3] = (0.5, 0.1, -0.2)
+    texels[:, size // 2 :, :3] = (-0.6, -0.2, 0.4)  # cloth on the right
+    texels += rng.normal(0, 0.08, texels.shape).astype(np.float32)
+    is_hand = np.zeros((size, size), bool)
+    is_hand[:12, :12] = True
+    skin = skin_of(texels, is_hand, np.ones_like(is_hand))
+    assert skin[:, : size // 2 - 4].mean() > 0.75 and skin[:, size // 2 + 4 :].max() == 0
+    assert not skin_of(texels, np.zeros_like(is_hand), np.ones_like(is_hand)).any()
+
+
+def test_a_neckline_shows_ones_own_skin_and_the_others_cloth(cast):
+    """Ada is red and her clothes blue, Bob green and his clothes white; both have a low neckline."""
+    body = cast.bodies["ada"].body
+    rest_m, _ = body.shaped(None)
+    torso = np.unique(body.faces[faces_of(body, "torso")])
+    head = rest_m[np.unique(body.faces[faces_of(body, "head")])]
+    is_cloth = np.zeros((len(rest_m), 1), np.float32)
+    is_cloth[torso[cKDTree(head).query(rest_m[torso])[0] > 0.09]] = 1
+    cloth = spread(body, is_cloth, TEXELS)
+    rng, avatar = np.random.default_rng(0), cast
+    for name, skin, clothes in (("ada", (1, -1, -1), (-1, -1, 1)), ("bob", (-1, 1, -1), (1, 1, 1))):
+        colors = np.zeros((TEXELS, TEXELS, 8), np.float32)
+        colors[..., :3] = np.array(skin) * (1 - cloth) + np.array(clothes) * cloth
+        colors += rng.normal(0, 0.05, colors.shape).astype(np.float32)
+        texture = NeuralTexture(torch.from_numpy(colors)).requires_grad_(False)
+        avatar = avatar.with_subject(name, texture, Shape(body, np.zeros(1, np.float32), None))
+    made = {**avatar.settings, "train": {**avatar.settings["train"], "warm_start": True}}
+    uv, places_m = points_on(avatar.bodies["ada"])
+    is_torso = away_m(avatar.bodies["ada"], ~faces_of(body, "torso"), places_m) > 0.03
+    from_head = cKDTree(head).query(places_m)[0]
+    neckline, chest = is_torso & (from_head < 0.05), is_torso & (from_head > 0.16)
+    assert neckline.sum() > 20 and chest.sum() > 500
+    for settings, own in ((made, True), (avatar.settings, False)):
+        shown = worn(replace(avatar, settings=settings), "ada", {"torso": "bob"})[0].sample(uv).numpy()[:, :3]
+        assert (np.median(shown[neckline], axis=0)[0] > 0.5) == own  # Ada's red
+        assert (np.median(shown[chest], axis=0) > 0.8).all()  # Bob's white
 
 
 def test_a_morph_begins_with_one_and_ends_with_the_other(cast):
