@@ -242,6 +242,9 @@ OPTIONS = {
     "base": click.option("--avatar", required=True, metavar="NAME", help="The trained avatar."),
     "as": click.option("--as", "other", metavar="NAME", help="Leave the avatar as it is, and name the result so."),
     "steps": click.option("--steps", type=click.IntRange(min=1), metavar="N", help="How long to train."),
+    "out": click.option(
+        "--out", required=True, type=click.Path(path_type=Path), metavar="FILE.mp4", help="What to write."
+    ),
     "seeds": click.option(
         "--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Trainings of each row."
     ),

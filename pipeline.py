@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 import doctor as doctors
+import dressing
 from capture.errors import UserError
 from changes import change
 from commands import (
@@ -311,10 +312,9 @@ def report_command(**given: Any) -> None:
 
 
 @cli.command("render")
-@options("avatar", "subjects")
-@click.option("--motion", default="heldout", metavar="heldout|FILE", help="Frames kept from training, or .bvh or .npz.")
+@options("avatar", "subjects", "out")
+@click.option("--motion", default="heldout", metavar="heldout|recording|FILE", help="Kept frames, all, or a file.")
 @click.option("--camera", metavar="capture|orbit|FILE", help="Where from; capture for heldout, orbit for files.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.mp4", help="What to write.")
 def render_command(motion: str, camera: str | None, out: Path, **given: Any) -> None:
     """The avatar in motion, as a video."""
     project = open_project(ATLAS, **given)
@@ -378,6 +378,31 @@ def view_command(
 
     for line in view(avatar_dir, workspace, subject, motions, host, port):
         click.echo(line)
+
+
+@cli.command("tryon")
+@options("base", "out")
+@click.option("--body", metavar="NAME", help="Who moves.")
+@click.option("--wear", metavar="NAME", help="Whose clothes.")
+@click.option("--regions", metavar="torso,legs,...", help="Where; by default torso, upper_arm, legs and feet.")
+@click.option("--motion", default="recording", metavar="recording|heldout|FILE", help="Frames of the body, or a file.")
+@click.option("--camera", default="orbit", metavar="orbit|capture|FILE", help="From where; capture in his own room.")
+@click.option("--all", "everybody", is_flag=True, help="A JPEG of everybody in everybody's clothes instead.")
+def tryon_command(avatar: str, workspace: Path, out: Path, **given: Any) -> None:
+    """One of a cast in the clothes of another, as a video."""
+    for note in dressing.tryon(open_project(ATLAS, workspace, (), avatar), ATLAS.stage("train"), out=out, **given):
+        log.warning("%s", note)
+    click.echo(out)
+
+
+@cli.command("morph")
+@options("base", "out")
+@click.option("--from", "first", required=True, metavar="NAME", help="Who at the beginning.")
+@click.option("--to", "second", required=True, metavar="NAME", help="Who at the end.")
+def morph_command(avatar: str, workspace: Path, first: str, second: str, out: Path) -> None:
+    """One of a cast becomes another, as a video: look, clothes and figure."""
+    dressing.morph(open_project(ATLAS, workspace, (), avatar), ATLAS.stage("train"), first, second, out)
+    click.echo(out)
 
 
 @cli.command("track")

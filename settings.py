@@ -67,14 +67,17 @@ class Settings:
     def that_matter(self, sections: Iterable[str]) -> dict[str, Scalar]:
         """All settings in ``sections`` that can change what a stage writes, as "section.key": value.
 
-        Of a field with ``metadata={"file": True}`` the content of the named file or folder counts, too, unless the
-        value is one of the field's ``"words"``.
+        A field with ``metadata={"late": True}`` was added later and does at its default what was done before it: left
+        at the default it does not count, so that what was made before stays up to date.  Of a field with
+        ``metadata={"file": True}`` the content of the named file or folder counts, too, unless the value is one of
+        the field's ``"words"``.
         """
         return {
             f"{section}.{field.name}": with_content(getattr(self.config(section), field.name), field.metadata)
             for section in sections
             for field in fields(self.config(section))
             if not field.metadata.get("cosmetic")
+            and not (field.metadata.get("late") and getattr(self.config(section), field.name) == field.default)
         }
 
     def is_explicit(self, name: str) -> bool:

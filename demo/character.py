@@ -1,7 +1,7 @@
-"""The performer's arrays and how her skeleton carries them.
+"""A performer's arrays and how her skeleton carries them.
 
-V vertices, F faces, J joints.  Enters: ``performer.npz`` (written by ``demo/build.py``) and joint rotations.
-Leaves: joints and skinned vertices in the world frame.
+V vertices, F faces, J joints.  Enters: ``performer.npz`` or ``dana.npz`` (written by ``demo/build.py``), and joint
+rotations.  Leaves: joints and skinned vertices in the world frame.
 A joint's rotation is given in body-aligned axes at rest, as in SMPL: G_j = G_parent T(j_j - j_parent) R_j.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 PERFORMER = Path(__file__).with_name("performer.npz")
+PERFORMERS = {"demo": PERFORMER, "dana": Path(__file__).with_name("dana.npz")}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Character:
     joint_names: tuple[str, ...]
     joint_parents: np.ndarray  # (J,)
     joints_m: np.ndarray  # (J, 3) at rest
-    layer: np.ndarray  # (V,) 0 body, 1 shirt, 2 skirt
+    layer: np.ndarray  # (V,) 0 body and what follows it, 1 shirt, 2 skirt
     attach: np.ndarray  # (C,) of the cloth vertices, in order: 1 = held by the skin
     reach_m: np.ndarray  # (C,) how far one may stray from there
     under_m: np.ndarray  # (C, 3) body surface under it

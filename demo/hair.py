@@ -19,6 +19,8 @@ def swing_tail(character: Character, worlds: np.ndarray, step_s: float) -> np.nd
     The chain keeps off the back and the head by spheres that follow the skeleton.
     """
     chain = [j for j, name in enumerate(character.joint_names) if name.startswith("hair")]
+    if not chain:  # short hair
+        return worlds
     head = int(character.joint_parents[chain[0]])
     rest = character.joints_m[chain]
     tip = rest[-1] + (rest[-1] - rest[-2])

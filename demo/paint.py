@@ -20,7 +20,8 @@ EYE_RADIUS_M = 0.0150
 # Skin and face ------------------------------------------------------------------------------------------------------
 
 
-def skin_texture(mesh: BaseMesh, rng: np.random.Generator) -> np.ndarray:
+def skin_texture(mesh: BaseMesh, rng: np.random.Generator, tone: tuple[float, float, float] = (1, 1, 1)) -> np.ndarray:
+    """(H, W, 3); ``tone`` multiplies every colour: darker skin has the same marks, darker."""
     size = SKIN_TEXELS
     faces, faces_uv = mesh.triangles("body")
     index, weights, _ = rasterize_faces(mesh.uv * size, np.ones(len(mesh.uv)), faces_uv, (size, size))
@@ -49,6 +50,7 @@ def skin_texture(mesh: BaseMesh, rng: np.random.Generator) -> np.ndarray:
     # Knuckles and palms a little redder.
     hand = np.clip((np.abs(points[..., 0]) - 0.46) / 0.05, 0, 1) * hit
     skin = blend(skin, (0.80, 0.52, 0.42), hand * 0.35)
+    skin = skin * np.array(tone)
     fill = cv2.dilate(skin.astype(np.float32), np.ones((7, 7)))
     return np.where(hit[..., None], skin, fill)
 
@@ -164,3 +166,11 @@ def hair_texture(rng: np.random.Generator) -> np.ndarray:
     hair = np.ones((*shape, 3)) * (0.215, 0.130, 0.085)
     hair *= (1 + 0.28 * strands)[..., None].clip(0.25, 2.2)
     return blend(hair, (0.52, 0.33, 0.19), (0.30 * (strands - 0.5)).clip(0, 0.45))
+
+
+def curl_texture(rng: np.random.Generator) -> np.ndarray:
+    """Black curls: light catches only their tops."""
+    shape = (HAIR_TEXELS, HAIR_TEXELS)
+    curls = 0.6 * noise(shape, 5, rng) + 0.5 * noise(shape, 11, rng) + 0.3 * noise(shape, 40, rng)
+    hair = np.ones((*shape, 3)) * (0.085, 0.068, 0.058) * (1 + 0.35 * curls)[..., None].clip(0.3, 2)
+    return blend(hair, (0.30, 0.23, 0.19), (0.25 * (curls - 0.6)).clip(0, 0.4))

@@ -25,7 +25,7 @@ from capture.progress import progress
 from capture.recording import RecordingWriter, encode_jpeg, encode_png, write_atomically
 from capture.workers import start_worker
 from demo import renderer, room, sensor
-from demo.character import Character
+from demo.character import PERFORMERS, Character
 from demo.choreography import score
 from demo.cloth import Cloth
 from demo.hair import swing_tail
@@ -51,6 +51,7 @@ class DemoConfig:
     num_frames: int = 120  # eight seconds: a whole turn, arms, a knee, a squat, and a held-out end
     frames_per_second: float = 15.0  # half the sensor's rate: the same motion in half the frames
     seed: int = 0  # sensor noise, idle sway and, past eight seconds, the choreography
+    performer: str = field(default="demo", metadata={"late": True})  # who: "demo" or "dana"
     with_depth: bool = True  # False films a plain colour video
     num_workers: int = field(default=2, metadata={"cosmetic": True})  # processes that render frames
 
@@ -58,19 +59,20 @@ class DemoConfig:
 def film(config: DemoConfig, out_dir: Path) -> None:
     """Film the performer into ``out_dir``.
 
-    Raises UserError for a clip without frames or a rate outside 1 to 60 frames a second.
+    Raises UserError for a clip without frames, a rate outside 1 to 60 frames a second, or a performer who is not there.
     """
     if config.num_frames < 1:
         raise UserError(f"demo.num_frames = {config.num_frames}: film at least one frame")
     if not 1 <= config.frames_per_second <= 60:
         raise UserError(f"demo.frames_per_second = {config.frames_per_second}: choose between 1 and 60")
-    character = Character.load()
+    character = cast(config)
     scratch = out_dir / "scratch_film"
     masks = out_dir / "ground_truth" / "masks"
     for folder in (scratch, masks):
         folder.mkdir(parents=True, exist_ok=True)
     rig = sensor.rig()
-    writer = RecordingWriter(out_dir, rig, f"demo performer, seed {config.seed}")
+    who = "performer" if config.performer == "demo" else config.performer
+    writer = RecordingWriter(out_dir, rig, f"demo {who}, seed {config.seed}")
     with _crew(config) as crew:
         # The room is drawn while the motion is played.
         room_is_built = crew.submit(build_set, config, scratch)
@@ -88,6 +90,13 @@ def film(config: DemoConfig, out_dir: Path) -> None:
     _write_joints(out_dir / "ground_truth" / "joints.npz", character, joints_m)
     shutil.rmtree(scratch)
     writer.finish()
+
+
+def cast(config: DemoConfig) -> Character:
+    """The performer.  Raises UserError for one who is not there."""
+    if config.performer not in PERFORMERS:
+        raise UserError(f"demo.performer = {config.performer}: there are {', '.join(PERFORMERS)}")
+    return Character.load(PERFORMERS[config.performer])
 
 
 def act(config: DemoConfig, character: Character, scratch: Path) -> np.ndarray:
@@ -140,7 +149,7 @@ class Studio:
 
     def __init__(self, config: DemoConfig, scratch: Path) -> None:
         self._config = config
-        self._character = Character.load()
+        self._character = cast(config)
         self._cloth_vertices = np.flatnonzero(self._character.layer > 0)
         self._worlds = np.load(scratch / "worlds.npy")
         self._cloth = np.load(scratch / "cloth.npy")

@@ -6,6 +6,8 @@ Only ``demo/build.py`` uses this.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -54,7 +56,12 @@ def place(part: Part) -> np.ndarray:
     return uv_m / SHIRT_M
 
 
-def shirt_texture(parts: list[Part], rng: np.random.Generator) -> np.ndarray:
+Panel = Callable[[Part, np.ndarray, np.ndarray], np.ndarray]  # a panel's colours at (H, W) metres u, v
+
+
+def shirt_texture(parts: list[Part], rng: np.random.Generator, paint: Panel | None = None) -> np.ndarray:
+    """(H, W, 3) all panels, each painted by ``paint``; checked where nothing else is asked for."""
+    paint = paint or _panel
     width, height = (round(side * TEXELS_PER_M) for side in SHIRT_M)
     u_all, v_all = np.meshgrid((np.arange(width) + 0.5) / TEXELS_PER_M, (np.arange(height) + 0.5) / TEXELS_PER_M)
     shirt = np.ones((height, width, 3)) * CREAM
@@ -65,7 +72,7 @@ def shirt_texture(parts: list[Part], rng: np.random.Generator) -> np.ndarray:
         right, bottom = (high * TEXELS_PER_M).astype(int)
         rows, columns = slice(top, bottom), slice(left, right)
         u, v = u_all[rows, columns] - origin[0], v_all[rows, columns] - origin[1]
-        shirt[rows, columns] = _panel(part, u, v)
+        shirt[rows, columns] = paint(part, u, v)
     weave = 1 + 0.02 * rng.standard_normal((height, width)) + 0.03 * noise((height, width), 40, rng)
     return shirt * weave[..., None]
 
@@ -132,6 +139,37 @@ def _back(cloth, u, v, seam):
     return blend(cloth, NAVY, cv2.remap(stencil, map_u, map_v, cv2.INTER_LINEAR).astype(float) / 255)
 
 
+# T-shirt ------------------------------------------------------------------------------------------------------------
+
+TEAL, SUN, DEEP = (0.06, 0.44, 0.42), (0.97, 0.78, 0.16), (0.03, 0.20, 0.22)
+
+
+def tee_panel(part: Part, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Plain teal with two broad bands round the chest, a sun in front, and white cuffs."""
+    middle = part.uv[np.abs(part.piece.vertices_m[:, 0]) < 0.012, 0].mean() if part.panel < 2 else 0.0
+    bottom = part.uv[:, 1].max()
+    across = u - middle
+    cloth = np.ones((*u.shape, 3)) * TEAL
+    inside = lambda s, half: ((half - np.abs(s)) / 0.0012).clip(0, 1)  # noqa: E731
+    if part.panel < 2:
+        up = bottom - v  # from the hem, so that front and back meet at the sides
+        cloth = blend(cloth, WHITE, inside(up - 0.235, 0.030))
+        cloth = blend(cloth, SUN, inside(up - 0.175, 0.014))
+        cloth = blend(cloth, DEEP, 0.6 * inside(up - 0.020, 0.0012))
+    else:
+        cloth = blend(cloth, WHITE, ((v - (bottom - 0.024)) / 0.0012).clip(0, 1))
+    if part.panel == 0:
+        r, angle = np.hypot(across, v - 0.185), np.arctan2(v - 0.185, across)
+        rays = 0.052 + 0.016 * np.sign(np.sin(12 * angle))
+        cloth = blend(cloth, SUN, ((rays - r) / 0.001).clip(0, 1))
+        cloth = blend(cloth, TEAL, ((0.006 - np.abs(r - 0.042)) / 0.001).clip(0, 1))
+    elif part.panel == 1:
+        arrow = np.abs(across) + np.abs(v - 0.17) * 0.7
+        cloth = blend(cloth, SUN, inside(arrow - 0.075, 0.011))
+        cloth = blend(cloth, WHITE, inside(arrow - 0.035, 0.011))
+    return blend(cloth, DEEP, (spread(part, "neck", u, v) < 0.016) * 0.9)
+
+
 # Skirt, leggings, shoes ---------------------------------------------------------------------------------------------
 
 
@@ -176,19 +214,35 @@ def legging_texture(rng: np.random.Generator) -> np.ndarray:
     return blend(cloth, (0.72, 0.28, 0.20), np.broadcast_to(stripe, (size, size)))
 
 
+def trouser_texture(rng: np.random.Generator) -> np.ndarray:
+    """Sand-coloured cotton: seams outside and inside, a crease in front, a side pocket, and a hem; v = 1 - height."""
+    size = 512
+    v, u = (np.mgrid[0:size, 0:size] + 0.5) / size
+    cloth = np.ones((size, size, 3)) * (0.70, 0.58, 0.40)
+    cloth *= (1 + 0.035 * rng.standard_normal((size, size)) + 0.05 * noise((size, size), 45, rng))[..., None]
+    seam = np.exp(-(((u - 0.25) / 0.004) ** 2)) + np.exp(-(((u - 0.75) / 0.004) ** 2))
+    cloth = blend(cloth, (0.42, 0.33, 0.21), 0.8 * seam)
+    height = 1 - v
+    pocket = np.abs(height - 0.60) < 0.085
+    flap = np.exp(-(((height - 0.665) / 0.004) ** 2)) + np.exp(-(((np.abs(u - 0.25) - 0.10) / 0.004) ** 2))
+    cloth = blend(cloth, (0.42, 0.33, 0.21), 0.75 * flap.clip(0, 1) * pocket * (np.abs(u - 0.25) < 0.106))
+    cloth = blend(cloth, (0.60, 0.48, 0.32), 0.5 * pocket * (np.abs(u - 0.25) < 0.10))
+    return blend(cloth, (0.42, 0.33, 0.21), 0.7 * np.exp(-(((height - 0.085) / 0.003) ** 2)))
+
+
 def shoe_uv(vertices_m: np.ndarray, ankle: np.ndarray) -> np.ndarray:
     """(V, 2): the outline seen from the side; laces come from the front part of it."""
     u = 0.5 + (vertices_m[:, 1] - ankle[1] + 0.06) / SHOE_SIDE_M
     return np.stack([u, 0.9 - (vertices_m[:, 2] + 0.02) / SHOE_SIDE_M * 2], axis=1)
 
 
-def shoe_texture(rng: np.random.Generator) -> np.ndarray:
+def shoe_texture(rng: np.random.Generator, leather: tuple[float, float, float] = (0.74, 0.22, 0.16)) -> np.ndarray:
     """u: 0.5 is 6 cm before the ankle, toe at small u; v: 0.9 is the ground, up 0.21 m to v = -0.1."""
     size = 512
     v, u = (np.mgrid[0:size, 0:size] + 0.5) / size
     height = (0.9 - v) * SHOE_SIDE_M / 2  # metres above the ground
     along = (u - 0.5) * SHOE_SIDE_M  # metres, negative towards the toe
-    shoe = np.ones((size, size, 3)) * (0.74, 0.22, 0.16)
+    shoe = np.ones((size, size, 3)) * leather
     shoe *= (1 + 0.05 * rng.standard_normal((size, size)))[..., None]
     swoosh = np.exp(-(((height - 0.050 - 0.35 * (along + 0.02)) / 0.006) ** 4)) * (np.abs(along - 0.0) < 0.05)
     shoe = blend(shoe, (0.95, 0.94, 0.92), swoosh)

@@ -37,22 +37,15 @@ SKIRT_TOP_M, SKIRT_HEM_M = 0.955, 0.44
 SKIRT_SHOWS_BELOW_M = HEM_M + 0.05  # the shirt covers the rest
 SKIRT_CENTRE_M = np.array([0, 0.012])
 SOLE_M = 0.016
+TEE_HEM_M = 0.790  # the T-shirt's, of somebody shorter
+WAISTBAND_M = 0.010  # how far the trousers stand off at the waist
 
 
 def legs(figure: Figure) -> list[Part]:
     """Leggings, thinner where the skirt covers them, and shoes with a sole."""
-    tights = join([figure.piece("helper-tights")])
-    tights, _ = cut(tights, tights.vertices_m[:, 2] - (0.895))
-    tights = tights.compact((np.abs(tights.vertices_m[:, 0]) < 0.32)[tights.faces].all(axis=1))
-    tights = refine(tights)
-    smoothed = smooth(
-        tights.vertices_m, tights.faces, 3, hold=np.isin(np.arange(len(tights.vertices_m)), border_of(tights.faces))
-    )
-    tights = tights.replaced(position=smoothed)
+    tights = _tights_below(figure, 0.895)
     ankle = figure.at("foot.L")
-    z, y = tights.vertices_m[:, 2], tights.vertices_m[:, 1]
-    shoe_line = z - (ankle[2] - 0.004 + 0.10 * np.clip(y - ankle[1], -0.05, 0.08))
-    shoes, leggings = cut(tights, shoe_line)
+    shoes, leggings = cut(tights, _above_shoe(tights, ankle))
     normals = vertex_normals(leggings.vertices_m, leggings.faces)
     tuck = 0.014 * np.clip((leggings.vertices_m[:, 2] - (SKIRT_HEM_M - 0.01)) / 0.05, 0, 1)
     leggings = leggings.replaced(position=leggings.vertices_m + normals * (0.002 - tuck)[:, None])
@@ -60,6 +53,44 @@ def legs(figure: Figure) -> list[Part]:
     is_outside = prints.outside_of_leg(leggings.vertices_m[leggings.faces].mean(axis=1))
     halves = [(leggings.compact(is_outside), True), (leggings.compact(~is_outside), False)]
     parts = [Part("legging", half, prints.legging_uv(half.vertices_m, outside)) for half, outside in halves]
+    return [*parts, *_shoes(shoes, ankle)]
+
+
+def _tights_below(figure: Figure, top_m: float) -> Piece:
+    tights = join([figure.piece("helper-tights")])
+    tights, _ = cut(tights, tights.vertices_m[:, 2] - top_m)
+    tights = tights.compact((np.abs(tights.vertices_m[:, 0]) < 0.32)[tights.faces].all(axis=1))
+    tights = refine(tights)
+    hold = np.isin(np.arange(len(tights.vertices_m)), border_of(tights.faces))
+    return tights.replaced(position=smooth(tights.vertices_m, tights.faces, 3, hold=hold))
+
+
+def _above_shoe(tights: Piece, ankle: np.ndarray) -> np.ndarray:
+    """(V,) metres above the shoe's rim, which rises towards the heel."""
+    z, y = tights.vertices_m[:, 2], tights.vertices_m[:, 1]
+    return z - (ankle[2] - 0.004 + 0.10 * np.clip(y - ankle[1], -0.05, 0.08))
+
+
+def trousers(figure: Figure) -> list[Part]:
+    """Straight trousers that hang over the shoes' rims, and the shoes."""
+    tights = _tights_below(figure, TEE_HEM_M + 0.07)
+    ankle = figure.at("foot.L")
+    above = _above_shoe(tights, ankle)
+    shoes, _ = cut(tights, above)
+    _, cloth = cut(tights, above + 0.014)
+    normals = smooth(vertex_normals(cloth.vertices_m, cloth.faces), cloth.faces, 6)
+    z = cloth.vertices_m[:, 2]
+    loose = WAISTBAND_M + 0.010 * np.clip((TEE_HEM_M - z) / 0.2, 0, 1) + 0.016 * np.clip((0.48 - z) / 0.25, 0, 1)
+    border = np.isin(np.arange(len(z)), border_of(cloth.faces))
+    position = smooth(cloth.vertices_m + normals * loose[:, None], cloth.faces, 6, hold=border)
+    # The legs keep apart at the crotch.
+    side = np.sign(cloth.vertices_m[:, 0])
+    leg = z < figure.at("upperleg01.L")[2] - 0.10
+    position[:, 0] = np.where(leg, side * np.maximum(side * position[:, 0], 0.003), position[:, 0])
+    cloth = cloth.replaced(position=smooth_border(position, cloth.faces, 4))
+    is_outside = prints.outside_of_leg(cloth.vertices_m[cloth.faces].mean(axis=1))
+    halves = [(cloth.compact(is_outside), True), (cloth.compact(~is_outside), False)]
+    parts = [Part("trousers", half, prints.legging_uv(half.vertices_m, outside)) for half, outside in halves]
     return [*parts, *_shoes(shoes, ankle)]
 
 
@@ -78,10 +109,27 @@ def _shoes(shoes: Piece, ankle: np.ndarray) -> list[Part]:
 
 
 def shirt(figure: Figure) -> list[Part]:
-    """A loose shirt with short sleeves: front, back and two sleeves."""
+    """A loose shirt with short sleeves, over the skirt: front, back and two sleeves."""
     tights = join([figure.piece("helper-tights")])
-    tights = tights.replaced(under=tights.vertices_m)
-    _, tights = cut(tights, tights.vertices_m[:, 2] - HEM_M)
+    cloth, along = _short_sleeved(figure, tights.replaced(under=tights.vertices_m), HEM_M, flare_m=0.027)
+    cloth = _over_skirt(figure, cloth, along)
+    return [Part("shirt", panel, uv, SHIRT, i) for i, (panel, uv) in enumerate(_panels(figure, cloth))]
+
+
+def tee(figure: Figure) -> list[Part]:
+    """A T-shirt over the waistband of the trousers, cut like the shirt."""
+    tights = join([figure.piece("helper-tights")])
+    normals = smooth(vertex_normals(tights.vertices_m, tights.faces), tights.faces, 4)
+    is_trunk = np.abs(tights.vertices_m[:, 0]) < 0.32
+    band = is_trunk * (WAISTBAND_M + 0.006) * np.clip((TEE_HEM_M + 0.11 - tights.vertices_m[:, 2]) / 0.05, 0, 1)
+    under = tights.vertices_m + normals * band[:, None]
+    cloth, _ = _short_sleeved(figure, tights.replaced(under=under), TEE_HEM_M, flare_m=0.008)
+    return [Part("shirt", panel, uv, SHIRT, i) for i, (panel, uv) in enumerate(_panels(figure, cloth))]
+
+
+def _short_sleeved(figure: Figure, tights: Piece, hem_m: float, flare_m: float) -> tuple[Piece, np.ndarray]:
+    """Cut from the tights, loosened; and (V,) how far down the arm, as ``along_arm`` says."""
+    _, tights = cut(tights, tights.vertices_m[:, 2] - hem_m)
     tights, _ = cut(tights, figure.along_arm(tights.vertices_m, elsewhere=-1) - SLEEVE_END)
     collar = figure.at("neck01")
     # A round neck, a little deeper in front.
@@ -94,11 +142,10 @@ def shirt(figure: Figure) -> list[Part]:
     neck = np.linalg.norm(cloth.vertices_m[:, None] - rim[None], axis=2).min(axis=1)
     cloth = cloth.replaced(neck=neck)
     along = figure.along_arm(cloth.vertices_m, elsewhere=-1)
-    cloth = _over_skirt(figure, _loosen(cloth, along), along)
-    return [Part("shirt", panel, uv, SHIRT, i) for i, (panel, uv) in enumerate(_panels(figure, cloth))]
+    return _loosen(cloth, along, hem_m, flare_m), along
 
 
-def _loosen(shirt: Piece, along: np.ndarray) -> Piece:
+def _loosen(shirt: Piece, along: np.ndarray, hem_m: float, flare_m: float) -> Piece:
     """Let the shirt stand off: little at the shoulders, most at the hem and the sleeves' ends."""
     border = np.isin(np.arange(len(shirt.vertices_m)), border_of(shirt.faces))
     z = shirt.vertices_m[:, 2]
@@ -106,8 +153,8 @@ def _loosen(shirt: Piece, along: np.ndarray) -> Piece:
     tent = smooth(under, shirt.faces, 30, hold=border)  # cloth spans the hollows
     normals = smooth(vertex_normals(under, shirt.faces), shirt.faces, 6)
     is_arm = along > 0.15
-    down = np.clip((1.32 - z) / (1.32 - HEM_M), 0, 1)
-    slack = np.where(is_arm, 0.008 + 0.020 * np.clip((along - 0.15) / 0.65, 0, 1), 0.007 + 0.027 * down**1.3)
+    down = np.clip((1.32 - z) / (1.32 - hem_m), 0, 1)
+    slack = np.where(is_arm, 0.008 + 0.020 * np.clip((along - 0.15) / 0.65, 0, 1), 0.007 + flare_m * down**1.3)
     slack = smooth(slack, shirt.faces, 4)
     out = np.maximum(((tent - under) * normals).sum(1), 0)
     position = under + normals * (slack + np.minimum(out, 0.03))[:, None]

@@ -93,6 +93,12 @@ class Avatar:
     def painter(self) -> Painter:
         return Painter(self.renderer, self.device)
 
+    def with_subject(self, subject: str, texture: NeuralTexture, shape: Shape) -> Avatar:
+        """The same networks with another look for ``subject``, or with one more; the networks are not copied."""
+        other = replace(self, textures={**self.textures, subject: texture}, bodies={**self.bodies, subject: shape})
+        other.__dict__["painter"] = self.painter  # made ready once
+        return other
+
     def save(self, folder: Path) -> None:
         """Write every file atomically, avatar.json last."""
         for name in ("textures", "bodies"):

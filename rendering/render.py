@@ -1,6 +1,6 @@
 """The ``render`` command: the avatar in a motion, seen by a camera, as a video.
 
-motion   "heldout" (the frames that training never saw), a .bvh or an AMASS .npz
+motion   "heldout" (the frames that training never saw), "recording" (all frames), a .bvh or an AMASS .npz
 camera   "capture" (where the recording was made from), "orbit" (around the person), or a file of cameras
 N pictures, H x W pixels.  World: z up, floor at 0; for recordings it is found from the fit, because a camera on a
 tripod does not know where down is.
@@ -32,6 +32,7 @@ CAPTURE_LONG_SIDE_PX = 960  # of a video over the true background
 ORBIT_PERIOD_S = 10.0  # one turn around a moving person
 FOLLOW_S = 0.5  # the orbit's target follows the person no faster
 FLOOR_FRAMES = 30
+REPLAYS = ("heldout", "recording")  # motions that are the subject's own
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class Captured:
             world_from_color=world_from_color(fit),
         )
 
+    def frame_indices(self, replay: str) -> np.ndarray:
+        """The tracked frames of one of REPLAYS."""
+        return self.heldout_indices if replay == "heldout" else np.flatnonzero(self.fit.tracked)
+
     def motion(self, frame_indices: np.ndarray) -> Motion:
         """The fitted poses of some frames as a motion in the world."""
         placed = self.world_from_color @ self.fit.camera_from_body[frame_indices]
@@ -77,52 +82,69 @@ def render(
     max_frames: int = 0,
     device: str = "auto",
 ) -> tuple[str, ...]:
-    """Write the video and return what there is to say about it.
+    """Open an avatar and ``film`` it.  ``subject`` defaults to its only one.
 
-    ``subject`` defaults to the avatar's only one; ``subject_dir`` (its workspace folder) is needed where the recording
-    is shown or replayed; ``camera`` defaults to "capture" for "heldout" and to "orbit" for files; max_frames 0 = all.
-    Raises UserError for an unknown subject, an unreadable motion or camera, or a missing recording.
+    Raises UserError as ``film`` does, and for an unknown subject.
     """
     avatar = Avatar.load(avatar_dir, device)
     subject = subject or only_subject(avatar)
     if subject not in avatar.bodies:
         raise UserError(f"subject {subject!r} is not in this avatar; it has {', '.join(avatar.bodies)}")
+    return film(avatar, subject, subject_dir, motion, camera, out, max_frames)
+
+
+def film(
+    avatar: Avatar,
+    subject: str,
+    subject_dir: Path | None,
+    motion: str,
+    camera: str | None,
+    out: Path,
+    max_frames: int = 0,
+) -> tuple[str, ...]:
+    """Write the video and return what there is to say about it.
+
+    ``subject_dir`` (its workspace folder) is needed where the recording is shown or replayed; ``camera`` defaults to
+    "capture" for the recording's own motion and to "orbit" for files; max_frames 0 = all.
+    Raises UserError for an unreadable motion or camera, or a missing recording.
+    """
     if out.suffix.lower() != ".mp4":
         raise UserError(f"--out {out}: videos are written as .mp4; name it {out.with_suffix('.mp4').name}")
-    is_replay = motion == "heldout"
+    is_replay = motion in REPLAYS
     camera = camera or ("capture" if is_replay else "orbit")
     captured = None
     if is_replay or camera == "capture":
         if subject_dir is None or not (subject_dir / "03_fit").is_dir():
-            wanted = "--motion heldout" if is_replay else "--camera capture"
+            wanted = f"--motion {motion}" if is_replay else "--camera capture"
             raise UserError(f"{wanted} needs the recording of {subject!r}, which is not in this workspace; use a .bvh")
         captured = Captured.load(subject_dir)
+    indices = None
     if is_replay:
         assert captured is not None
-        moved = captured.motion(captured.heldout_indices)
-        if not len(moved):
-            raise UserError(f"{subject}: no held-out frame was tracked; render a .bvh instead")
+        indices = captured.frame_indices(motion)[: max_frames or None]
+        if not len(indices):
+            raise UserError(f"{subject}: no {motion} frame was tracked; render a .bvh instead")
+        moved = captured.motion(indices)
     else:
         shape = avatar.bodies[subject]
         vertices_m, joints_m = shape.body.shaped(shape.shape, shape.vertex_offsets_m)
         moved = retarget(load_motion(Path(motion)), shape.body, vertices_m, joints_m)
-    if max_frames > 0:
-        moved = first_frames(moved, max_frames)
+        moved = first_frames(moved, max_frames) if max_frames > 0 else moved
     out.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(out, moved.frames_per_second) as video:
-        pictures = _pictures(avatar, subject, moved, camera, captured, is_replay)
+        pictures = _pictures(avatar, subject, moved, camera, captured, indices)
         for picture in progress(pictures, f"render {out.name}", len(moved)):
             video.add(picture)
     return moved.notes
 
 
 def _pictures(
-    avatar: Avatar, subject: str, moved: Motion, camera: str, captured: Captured | None, is_replay: bool
+    avatar: Avatar, subject: str, moved: Motion, camera: str, captured: Captured | None, indices: np.ndarray | None
 ) -> Iterator[np.ndarray]:
     if camera == "capture":
         assert captured is not None
-        if is_replay:
-            return replay_pictures(avatar, subject, captured, moved)
+        if indices is not None:
+            return replay_pictures(avatar, subject, captured, indices)
         small = shrunk(captured.fit.camera, CAPTURE_LONG_SIDE_PX)
         view = View(small, invert(captured.world_from_color))
         room = Room.of(captured.recording, captured.masks, small.image_wh)
@@ -132,12 +154,12 @@ def _pictures(
     return studio_pictures(avatar, subject, moved, repeat_last(load_views(Path(camera)), len(moved)))
 
 
-def replay_pictures(avatar: Avatar, subject: str, captured: Captured, moved: Motion) -> Iterator[np.ndarray]:
-    """(H, W, 3) uint8 of the held-out frames over their true background, the recorded person painted out."""
+def replay_pictures(avatar: Avatar, subject: str, captured: Captured, indices: np.ndarray) -> Iterator[np.ndarray]:
+    """(H, W, 3) uint8 of recorded frames over their true background, the recorded person painted out."""
     camera = shrunk(captured.fit.camera, CAPTURE_LONG_SIDE_PX)
     room = Room.of(captured.recording, captured.masks, camera.image_wh)
-    for index, pose in zip(captured.heldout_indices, moved.pose, strict=False):
-        rgba = avatar.render(subject, pose, captured.fit.camera_from_body[index], camera)
+    for index in indices:
+        rgba = avatar.render(subject, captured.fit.pose[index], captured.fit.camera_from_body[index], camera)
         yield composite(rgba, room.behind(captured.recording.color(int(index)), captured.masks[int(index)]))
 
 

@@ -12,12 +12,14 @@ from capture.errors import UserError
 from capture.pose_network import PoseNetwork
 from capture.recording import Recording, read_gray
 from demo import sensor
-from demo.character import PERFORMER, Character
+from demo.character import PERFORMER, PERFORMERS, Character
 from demo.choreography import ARM_CHANNELS, score
 from demo.cloth import Cloth
 from demo.depth_statistics import describe
+from demo.hair import swing_tail
 from demo.motion import Actor
-from demo.performer import DemoConfig, camera_poses, film
+from demo.performer import DemoConfig, camera_poses, cast, film
+from demo.renderer import SURFACES
 
 REAL_DEPTH = Path(__file__).parents[2] / "shared" / "data" / "kinect_v2_depth"
 RATE_HZ = 15.0
@@ -168,6 +170,47 @@ def test_the_demo_turns_once_and_stays_in_view_of_both_cameras(character, worlds
         for world in worlds[::4]:
             pixels = project(camera, transform(camera_from_world, character.skin(world)))
             assert (pixels > 4).all() and (pixels < np.array(camera.image_wh) - 4).all()
+
+
+@pytest.fixture(scope="module")
+def dana() -> Character:
+    return Character.load(PERFORMERS["dana"])
+
+
+def test_the_second_performer_is_smaller_to_ship_sound_and_somebody_else(character, dana):
+    assert PERFORMERS["dana"].stat().st_size < PERFORMER.stat().st_size
+    assert np.isfinite(dana.vertices_m).all()
+    assert dana.faces.max() < len(dana.vertices_m) and dana.face_uv.max() < len(dana.uv)
+    assert set(dana.materials) <= set(SURFACES) and set(np.unique(dana.layer)) == {0, 1}
+    heights_m = [who.vertices_m[np.unique(who.faces[who.material == 0]), 2].max() for who in (character, dana)]
+    assert heights_m[0] - heights_m[1] > 0.05
+    for material in ("skin", "hair", "shirt", "shoe"):
+        colors = [who.textures[who.materials.index(material)].mean(axis=(0, 1)) for who in (character, dana)]
+        assert np.linalg.norm(colors[0] - colors[1]) > 15, material
+
+
+def test_the_second_performer_stays_in_view_and_her_shirt_over_her_trousers(dana):
+    actor = Actor(dana, score(8.0, 0, RATE_HZ))
+    worlds = np.stack([dana.bone_transforms(*actor.pose(i)) for i in range(120)])
+    assert swing_tail(dana, worlds, 1 / RATE_HZ) is worlds  # no pony tail
+    for camera, camera_from_world in zip((sensor.COLOR, sensor.DEPTH), camera_poses(), strict=True):
+        for world in worlds[::8]:
+            pixels = project(camera, transform(camera_from_world, dana.skin(world)))
+            assert (pixels > 4).all() and (pixels < np.array(camera.image_wh) - 4).all()
+    cloth = Cloth(dana)
+    hanging = cloth.hang(worlds[:12], 1 / RATE_HZ)[-1]
+    target, under = cloth.skinned(worlds[11])
+    out = (target - under) / np.linalg.norm(target - under, axis=1, keepdims=True)
+    off_m = ((hanging - under) * out).sum(axis=1)
+    assert np.percentile(off_m, 1) > 0 and np.median(off_m) > 0.004
+
+
+def test_who_is_filmed_is_a_setting(character, dana, tmp_path):
+    for name, who in (("demo", character), ("dana", dana)):
+        assert np.array_equal(cast(DemoConfig(performer=name)).vertices_m, who.vertices_m)
+    assert np.array_equal(cast(DemoConfig()).vertices_m, character.vertices_m)
+    with pytest.raises(UserError, match="there are demo, dana"):
+        film(DemoConfig(performer="nobody"), tmp_path)
 
 
 def test_motion_is_smooth_and_feet_do_not_skate(character):

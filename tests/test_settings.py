@@ -8,6 +8,7 @@ import fakes
 import pytest
 
 from capture.errors import UserError
+from capture.manifest import Scalar
 from settings import Layer, Settings, read_assignments, read_toml, with_content
 
 
@@ -74,6 +75,18 @@ def test_mistakes_are_named(word: str, complaint: str) -> None:
 def test_cosmetic_settings_do_not_matter() -> None:
     assert "recording.workers" not in chosen("recording.workers=8").that_matter(["recording"])
     assert chosen("recording.workers=8").config("recording").workers == 8
+
+
+def test_a_setting_that_came_late_counts_once_it_is_changed() -> None:
+    """What was recorded before there was a second performer stays up to date."""
+    configs = {"demo": "demo.performer.DemoConfig"}
+
+    def that_matter(*words: str) -> dict[str, Scalar]:
+        layer = Layer("--set", read_assignments(words), is_text=True)
+        return Settings(configs, (layer,)).that_matter(["demo"])
+
+    assert "demo.performer" not in that_matter() and "demo.performer" not in that_matter("demo.performer=demo")
+    assert that_matter("demo.performer=dana")["demo.performer"] == "dana"
 
 
 def test_the_content_of_a_named_file_counts(tmp_path: Path) -> None:
