@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from avatar_page import over_grey, painted_by_page, seen_from
-from browser import CHROMIUM, Page, opened, served
+from chromium import WHERE, Page
+from web_server import served
 
 from rendering.avatar import Avatar, person_box
 from rendering.moves import moves
@@ -56,7 +57,7 @@ STEPS = {
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 def main(folder: Path, subject: str | None, files: tuple[Path, ...]) -> None:
     """Print both tables."""
-    if CHROMIUM is None or not (weights_dir() / ARCHIVE).is_file() or not folder.is_dir():
+    if WHERE is None or not (weights_dir() / ARCHIVE).is_file() or not folder.is_dir():
         print(f"skipped: needs Chromium, {weights_dir() / ARCHIVE} and {folder}")
         return
     avatar = Avatar.load(folder, "cpu")
@@ -65,9 +66,9 @@ def main(folder: Path, subject: str | None, files: tuple[Path, ...]) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         home = Path(scratch)
         write_page(avatar, subject, motions, runtime_files(weights_dir()), home / "page")
-        with served(home / "page") as address, opened(f"{address}/index.html#paused", home / "chromium") as page:
+        with served(home / "page") as address, Page(f"{address}/index.html#paused", home / "chromium") as page:
             page.call("Performance.enable", timeDomain="threadTicks")
-            page.wait_for("globalThis.viewer && viewer.shown")
+            page.wait("globalThis.viewer && viewer.shown")
             compare(avatar, subject, motions, page)
             measure(page)
 
@@ -99,10 +100,10 @@ def measure(page: Page) -> None:
     print(f"\nload {os.getloadavg()[0]:.1f}\n\n| step | CPU ms |\n|---|---|")
     for name, code in STEPS.items():
         script = f"(async () => {{ {BEFORE} for (let i = 0; i < %d; i++) {{ {code} }} }})()"
-        page.evaluate(script % ROUNDS)  # let the engine compile it
+        page.value(script % ROUNDS)  # let the engine compile it
         marks_s = [busy(page)]
         for rounds in (ROUNDS, 0):  # what is done before the rounds is taken off
-            page.evaluate(script % rounds)
+            page.value(script % rounds)
             marks_s.append(busy(page))
         print(f"| {name} | {1000 * (2 * marks_s[1] - marks_s[0] - marks_s[2]) / ROUNDS:.1f} |")
 

@@ -6,7 +6,7 @@ import base64
 import json
 
 import numpy as np
-from browser import Page
+from chromium import Page
 
 from rendering.avatar import Shape
 from rendering.render import facing, follow
@@ -40,7 +40,7 @@ def seen_from(shape: Shape, motion: Motion, frame: int, azimuth: float, image_wh
 
 def painted_by_page(page: Page, motion_index: int, frame: int, view: View) -> np.ndarray:
     """(H, W, 3) float32: the page's networks on a frame of one of its motions, over grey."""
-    data = page.evaluate(PAINT % (json.dumps([in_javascript(view), motion_index, frame]), GREY))
+    data = page.value(PAINT % (json.dumps([in_javascript(view), motion_index, frame]), GREY))
     width, height = view.camera.image_wh
     return np.frombuffer(base64.b64decode(data), np.float32).reshape(height, width, 4)[..., :3]
 

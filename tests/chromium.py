@@ -23,14 +23,17 @@ FLAGS = (
 class Page:
     """One page.  A context manager: leaving it ends the browser."""
 
-    def __init__(self, url: str, profile: Path, size: tuple[int, int] = (1000, 700)) -> None:
-        self._url, self._profile, self._size = url, profile, size
+    def __init__(
+        self, url: str, profile: Path, size: tuple[int, int] = (1000, 700), flags: tuple[str, ...] = ()
+    ) -> None:
+        self._url, self._profile, self._size, self._flags = url, profile, size, flags
         self._count = 0
 
     def __enter__(self) -> Page:
         assert WHERE is not None
         size = f"--window-size={self._size[0]},{self._size[1]}"
-        command = [WHERE, *FLAGS, size, "--remote-debugging-port=0", f"--user-data-dir={self._profile}", "about:blank"]
+        own = ("--remote-debugging-port=0", f"--user-data-dir={self._profile}")
+        command = [WHERE, *FLAGS, *self._flags, size, *own, "about:blank"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         port = self._wait_for_file(self._profile / "DevToolsActivePort").split()[0]
         with connect(f"ws://127.0.0.1:{port}{self._path()}", max_size=None) as browser:

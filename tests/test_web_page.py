@@ -9,13 +9,14 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import browser
 import cv2
 import numpy as np
 import pytest
 import torch
 from avatar_page import over_grey, painted_by_page, seen_from
+from chromium import WHERE, Page
 from test_onnx_graph import lively_renderer
+from web_server import served
 
 from capture.errors import UserError
 from fitting.body.model import BodyModel
@@ -132,7 +133,7 @@ def test_the_runtime_is_fetched_once(tmp_path, monkeypatch):
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / ort_web.ARCHIVE).write_bytes(packed.getvalue())
     monkeypatch.setattr(ort_web, "SHA256", hashlib.sha256(packed.getvalue()).hexdigest())
-    with browser.served(tmp_path / "shop") as address:
+    with served(tmp_path / "shop") as address:
         monkeypatch.setattr(ort_web, "ADDRESS", f"{address}/{ort_web.ARCHIVE}")
         assert ort_web.runtime_files(tmp_path / "cache") == RUNTIME
     assert ort_web.runtime_files(tmp_path / "cache") == RUNTIME  # the shop is closed
@@ -140,7 +141,7 @@ def test_the_runtime_is_fetched_once(tmp_path, monkeypatch):
 
 
 LACKING = [
-    *(["Chromium"] if browser.CHROMIUM is None else []),
+    *(["Chromium"] if WHERE is None else []),
     *(
         []
         if (weights_dir() / ort_web.ARCHIVE).is_file()
@@ -156,8 +157,8 @@ def test_a_browser_paints_what_python_paints(avatar, tmp_path):
     still = replace(motion, name="still", pose=motion.pose[:1], world_from_body=motion.world_from_body[:1])
     write_page(avatar, "person", [motion, still], ort_web.runtime_files(weights_dir()), tmp_path / "one.html")
     address = f"file://{tmp_path / 'one.html'}#paused"
-    with browser.opened(address, tmp_path / "chromium", (600, 400)) as page:
-        page.wait_for("globalThis.viewer && viewer.shown")
+    with Page(address, tmp_path / "chromium", (600, 400)) as page:
+        page.wait("globalThis.viewer && viewer.shown")
         for frame, azimuth, image_wh in ((0, 0.0, (300, 400)), (7, 2.0, (400, 300)), (4, -1.0, (150, 50))):
             view = seen_from(shape, motion, frame, azimuth, image_wh)
             shown = painted_by_page(page, 0, frame, view)
@@ -168,25 +169,23 @@ def test_a_browser_paints_what_python_paints(avatar, tmp_path):
             assert is_person.sum() > 200 and true[is_person].std() > 0.1
             assert -10 * np.log10(((shown - true)[is_person] ** 2).mean()) > 60
             assert -10 * np.log10(((shown - true) ** 2).mean()) > 60
-        page.evaluate("document.getElementById('play').click()")
-        page.wait_for("viewer.times.length > 3 && viewer.frame > 0")
-        assert "pictures/s, WebAssembly" in page.evaluate("document.getElementById('says').textContent")
-        page.evaluate("[...document.querySelectorAll('#motions button')].find(b => b.textContent === 'still').click()")
-        page.wait_for("viewer.shown.endsWith('still 0')")
+        page.value("document.getElementById('play').click()")
+        page.wait("viewer.times.length > 3 && viewer.frame > 0")
+        assert "pictures/s, WebAssembly" in page.value("document.getElementById('says').textContent")
+        page.value("[...document.querySelectorAll('#motions button')].find(b => b.textContent === 'still').click()")
+        page.wait("viewer.shown.endsWith('still 0')")
 
 
 @in_a_browser
 def test_a_folder_opens_from_the_plainest_server(avatar, tmp_path):
     write_page(avatar, "person", [waving(avatar)], ort_web.runtime_files(weights_dir()), tmp_path / "page")
     with (
-        browser.served(tmp_path / "page") as address,
-        browser.opened(
-            f"{address}/index.html#motion=waving&time=0.5&paused", tmp_path / "chromium", (400, 600)
-        ) as page,
+        served(tmp_path / "page") as address,
+        Page(f"{address}/index.html#motion=waving&time=0.5&paused", tmp_path / "chromium", (400, 600)) as page,
     ):
-        page.wait_for("globalThis.viewer && viewer.shown")
-        assert page.evaluate("viewer.frame") == 5
-        page.screenshot(tmp_path / "page.png")
+        page.wait("globalThis.viewer && viewer.shown")
+        assert page.value("viewer.frame") == 5
+        (tmp_path / "page.png").write_bytes(page.picture())
         picture = np.asarray(cv2.imread(str(tmp_path / "page.png")), float)
         middle, rim = picture[150:450, 150:250], picture[250:450, 5:25]
         assert middle.std() > 3 * rim.std()  # somebody stands in the studio
