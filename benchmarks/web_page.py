@@ -38,6 +38,7 @@ from training.features import weights_dir
 ROOT = Path(__file__).parents[1]
 CAMERAS = ((0.0, (600, 800)), (1.1, (1200, 800)), (3.0, (300, 160)))  # azimuth, picture
 ROUNDS = 15
+PAGE_WH = (1200, 800)
 BEFORE = """const v = viewer, a = v.avatar, camera = v.camera(), pose = v.of("pose", 0);
   const placed = compose(camera.fromWorld, v.of("world_from_body", 0));
   const painted = await a.paint(pose, placed, camera), crop = cropCamera(camera, painted.box, a.width, a.height);"""
@@ -66,7 +67,7 @@ def main(folder: Path, subject: str | None, files: tuple[Path, ...]) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         home = Path(scratch)
         write_page(avatar, subject, motions, runtime_files(weights_dir()), home / "page")
-        with served(home / "page") as address, Page(f"{address}/index.html#paused", home / "chromium") as page:
+        with served(home / "page") as at, Page(f"{at}/index.html#paused", home / "chromium", PAGE_WH) as page:
             page.call("Performance.enable", timeDomain="threadTicks")
             page.wait("globalThis.viewer && viewer.shown")
             compare(avatar, subject, motions, page)
