@@ -18,7 +18,7 @@ from capture.alpha import cleaned, enlarged, evidence, gated, matted
 from capture.camera import Rig
 from capture.likelihood import Room, posterior, rim_alpha, room_behind
 from capture.matte_config import MatteConfig
-from capture.parting import somebody_else
+from capture.parting import Whereabouts, somebody_else
 from capture.plate import SAMPLES, SIDE_PX, Plate, Sample, fitted_wh, learned, reduced_to
 from capture.recording import Recording
 from capture.registration import depth_in_color, is_registered
@@ -37,10 +37,10 @@ def refined(
     probability: np.ndarray,
     depth_mm: np.ndarray | None,
     plate: Plate | None = None,
-    distance_m: float = float("nan"),
+    place: Whereabouts | None = None,
 ) -> np.ndarray:
     """Alpha (H, W) float32 of a picture (H, W, 3) from its probability (h, w), its depth image and the empty room, if
-    there are any; ``distance_m``: where the person stands, NaN = unknown."""
+    there are any; ``place``: where the person is."""
     crop = cut(config, recording.rig, color, probability, depth_mm)
     if crop is None:
         return np.zeros(color.shape[:2], np.float32)
@@ -52,8 +52,10 @@ def refined(
         is_known = np.isfinite(room.sigma)
         firm, is_sure = is_known.astype(np.float32), is_known & (prior > SURE)
     if crop.depth_m is not None:
-        if np.isfinite(distance_m):
-            is_else = somebody_else(prior, crop.depth_m, distance_m, config.gate_m, is_sure)
+        if place is not None and np.isfinite(place.distance_m):
+            # Where somebody else is about, small surfaces are what is left of him.
+            spared = is_sure if place.is_alone else None
+            is_else = somebody_else(prior, crop.depth_m, place.distance_m, config.gate_m, spared)
             prior, is_sure = np.where(is_else, np.float32(0), prior), is_sure & ~is_else
         prior, separation = gated(prior, crop.depth_m, config.gate_m, crop.footprint_px, is_sure)
         firm = np.maximum(firm, separation)

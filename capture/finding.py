@@ -33,6 +33,7 @@ from capture.matte_job import (
 from capture.parting import (
     NOBODY_SHARE,
     Surfaces,
+    Whereabouts,
     somebody_else,
     steady_distances,
     surfaces,
@@ -48,9 +49,9 @@ MEASURED_STEP = 2  # every other pixel of the network's picture: as fine as a Ki
 MIN_SHARE_FOUND = 0.1  # a person in fewer frames is a false alarm, not a film of somebody
 
 
-def find(job: Job, recording: Recording, notes: list[str]) -> tuple[list[bool], np.ndarray]:
-    """The network's masks of all frames, of one person.  Returns where he was found, and his distance in metres (N,);
-    adds to ``notes``."""
+def find(job: Job, recording: Recording, notes: list[str]) -> tuple[list[bool], list[Whereabouts]]:
+    """The network's masks of all frames, of one person.  Returns where he was found, and what depth says of where he
+    is; adds to ``notes``."""
     out_dir, count = job.out_dir, len(recording)
     job.run(_segment_chunk, [(i, None) for i in missing(out_dir, count, raw_path, gray_path)], "find the person")
     boxes = np.stack([read_segment(raw_path(out_dir, i)).box() for i in range(count)])  # (N, 4)
@@ -60,7 +61,12 @@ def find(job: Job, recording: Recording, notes: list[str]) -> tuple[list[bool], 
     distance_m, todo = _distances(job, recording)
     job.run(_part_chunk, todo, "part people")
     again = [retry_path(out_dir, i) for i in range(count)]
-    return [read_segment(path).is_found if path.is_file() else found[i] for i, path in enumerate(again)], distance_m
+    found = [read_segment(path).is_found if path.is_file() else found[i] for i, path in enumerate(again)]
+    is_near = np.zeros(count, bool)
+    reach = _reach(recording)
+    for index, _ in todo:
+        is_near[max(0, index - reach) : index + reach + 1] = True
+    return found, [Whereabouts(float(m), not near) for m, near in zip(distance_m, is_near, strict=True)]
 
 
 def refuse_an_empty_film(found: list[bool], source: str) -> None:
@@ -137,13 +143,18 @@ def _distances(job: Job, recording: Recording) -> tuple[np.ndarray, list[tuple]]
     job.run(_measure_chunk, todo, "measure the distance")
     measured = [json.loads(distance_path(job.out_dir, i).read_text()) for i in range(count)]
     alone_m = np.array([np.nan if m["distance_m"] is None else m["distance_m"] for m in measured])
-    distance_m = steady_distances(alone_m, max(2, round(DISTANCE_S * recording.frames_per_second)))
+    distance_m = steady_distances(alone_m, _reach(recording))
     crowded = []
     for index, (metres, fields) in enumerate(zip(distance_m, measured, strict=True)):
         found = Surfaces(np.empty((0, 0)), np.array(fields["surfaces_m"]), np.array(fields["share"]))
         if found.is_elsewhere(metres, job.config.gate_m).any():  # never, where the distance is NaN
             crowded.append((index, metres))
     return distance_m, crowded
+
+
+def _reach(recording: Recording) -> int:
+    """Frames."""
+    return max(2, round(DISTANCE_S * recording.frames_per_second))
 
 
 def _measure_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frames: Sequence[tuple]) -> int:

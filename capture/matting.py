@@ -120,10 +120,10 @@ def matte(config: MatteConfig, out_dir: Path, recording_dir: Path) -> None:
             found = [bool(read_gray(mask_path(out_dir, i)).max() > 127) for i in range(count)]
             refuse_an_empty_film(found, f"the masks of {recording.source}")
         else:
-            found, distance_m = find(job, recording, notes)
+            found, places = find(job, recording, notes)
             if config.learn_room:
                 _learn_room(job, recording, matter, found, notes)
-            todo = [(i, distance_m[i]) for i in missing(out_dir, count, mask_path, small_path, tile_path)]
+            todo = [(i, places[i]) for i in missing(out_dir, count, mask_path, small_path, tile_path)]
             job.run(_refine_chunk, todo, "draw the edges")
         # The film is one stream, which one thread codes while the workers are busy with what is not.
         with ThreadPoolExecutor(1) as beside:
@@ -172,13 +172,13 @@ def _refine_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frame
     gray = functools.lru_cache(maxsize=3)(lambda i: read_flow_gray(out_dir, recording, i))
     raw = functools.lru_cache(maxsize=3)(lambda i: read_raw(out_dir, i).probability)
     plate = Plate.load(plate_path(out_dir)) if plate_path(out_dir).is_file() else None
-    for index, distance_m in frames:
+    for index, place in frames:
         probability, color = raw(index), recording.color(index)
         if config.steady and probability.any():
             around = [i for i in (index - 1, index + 1) if 0 <= i < len(recording)]
             probability = steadied(probability, gray(index), [(gray(i), raw(i)) for i in around])
         depth_mm = recording.depth_mm(index) if config.use_depth and recording.rig.depth is not None else None
-        alpha = refined(config, recording, color, main_part(probability), depth_mm, plate, distance_m)
+        alpha = refined(config, recording, color, main_part(probability), depth_mm, plate, place)
         _leave_mask(out_dir, index, color, np.rint(alpha * 255).astype(np.uint8), gray(index).shape)
     return len(frames)
 

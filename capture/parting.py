@@ -33,6 +33,14 @@ class Surfaces:
         return np.abs(self.median_m - distance_m) > reach_m
 
 
+@dataclass(frozen=True)
+class Whereabouts:
+    """Of the person in one frame."""
+
+    distance_m: float  # NaN = depth does not say
+    is_alone: bool  # nobody else was in the mask, for a second before and after
+
+
 def surfaces(probability: np.ndarray, depth_m: np.ndarray) -> Surfaces:
     """The surfaces of a probability (H, W) in depth (H, W), NaN = unknown."""
     is_known = (probability > 0.5) & np.isfinite(depth_m)

@@ -54,3 +54,16 @@ def test_a_file_without_content_is_made_again(tmp_path: Path) -> None:
     leave(raw_path(tmp_path, 0), b"there")
     raw_path(tmp_path, 1).touch()
     assert missing(tmp_path, 3, raw_path) == [1, 2]
+
+
+def test_flying_pixels_do_not_overrule_what_is_sure():
+    probability, depth_m = np.zeros((60, 100), np.float32), np.full((60, 100), 5.0, np.float32)
+    body, spray, passer = np.s_[10:55, 20:35], np.s_[12:15, 30:35], np.s_[15:50, 60:72]
+    probability[body], depth_m[body] = 0.95, 2.5
+    depth_m[spray] = 3.6
+    is_sure = probability > 0.9
+    assert somebody_else(probability, depth_m, 2.5, 0.6)[spray].any()
+    assert not somebody_else(probability, depth_m, 2.5, 0.6, is_sure).any()
+    probability[passer], depth_m[passer] = 0.95, 3.6
+    is_else = somebody_else(probability, depth_m, 2.5, 0.6, probability > 0.9)
+    assert is_else[passer].all() and not is_else[spray].any()
