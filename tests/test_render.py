@@ -16,7 +16,8 @@ from test_motion import random_frames, write_bvh
 from capture.camera import invert, project, transform
 from capture.errors import UserError
 from fitting.body.model import BodyModel
-from rendering.avatar import Shape, person_box
+from rendering.avatar import Shape
+from rendering.framing import person_box
 from rendering.render import Captured, render, world_from_color
 from rendering.studio import Room, studio
 from rendering.viewpoints import View, load_views, look_at, orbit

@@ -1,0 +1,124 @@
+"""From the crop that the networks painted to the picture it belongs to.
+
+h x w pixels of the crop, H x W of the picture, n x m of the part of the picture that a crop can reach.  RGBA is float32
+in [0, 1]; "premultiplied" colours are those times alpha, everything else holds them as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numba import njit
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, pixels
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one avatar covers of a picture; outside of it there is nothing."""
+
+    rgba: np.ndarray  # (n, m, 4) float32
+    left: int
+    top: int
+    depth_m: np.ndarray | None = None  # (n, m) float32, inf where nobody is; None when nobody asked
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the picture."""
+        rows, columns = self.rgba.shape[:2]
+        return slice(self.top, self.top + rows), slice(self.left, self.left + columns)
+
+    def picture(self, image_wh: tuple[int, int]) -> np.ndarray:
+        """(H, W, 4) float32 RGBA of the whole picture."""
+        whole = np.zeros((image_wh[1], image_wh[0], 4), np.float32)
+        whole[self.window] = self.rgba
+        return whole
+
+    def over(self, background: np.ndarray) -> np.ndarray:
+        """(H, W, 3) float32: this before a background (H, W, 3) in [0, 1]."""
+        mixed = np.array(background, np.float32)
+        alpha = self.rgba[..., 3:]
+        mixed[self.window] += (self.rgba[..., :3] - mixed[self.window]) * alpha
+        return mixed
+
+
+NOTHING = Layer(np.zeros((0, 0, 4), np.float32), 0, 0, np.zeros((0, 0), np.float32))
+
+
+def paste(rgba: np.ndarray, box_px: Box, image_wh: tuple[int, int], inverse_z: np.ndarray | None = None) -> Layer:
+    """A crop (h, w, 4) RGBA back to where it was cut, in the picture's pixels.
+
+    Resampled with premultiplied alpha, so that the colour of empty pixels does not bleed in.  ``inverse_z`` (h, w),
+    1 / metres and 0 where the body is not, becomes the layer's depth.
+    """
+    left, top, right, bottom = box_px
+    # Half a crop pixel around the box is where bilinear interpolation still finds something.
+    reach_x, reach_y = (right - left) / rgba.shape[1], (bottom - top) / rgba.shape[0]
+    x0, y0 = max(0, int(np.floor(left - reach_x))), max(0, int(np.floor(top - reach_y)))
+    x1 = min(image_wh[0], int(np.ceil(right + reach_x)))
+    y1 = min(image_wh[1], int(np.ceil(bottom + reach_y)))
+    if x1 <= x0 or y1 <= y0:
+        return NOTHING
+    premultiplied = _premultiplied(np.ascontiguousarray(rgba, np.float32))
+    premultiplied, inverse_z = _shrunk(premultiplied, inverse_z, box_px)
+    height, width = premultiplied.shape[:2]
+    scale_x, scale_y = (right - left) / width, (bottom - top) / height
+    to_window = np.array(
+        [[scale_x, 0, left + scale_x / 2 - 0.5 - x0], [0, scale_y, top + scale_y / 2 - 0.5 - y0]], np.float64
+    )
+    wh = (x1 - x0, y1 - y0)
+    pasted = np.asarray(cv2.warpAffine(premultiplied, to_window, wh, flags=cv2.INTER_LINEAR), np.float32)
+    _unpremultiply(pasted)
+    if inverse_z is None:
+        return Layer(pasted, x0, y0)
+    near = cv2.warpAffine(inverse_z, to_window, wh, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    with np.errstate(divide="ignore"):
+        return Layer(pasted, x0, y0, (1 / near).astype(np.float32))
+
+
+def _shrunk(rgba: np.ndarray, inverse_z: np.ndarray | None, box_px: Box) -> tuple[np.ndarray, np.ndarray | None]:
+    """Means over the footprint of a picture's pixels, so that a small figure does not alias."""
+    height, width = rgba.shape[:2]
+    shrink = int(height // max(box_px[3] - box_px[1], 1))
+    if shrink <= 1:
+        return rgba, inverse_z
+    wh = (max(width // shrink, 1), max(height // shrink, 1))
+    rgba = np.asarray(cv2.resize(rgba, wh, interpolation=cv2.INTER_AREA), np.float32)
+    return rgba, None if inverse_z is None else cv2.resize(inverse_z, wh, interpolation=cv2.INTER_NEAREST)
+
+
+def spread(inverse_z: np.ndarray) -> np.ndarray:
+    """(h, w) 1 / metres, 0 where the body is not: there that of the nearest pixel where it is."""
+    is_empty = (inverse_z <= 0).astype(np.uint8)
+    if is_empty.all():
+        return inverse_z
+    _, labels = cv2.distanceTransformWithLabels(is_empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    known = np.zeros(int(labels.max()) + 1, np.float32)
+    known[labels[is_empty == 0]] = inverse_z[is_empty == 0]
+    return known[labels]
+
+
+@njit(cache=True, nogil=True)
+def _premultiplied(rgba):
+    out = np.empty_like(rgba)
+    for row in range(rgba.shape[0]):
+        for column in range(rgba.shape[1]):
+            alpha = rgba[row, column, 3]
+            for c in range(3):
+                out[row, column, c] = rgba[row, column, c] * alpha
+            out[row, column, 3] = alpha
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _unpremultiply(rgba):
+    """In place; colours of what is as good as empty become 0."""
+    for row in range(rgba.shape[0]):
+        for column in range(rgba.shape[1]):
+            alpha = rgba[row, column, 3]
+            scale = np.float32(1) / alpha if alpha > np.float32(1e-4) else np.float32(0)
+            for c in range(3):
+                rgba[row, column, c] = min(max(rgba[row, column, c] * scale, np.float32(0)), np.float32(1))
+            rgba[row, column, 3] = min(max(alpha, np.float32(0)), np.float32(1))
