@@ -21,7 +21,8 @@ from rendering.rasters import RasterConfig
 
 STEP = 64  # crops grow by so many pixels: few sizes, as each costs a GPU a recorded graph, and the networks halve often
 MOST_LARGER = 2.0  # sides of a crop that grew; beyond, the figure is painted small after all
-SLACK = 1.05  # nobody sees so little, and an enlargement costs sharpness
+BEYOND = 1.4  # the scale of training may be left upwards by this: still clean, and sharper; at twice, texels show
+SLACK = 1.05  # downwards: nobody sees so little
 NEAR_M = 0.05  # of the rasteriser
 
 
@@ -54,15 +55,16 @@ def person_box(vertices_camera_m: np.ndarray, camera: Camera, crop_wh: tuple[int
 def person_frame(
     vertices_camera_m: np.ndarray, camera: Camera, crop_wh: tuple[int, int], px_per_m: tuple[float, float]
 ) -> Frame | None:
-    """``person_box``, enlarged or given more pixels so that a metre of the person has between ``px_per_m`` of them."""
+    """``person_box``, enlarged or given more pixels so that a metre of the person has about ``px_per_m`` of them, the
+    least and the most of training."""
     box = person_box(vertices_camera_m, camera, crop_wh)
     if box is None:
         return None
     depth_m = visible_depth(vertices_camera_m, camera)
     scale = crop_wh[1] / (box[3] - box[1]) * camera.fy_px / depth_m
     least, most = px_per_m
-    if scale > most * SLACK:
-        grown = scale / most
+    if scale > most * BEYOND:
+        grown = scale / (most * BEYOND)
         center = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         half = (box[2] - box[0]) / 2 * grown, (box[3] - box[1]) / 2 * grown
         return Frame((center[0] - half[0], center[1] - half[1], center[0] + half[0], center[1] + half[1]), crop_wh)

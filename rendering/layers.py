@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numba import njit
 
+ENLARGED = 2.0  # from here on bilinear interpolation shows its lattice
+
 Box = tuple[float, float, float, float]  # left, top, right, bottom, pixels
 
 
@@ -54,8 +56,8 @@ def paste(rgba: np.ndarray, box_px: Box, image_wh: tuple[int, int], inverse_z: n
     1 / metres and 0 where the body is not, becomes the layer's depth.
     """
     left, top, right, bottom = box_px
-    # Half a crop pixel around the box is where bilinear interpolation still finds something.
-    reach_x, reach_y = (right - left) / rgba.shape[1], (bottom - top) / rgba.shape[0]
+    # Two crop pixels around the box interpolation still finds something.
+    reach_x, reach_y = 2 * (right - left) / rgba.shape[1], 2 * (bottom - top) / rgba.shape[0]
     x0, y0 = max(0, int(np.floor(left - reach_x))), max(0, int(np.floor(top - reach_y)))
     x1 = min(image_wh[0], int(np.ceil(right + reach_x)))
     y1 = min(image_wh[1], int(np.ceil(bottom + reach_y)))
@@ -69,7 +71,8 @@ def paste(rgba: np.ndarray, box_px: Box, image_wh: tuple[int, int], inverse_z: n
         [[scale_x, 0, left + scale_x / 2 - 0.5 - x0], [0, scale_y, top + scale_y / 2 - 0.5 - y0]], np.float64
     )
     wh = (x1 - x0, y1 - y0)
-    pasted = np.asarray(cv2.warpAffine(premultiplied, to_window, wh, flags=cv2.INTER_LINEAR), np.float32)
+    smooth = cv2.INTER_CUBIC if scale_y > ENLARGED else cv2.INTER_LINEAR
+    pasted = np.asarray(cv2.warpAffine(premultiplied, to_window, wh, flags=smooth), np.float32)
     _unpremultiply(pasted)
     if inverse_z is None:
         return Layer(pasted, x0, y0)
