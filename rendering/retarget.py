@@ -71,22 +71,41 @@ def asked_of_us(clip: MotionClip, body: BodyModel, rest_vertices_m: np.ndarray, 
     targets = role_rotations(source, source_roles, rest_joints_m, body_roles)
     global_rotations = _spread(targets, body, body_roles, len(source.positions))
     pose = _local_rotations(global_rotations, body)
-    root = global_rotations[:, 0]
+    world_from_body, found = ground(
+        source, source_roles, (body, rest_vertices_m, rest_joints_m), pose, global_rotations[:, 0]
+    )
+    if not source.rests_upright:
+        notes.append(f"{clip.name} does not rest like a standing person; its axes were read off the movement itself")
+    motion = Motion(clip.name, pose.astype(np.float32), world_from_body, source.frames_per_second, tuple(notes))
+    return Asked(motion, found)
+
+
+def ground(
+    source: PlacedClip,
+    roles: dict[str, int],
+    person: tuple[BodyModel, np.ndarray, np.ndarray],
+    pose: np.ndarray,
+    root: np.ndarray,
+) -> tuple[np.ndarray, tuple[Stance, ...]]:
+    """world_from_body (N, 4, 4) of our body in ``pose`` (N, J, 3), its root turned by ``root`` (N, 3, 3), and where its
+    feet stand: hips where the source's are, soles on the floor when its feet are.
+
+    ``person`` is a body with its rest vertices (V, 3) and joints (J, 3); ``roles`` are the source's.
+    """
+    body, rest_vertices_m, rest_joints_m = person
+    body_roles = find_roles(body.joint_names, tuple(int(p) for p in body.parents), "body model")
     world_from_body = np.tile(np.eye(4), (len(pose), 1, 1))
     world_from_body[:, :3, :3] = root
     # pose[0] is 0 by our convention: the pelvis moves rigidly with the body frame.  Skeletons disagree about where the
     # pelvis is, but not about the hip joints.
-    hips_m = source.positions[:, [source_roles[f"upperleg.{side}"] for side in "LR"]].mean(1)
+    hips_m = source.positions[:, [roles[f"upperleg.{side}"] for side in "LR"]].mean(1)
     world_from_body[:, :3, 3] = hips_m - root @ rest_joints_m[[body_roles[f"upperleg.{side}"] for side in "LR"]].mean(0)
     low = low_vertices(rest_vertices_m)
     low_m = _posed(low, body, rest_vertices_m, rest_joints_m, pose, world_from_body)
-    lift_m = _floor_correction(source, source_roles, low_m[:, :, 2].min(1))
+    lift_m = _floor_correction(source, roles, low_m[:, :, 2].min(1))
     world_from_body[:, 2, 3] += lift_m
     low_m[:, :, 2] += lift_m[:, None]
-    if not source.rests_upright:
-        notes.append(f"{clip.name} does not rest like a standing person; its axes were read off the movement itself")
-    motion = Motion(clip.name, pose.astype(np.float32), world_from_body, source.frames_per_second, tuple(notes))
-    return Asked(motion, stances(source, source_roles, body, rest_vertices_m, low_m))
+    return world_from_body, stances(source, roles, body, rest_vertices_m, low_m)
 
 
 def _spread(targets: dict[str, np.ndarray], body: BodyModel, roles: dict[str, int], num_frames: int) -> np.ndarray:
