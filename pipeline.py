@@ -311,7 +311,8 @@ def report_command(**given: Any) -> None:
 
 @cli.command("render")
 @options("avatar", "subjects")
-@click.option("--motion", default="heldout", metavar="heldout|NAME|FILE", help="Kept frames, a fit, a .bvh or .npz.")
+@click.option("--motion", metavar="heldout|NAME|FILE", help="Kept frames, a fit, a .bvh or .npz.")
+@click.option("--scene", type=click.Path(path_type=Path), metavar="FILE.json", help="Several avatars instead of one.")
 @click.option("--camera", metavar="capture|orbit|FILE", help="Where from; capture for what was filmed, else orbit.")
 @click.option("--background", metavar="WORD", help="studio, room, transparent, #rrggbb or a picture.")
 @click.option("--size", metavar="WxH", help="Pixels of the picture.")
@@ -320,7 +321,7 @@ def report_command(**given: Any) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help=".mp4, .mov, .webm, PNG.")
 def render_command(workspace: Path, avatar: str | None, subjects: tuple[str, ...], out: Path, **wished: Any) -> None:
     """The avatar in motion, as a film."""
-    for note in render_film(open_project(ATLAS, workspace, subjects, avatar), ATLAS, out, wished):
+    for note in render_film(workspace, ATLAS, (avatar, subjects), out, wished):
         log.warning("%s", note)
     click.echo(out)
 

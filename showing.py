@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capture.errors import UserError
-from commands import Atlas, live_settings, live_source
+from commands import Atlas, live_settings, live_source, open_project
 from project import Project
 
 if TYPE_CHECKING:
@@ -40,12 +40,29 @@ def one_subject(project: Project) -> str:
     return project.subjects[0]
 
 
-def render_film(project: Project, atlas: Atlas, out: Path, wished: Mapping[str, Any]) -> tuple[str, ...]:
-    """``pipeline.py render``; ``wished`` holds its options.  Returns what there is to say about the film."""
-    folder, size = avatar_folder(project, atlas), read_size(wished["size"])
-    from rendering.render import Wish, render
+def render_film(
+    workspace: Path, atlas: Atlas, named: tuple[str | None, tuple[str, ...]], out: Path, wished: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """``pipeline.py render``: an avatar and its subjects, or a scene; ``wished`` holds the other options.
 
-    wish = Wish(wished["motion"], wished["camera"], wished["background"], size, wished["fps"], wished["side_by_side"])
+    Returns what there is to say about the film."""
+    size, scene = read_size(wished["size"]), wished["scene"]
+    avatar, subjects = named
+    if scene is not None and (avatar or subjects or wished["motion"] or wished["side_by_side"]):
+        raise UserError("--scene says who does what; leave out --avatar, --subject, --motion and --side-by-side")
+    if scene is not None:
+        from rendering.render import Wish
+        from rendering.scenes import render_scene
+
+        wish = Wish("", wished["camera"], wished["background"], size, wished["fps"])
+        return render_scene(scene, workspace, wish, out)
+    project = open_project(atlas, workspace, subjects, avatar)
+    folder = avatar_folder(project, atlas)
+    from rendering.render import HELDOUT, Wish, render
+
+    wish = Wish(
+        wished["motion"] or HELDOUT, wished["camera"], wished["background"], size, wished["fps"], wished["side_by_side"]
+    )
     return render(folder, project.workspace, one_subject(project), wish, out)
 
 

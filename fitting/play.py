@@ -113,8 +113,8 @@ def play(
 ) -> list[str]:
     """Track ``source``'s frames and show them; returns the summary.  Ctrl-C, or q in the window, ends it well.
 
-    ``fitted_before`` lends shape, clothes and camera.  ``draw`` makes the picture of a frame, by default ``overlay``.  A
-    source that does not wait misses frames in any case.  Raises UserError for one without frames.
+    ``fitted_before`` lends shape, clothes and camera.  ``draw`` makes the picture of a frame, by default ``overlay``.
+    A source that does not wait misses frames in any case.  Raises UserError for one without frames.
     """
     show.check()
     if config.keypoints not in (AUTO, MEDIAPIPE):

@@ -16,7 +16,7 @@ import numpy as np
 from capture.camera import Camera
 from capture.errors import UserError
 from capture.recording import read_image
-from rendering.studio import studio
+from rendering.studio import shaded, studio
 from rendering.viewpoints import View
 
 STUDIO, ROOM, TRANSPARENT = "studio", "room", "transparent"
@@ -30,7 +30,7 @@ class Moment:
 
     position: int  # in the film
     view: View
-    vertices_world_m: np.ndarray  # (V, 3) of everybody in it: they cast shadows
+    people_m: tuple[np.ndarray, ...]  # (V, 3) vertices in the world of everybody in it: they cast shadows
 
 
 Background = Callable[[Moment], np.ndarray]  # to (H, W, 3) float32 in [0, 1]
@@ -46,7 +46,10 @@ def check_background(word: str) -> None:
 
 def in_studio(moment: Moment) -> np.ndarray:
     """A seamless backdrop with a soft shadow on the floor."""
-    return studio(moment.view, moment.vertices_world_m)
+    picture = studio(moment.view, moment.people_m[0])
+    for vertices_m in moment.people_m[1:]:
+        picture = shaded(picture, moment.view, vertices_m)
+    return picture
 
 
 def plain(word: str, image_wh: tuple[int, int]) -> Background:

@@ -115,7 +115,7 @@ class Puppet:
         skin_m = self.avatar.bodies[self.subject].vertices_camera_m(self._state.pose, self._state.camera_from_body)
         if self._backdrop is None:
             self._backdrop = in_studio if self.background == STUDIO else plain(self.background, camera.image_wh)
-        moment = Moment(0, view, transform(invert(view.camera_from_world), skin_m))
+        moment = Moment(0, view, (transform(invert(view.camera_from_world), skin_m),))
         return np.rint(layer.over(self._backdrop(moment)) * 255).clip(0, 255).astype(np.uint8)
 
 

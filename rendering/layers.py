@@ -6,6 +6,7 @@ in [0, 1]; "premultiplied" colours are those times alpha, everything else holds 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -44,6 +45,30 @@ class Layer:
         alpha = self.rgba[..., 3:]
         mixed[self.window] += (self.rgba[..., :3] - mixed[self.window]) * alpha
         return mixed
+
+
+def merged(layers: Sequence[Layer], image_wh: tuple[int, int]) -> np.ndarray:
+    """(H, W, 4) float32 RGBA of several layers with depths, at every pixel the nearest before the others.
+
+    Porter and Duff's "over" (1984), pixel by pixel from the front: what a soft edge lets through is behind it.
+    """
+    colour = np.zeros((image_wh[1], image_wh[0], 3), np.float32)  # premultiplied
+    left = np.ones((image_wh[1], image_wh[0], 1), np.float32)  # of what is behind, still seen
+    present = [layer for layer in layers if layer.rgba.size]
+    if present:
+        depths = np.full((len(present), image_wh[1], image_wh[0]), np.inf, np.float32)
+        planes = np.stack([layer.picture(image_wh) for layer in present])  # (N, H, W, 4)
+        for depth, layer in zip(depths, present, strict=True):
+            assert layer.depth_m is not None, "a layer without depth is neither before nor behind"
+            depth[layer.window] = layer.depth_m
+        order = np.argsort(depths, axis=0, kind="stable")
+        for rank in range(len(present)):
+            nearest = np.take_along_axis(planes, order[rank][None, ..., None], axis=0)[0]
+            colour += left * nearest[..., :3] * nearest[..., 3:]
+            left *= 1 - nearest[..., 3:]
+    alpha = 1 - left
+    straight = np.divide(colour, alpha, out=np.zeros_like(colour), where=alpha > 1e-4)
+    return np.concatenate([straight.clip(0, 1), alpha], axis=2)
 
 
 NOTHING = Layer(np.zeros((0, 0, 4), np.float32), 0, 0, np.zeros((0, 0), np.float32))

@@ -120,7 +120,7 @@ class Scene:
         for position, view in enumerate(self.views):
             pose, placed = motion.pose[position], motion.world_from_body[position]
             layer = avatar.layer(subject, pose, view.camera_from_world @ placed, view.camera)
-            moment = Moment(position, view, shape.vertices_camera_m(pose, placed))
+            moment = Moment(position, view, (shape.vertices_camera_m(pose, placed),))
             if self.background is None:
                 shown = layer.picture(view.camera.image_wh)
             else:
@@ -189,7 +189,7 @@ class Footage:
         """The empty room; with ``frame_indices`` each frame's own picture, the person painted out."""
         room = Room.of(self, self, self.image_wh)
         if frame_indices is None:
-            return lambda moment: shaded(room.plate / 255, moment.view, moment.vertices_world_m)
+            return lambda moment: shaded(room.plate / 255, moment.view, moment.people_m[0])
 
         def behind(moment: Moment) -> np.ndarray:
             index = int(frame_indices[moment.position])
