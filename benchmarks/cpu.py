@@ -13,7 +13,8 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -35,6 +36,7 @@ from rendering.rasters import RasterConfig
 from training.train import TrainConfig
 
 DISTANCE_M = 2.7
+TOTAL = "pose -> RGBA of the whole picture"
 
 
 def made_up() -> Avatar:
@@ -67,12 +69,13 @@ class Clock:
         self.thread_ms: dict[str, list[float]] = {}
         self.wall_ms: dict[str, list[float]] = {}
 
-    def __call__(self, part: str, call: Callable[[], object]) -> object:
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count the time of a ``with`` block."""
         thread_s, wall_s = time.thread_time(), time.perf_counter()
-        result = call()
-        self.thread_ms.setdefault(part, []).append(1e3 * (time.thread_time() - thread_s))
-        self.wall_ms.setdefault(part, []).append(1e3 * (time.perf_counter() - wall_s))
-        return result
+        yield
+        self.thread_ms.setdefault(name, []).append(1e3 * (time.thread_time() - thread_s))
+        self.wall_ms.setdefault(name, []).append(1e3 * (time.perf_counter() - wall_s))
 
     def rows(self) -> list[tuple[str, float, float]]:
         return [
@@ -106,38 +109,38 @@ def measure(avatar: Avatar, camera: Camera, count: int) -> Clock:
     limits = avatar.px_per_m(subject)
     avatar.layer(subject, poses[0], places[0], camera)  # compiles
     for pose, place in zip(poses, places, strict=True):
-        vertices_m = clock("posing", lambda pose=pose, place=place: shape.vertices_camera_m(pose, place))
-        frame = clock("framing", lambda v=vertices_m: person_frame(v, camera, avatar.image_wh, limits))
-        crop = camera.crop(frame.box_px, frame.crop_wh)  # type: ignore[attr-defined]
-        covered = clock("raster", lambda v=vertices_m, c=crop: avatar._rasterize(subject, v, c))
-        surface = surface_of(covered)  # type: ignore[arg-type]
-        planes = clock(
-            "texture sampling",
-            lambda s=surface: (s.plane(texture.features(s).to(painter.dtype)), s.plane(s.normal.to(painter.dtype))),
-        )
-        latent = clock("R1", lambda p=planes: network.first(p[0]))
-        painted = clock("R2", lambda p=planes, x=latent: network.second(torch.cat([x, p[1]], 1)))
-        del painted
-        image, mask, _ = avatar.render_raster(subject, surface)
-        rgba = torch.cat([(image + 1) / 2, mask], dim=1)[0].permute(1, 2, 0).numpy()
-        layer = clock("paste", lambda r=rgba, f=frame: paste(r, f.box_px, camera.image_wh))
-        whole = clock("paste, before", lambda r=rgba, f=frame: paste_over_everything(r, f.box_px, camera.image_wh))
-        difference = np.abs(layer.picture(camera.image_wh)[..., 3] - whole[..., 3]).max()  # type: ignore
-        assert difference < 1e-3, difference
-        clock("pose -> RGBA of the person", lambda p=pose, q=place: avatar.layer(subject, p, q, camera))
-        clock("pose -> RGBA of the whole picture", lambda p=pose, q=place: avatar.render(subject, p, q, camera))
-
-        def before(pose=pose, place=place, frame=frame) -> None:
-            crop_camera = camera.crop(frame.box_px, frame.crop_wh)
+        with clock.part("posing"):
+            vertices_m = shape.vertices_camera_m(pose, place)
+        with clock.part("framing"):
+            frame = person_frame(vertices_m, camera, avatar.image_wh, limits)
+        assert frame is not None
+        crop = camera.crop(frame.box_px, frame.crop_wh)
+        with clock.part("raster"):
+            surface = surface_of(avatar._rasterize(subject, vertices_m, crop))
+        with clock.part("texture sampling"):
+            features = surface.plane(texture.features(surface).to(painter.dtype))
+            normals = surface.plane(surface.normal.to(painter.dtype))
+        with clock.part("R1"):
+            latent = network.first(features)
+        with clock.part("R2"):
+            network.second(torch.cat([latent, normals], 1))
+        rgba = painter.rgba(texture, surface)
+        with clock.part("paste"):
+            layer = paste(rgba, frame.box_px, camera.image_wh)
+        with clock.part("paste, before"):
+            whole = paste_over_everything(rgba, frame.box_px, camera.image_wh)
+        assert np.abs(layer.picture(camera.image_wh)[..., 3] - whole[..., 3]).max() < 1e-3
+        with clock.part("pose -> RGBA of the person"):
+            avatar.layer(subject, pose, place, camera)
+        with clock.part(TOTAL):
+            avatar.render(subject, pose, place, camera)
+        with clock.part("the same, before"):
             vertices_m = shape.vertices_camera_m(pose, place)
             person_frame(vertices_m, camera, avatar.image_wh, limits)
-            image, mask, _ = avatar.render_raster(
-                subject, surface_of(avatar._rasterize(subject, vertices_m, crop_camera))
-            )
+            surface = surface_of(avatar._rasterize(subject, vertices_m, crop))
+            image, mask, _ = avatar.render_raster(subject, surface)
             rgba = torch.cat([(image + 1) / 2, mask], dim=1)[0].permute(1, 2, 0).numpy()
             paste_over_everything(rgba, frame.box_px, camera.image_wh)
-
-        clock("the same, before", before)
     return clock
 
 
@@ -164,7 +167,7 @@ def main() -> None:
         rows = measure(avatar, camera, arguments.frames).rows()
     for part, thread_ms, wall_ms in rows:
         print(f"| {part} | {thread_ms:.2f} | {wall_ms:.2f} |")
-    total = next(thread_ms for part, thread_ms, _ in rows if part == "pose -> RGBA of the whole picture")
+    total = next(thread_ms for part, thread_ms, _ in rows if part == TOTAL)
     print(f"\n{1e3 / total:.0f} frames/s of one core; load before {load_before:.1f} on {os.cpu_count()} cores")
 
 

@@ -175,7 +175,9 @@ class Avatar:
         rgba = self.painter.rgba(self.textures[subject], surface.to(self.device))
         inverse_z = None
         if with_depth:
-            inverse_z = spread(rasterize(self.bodies[subject].body, vertices_m, crop_camera).inverse_z)
+            dense = rasterize(self.bodies[subject].body, vertices_m, crop_camera)
+            assert dense.inverse_z is not None
+            inverse_z = spread(dense.inverse_z)
         return paste(rgba, frame.box_px, camera.image_wh, inverse_z)
 
     def px_per_m(self, subject: str) -> tuple[float, float]:

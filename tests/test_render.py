@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from miniature import CAMERA, doll
+from PIL import Image
 from small_workspace import LOST, NUM_FRAMES, NUM_TRAIN, make_workspace
 from test_avatar import make_avatar
 from test_motion import random_frames, write_bvh
@@ -75,15 +76,14 @@ def test_a_doll_is_cut_out_over_a_colour_a_picture_and_nothing(subject_dir, tmp_
     def shown(background: str, out: str) -> np.ndarray:
         wish = Wish(background=background, image_wh=(120, 160), max_frames=1)
         render(subject_dir / "06_avatar", subject_dir.parent, "doll", wish, tmp_path / out)
-        return cv2.cvtColor(cv2.imread(str(tmp_path / out / "000000.png"), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGR2RGB)
+        with Image.open(tmp_path / out / "000000.png") as image:
+            return np.array(image)
 
     green = np.zeros((50, 100, 3), np.uint8) + np.array([10, 200, 30], np.uint8)
     cv2.imwrite(str(tmp_path / "wall.png"), green[..., ::-1])
     plain, wall = shown("#0ac81e", "plain"), shown(str(tmp_path / "wall.png"), "wall")
     assert plain.shape == (160, 120, 3) and np.array_equal(plain, wall)
-    wish = Wish(background="transparent", image_wh=(120, 160), max_frames=1)
-    render(subject_dir / "06_avatar", subject_dir.parent, "doll", wish, tmp_path / "cut")
-    cut = cv2.cvtColor(cv2.imread(str(tmp_path / "cut" / "000000.png"), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
+    cut = shown("transparent", "cut")
     alpha = cut[..., 3:] / 255
     empty = cut[..., 3] == 0
     assert empty[0, 0] and alpha.max() > 0.5 and (plain[empty] == (10, 200, 30)).all()
