@@ -40,6 +40,7 @@ CODECS: dict[str, tuple[str, str, tuple[dict[str, str], str], tuple[dict[str, st
         ({"crf": "24", "b": "0", "cpu-used": "4", "auto-alt-ref": "0"}, "yuva420p"),
     ),
 }
+DUST, FAINT = 2, 16  # of 255: alpha that nobody sees, and alpha whose own colour is a rounding error
 BT709 = 1  # of FFmpeg's colour spaces: what players take these two for
 
 
@@ -165,10 +166,13 @@ class PictureWriter:
 def with_spread_colours(rgba: np.ndarray, reach_px: int = 8) -> np.ndarray:
     """(H, W, 4) uint8 with the colours near the edge carried on into what is transparent.
 
-    Codecs share colour between neighbours and players scale; black beside the edge would show as a dark rim.
+    Codecs share colour between neighbours and players scale; black beside the edge would show as a dark rim.  What
+    is as good as transparent becomes so.
     """
+    rgba = rgba.copy()
+    rgba[..., 3][rgba[..., 3] <= DUST] = 0
     if not rgba[..., 3].any():
-        return rgba
+        return np.zeros_like(rgba)
     seen = rgba[..., 3] > 0
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     window = (
@@ -179,8 +183,8 @@ def with_spread_colours(rgba: np.ndarray, reach_px: int = 8) -> np.ndarray:
     weight = part[..., 3:].astype(np.float32) / 255
     blurred = [cv2.GaussianBlur(x, (0, 0), reach_px / 2) for x in (part[..., :3] * weight, weight[..., 0])]
     near = blurred[1] > 1e-3
-    filled = rgba.copy()
+    filled = np.where(rgba[..., 3:] > 0, rgba, 0).astype(np.uint8)
     colour = (blurred[0] / np.maximum(blurred[1], 1e-3)[..., None]).clip(0, 255)
-    empty = near & (part[..., 3] == 0)
+    empty = near & (part[..., 3] < FAINT)
     filled[window][..., :3][empty] = np.rint(colour[empty]).astype(np.uint8)
     return filled

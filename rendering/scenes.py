@@ -174,16 +174,26 @@ def around(actors: list[Actor], azimuths: np.ndarray, image_wh: tuple[int, int])
     low, high = everything_m.min(0), everything_m.max(0)
     target_m = np.array([*(low[:2] + high[:2]) / 2, (max(low[2], 0) + high[2]) / 2])
     width, height = image_wh
+    reach = FILL * np.tan(VERTICAL_FOV / 2) * np.array([width / height, 1.0])  # a metre before the camera, each way
+    away = np.array([_away(azimuth) for azimuth in azimuths])  # (N, 3)
+    distance_m = max(_enough_m(everything_m - target_m, direction, reach) for direction in np.unique(away[::8], axis=0))
     focal_px = height / 2 / np.tan(VERTICAL_FOV / 2)
-    across_m = float(np.linalg.norm(everything_m[:, :2] - target_m[:2], axis=1).max())  # from every side
-    half_m = max((high[2] - low[2]) / 2, across_m * height / width)
-    distance_m = half_m / FILL / np.tan(VERTICAL_FOV / 2) + across_m
     camera = Camera(image_wh, focal_px, focal_px, width / 2, height / 2)
-    views = []
-    for azimuth in azimuths:
-        flat = np.array([np.sin(azimuth), -np.cos(azimuth)]) * np.cos(ELEVATION)
-        views.append(View(camera, look_at(target_m + distance_m * np.array([*flat, np.sin(ELEVATION)]), target_m)))
-    return views
+    return [View(camera, look_at(target_m + distance_m * direction, target_m)) for direction in away]
+
+
+def _away(azimuth: float) -> np.ndarray:
+    """(3,) unit vector from the target to the camera."""
+    flat = np.array([np.sin(azimuth), -np.cos(azimuth)]) * np.cos(ELEVATION)
+    return np.array([*flat, np.sin(ELEVATION)])
+
+
+def _enough_m(offsets_m: np.ndarray, away: np.ndarray, reach: np.ndarray) -> float:
+    """How far a camera in direction ``away`` (3,) must be for points (N, 3) around its target to be in the picture."""
+    right = np.cross([0.0, 0.0, 1.0], away)
+    right /= np.linalg.norm(right)
+    across = np.abs(np.stack([offsets_m @ right, offsets_m @ np.cross(away, right)], axis=1))  # (N, 2)
+    return float((offsets_m @ away + (across / reach).max(1)).max())
 
 
 def pictures(actors: list[Actor], views: list[View], background: Background | None) -> Iterator[np.ndarray]:
