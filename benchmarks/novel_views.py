@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -91,7 +92,7 @@ def main() -> None:
     made = Manifest.load(folder / "01_recording")
     if made is None or made.source is None or made.source.get("kind") != "demo":
         raise UserError(f"{folder}: only the demo performer can be filmed again; run pipeline.py run --subject demo")
-    settings = {k.removeprefix("demo."): v for k, v in made.settings.items() if k.startswith("demo.")}
+    settings: dict[str, Any] = {k.removeprefix("demo."): v for k, v in made.settings.items() if k.startswith("demo.")}
     avatar, fit = Avatar.load(folder / "06_avatar", "cpu"), BodyFit.load(folder / "03_fit")
     heldout = Keyframes.load(folder / "04_keyframes").heldout_indices
     frames = [int(i) for i in heldout if fit.tracked[i]][::EVERY]

@@ -38,7 +38,7 @@ def roles_by_shape(clip: MotionClip) -> dict[str, int] | None:
         return None
     legs, arms = chosen
     roles: dict[str, int] = {}
-    up = sum(_start(limb, rest) for limb in arms) - sum(_start(limb, rest) for limb in legs)
+    up = np.sum([_start(limb, rest) for limb in arms], axis=0) - np.sum([_start(limb, rest) for limb in legs], axis=0)
     for (upper, lower, end, before, after), pair in (
         (("upperleg", "lowerleg", "foot", "", "toe"), legs),
         (("upperarm", "lowerarm", "hand", "clavicle", ""), arms),
@@ -111,7 +111,7 @@ def _is_left(pair: tuple[Limb, Limb], legs: tuple[Limb, Limb], arms: tuple[Limb,
         chain, first = limb
         return positions[:, chain[first + step]]  # (N, 3)
 
-    up = sum(at(limb, 0) for limb in arms) - sum(at(limb, 0) for limb in legs)
+    up = np.sum([at(limb, 0) for limb in arms], axis=0) - np.sum([at(limb, 0) for limb in legs], axis=0)
     ahead = np.zeros_like(up)
     for limb in legs:
         if limb[1] + 3 < len(limb[0]):

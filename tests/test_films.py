@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -30,7 +31,7 @@ def read(path: Path, pixels: str, decoder: str | None = None) -> list[np.ndarray
         stream = container.streams.video[0]
         if decoder is None:
             return [frame.to_ndarray(format=pixels) for frame in container.decode(stream)]
-        context = av.codec.CodecContext.create(decoder, "r")
+        context: Any = av.codec.CodecContext.create(decoder, "r")
         packets = [*container.demux(stream)]
         return [frame.to_ndarray(format=pixels) for packet in packets for frame in context.decode(packet)]
 

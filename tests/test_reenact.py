@@ -42,7 +42,8 @@ def fit(body: BodyModel) -> BodyFit:
     joints = np.stack([body.posed(tall(body), p, w)[1] for p, w in zip(pose, placed, strict=True)])
     nothing, bare = np.zeros(COUNT), np.zeros(len(body.template_m), np.float32)
     return BodyFit(
-        tall(body), pose, placed, joints, body.joint_names, bare, nothing, nothing, nothing, status, ("",) * COUNT, np.zeros((COUNT, 4), bool), body, CAMERA, (), COUNT,
+        tall(body), pose, placed, joints, body.joint_names, bare, nothing, nothing, nothing, status,
+        ("",) * COUNT, np.zeros((COUNT, 4), bool), body, CAMERA, (), COUNT,
     )  # fmt: skip
 
 
