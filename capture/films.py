@@ -87,8 +87,8 @@ def _is_folder(out: Path) -> bool:
     return out.is_dir() or out.suffix == ""
 
 
-class CodecWriter:
-    """ProRes or VP9.  See ``Film``."""
+class CodecWriter(VideoWriter):
+    """ProRes or VP9, begun and ended as a ``VideoWriter`` is."""
 
     def __init__(self, path: Path, frames_per_second: float, has_alpha: bool) -> None:
         self._path = path
@@ -97,9 +97,9 @@ class CodecWriter:
         self._options, self._pix_fmt = kinds[has_alpha]  # type: ignore[misc]
         self._rate = Fraction(frames_per_second).limit_denominator(1001)
         self._container = av.open(str(self._partial), "w", format=container)
-        self._stream: Any = None
+        self._stream: Any = None  # begun with the first picture, whose size it has
 
-    def add(self, image: np.ndarray) -> None:
+    def add(self, image: np.ndarray, index: int | None = None) -> None:
         """Append a picture; odd sizes are padded by one pixel."""
         height, width, channels = image.shape
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -110,23 +110,10 @@ class CodecWriter:
             self._stream.codec_context.colorspace = BT709
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgba" if channels == 4 else "rgb24")
         frame = frame.reformat(format=self._pix_fmt, dst_colorspace=BT709)
+        if index is not None:
+            frame.pts, frame.time_base = index, 1 / self._rate
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
-
-    def __enter__(self) -> CodecWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None and self._stream is not None:
-            for packet in self._stream.encode():
-                self._container.mux(packet)
-        self._container.close()
-        if kind is None and self._stream is not None:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink(missing_ok=True)
 
 
 class PictureWriter:
