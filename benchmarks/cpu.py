@@ -29,9 +29,9 @@ from capture.camera import Camera
 from fitting.body.model import BodyModel
 from rendering.avatar import OURS, Avatar, Shape, surface_of
 from rendering.framing import person_frame
-from rendering.layers import Box, paste
 from rendering.networks import NeuralRenderer, NeuralTexture, compute_dtype, num_parameters
 from rendering.painter import one_thread
+from rendering.pasting import Box, paste
 from rendering.rasters import RasterConfig
 from training.train import TrainConfig
 
@@ -85,7 +85,7 @@ class Clock:
 
 
 def paste_over_everything(rgba: np.ndarray, box_px: Box, image_wh: tuple[int, int]) -> np.ndarray:
-    """What ``rendering.layers.paste`` was: every pixel of the picture is resampled and divided."""
+    """What ``rendering.pasting.paste`` was: every pixel of the picture is resampled and divided."""
     height, width = rgba.shape[:2]
     left, top, right, bottom = box_px
     premultiplied = rgba.astype(np.float32)

@@ -29,9 +29,9 @@ from capture.errors import UserError
 from capture.recording import write_atomically
 from fitting.body.model import BodyModel
 from rendering.framing import Frame, person_frame, usual_px_per_m
-from rendering.layers import NOTHING, Box, Layer, paste, spread
 from rendering.networks import NeuralRenderer, NeuralTexture, Renderer, Surface, parse_widths
 from rendering.painter import Painter, pick_device
+from rendering.pasting import NOTHING, Box, Layer, paste, spread
 from rendering.rasterize import Covered, rasterize, rasterize_covered
 from rendering.rasterize_torch import TorchSurface, rasterize_torch
 

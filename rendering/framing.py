@@ -16,7 +16,7 @@ import numpy as np
 
 from capture.camera import Camera, project
 from rendering.crops import person_boxes
-from rendering.layers import Box
+from rendering.pasting import Box
 from rendering.rasters import RasterConfig
 
 STEP = 64  # crops grow by so many pixels: few sizes, as each costs a GPU a recorded graph, and the networks halve often

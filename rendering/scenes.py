@@ -22,8 +22,8 @@ from capture.progress import progress
 from rendering.avatar import Avatar
 from rendering.backgrounds import ROOM, STUDIO, TRANSPARENT, Background, Moment, covering_camera, in_studio, plain
 from rendering.captured import Captured
-from rendering.layers import Layer, merged
 from rendering.motions import HELDOUT, choose
+from rendering.pasting import Layer, merged
 from rendering.render import CAPTURE, ORBIT, ORBIT_PERIOD_S, Wish, only_subject
 from rendering.retarget import Motion
 from rendering.viewpoints import FILL, VERTICAL_FOV, View, load_views, look_at, repeat_last, views_of

@@ -15,8 +15,8 @@ from miniature import CAMERA, CAMERA_FROM_BODY, dance, doll
 from capture.errors import UserError
 from rendering.avatar import Avatar, Shape, surface_of
 from rendering.framing import person_box, person_frame, visible_depth
-from rendering.layers import paste
 from rendering.networks import NeuralRenderer, NeuralTexture
+from rendering.pasting import paste
 from rendering.rasterize import rasterize, rasterize_covered
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

@@ -18,8 +18,8 @@ from test_render import frames_of
 from capture.errors import UserError
 from fitting.body.model import BodyModel
 from rendering.avatar import Avatar, Shape
-from rendering.layers import NOTHING, Layer, merged
 from rendering.networks import NeuralTexture
+from rendering.pasting import NOTHING, Layer, merged
 from rendering.render import Wish
 from rendering.scenes import Actor, load_scene, pictures, render_scene
 from rendering.viewpoints import View, look_at

@@ -16,7 +16,7 @@ import numpy as np
 from fitting.keyframes import Keyframes
 from rendering.avatar import Avatar, body_from_pixel, surface_of
 from rendering.captured import Captured, shrunk
-from rendering.layers import paste
+from rendering.pasting import paste
 from rendering.rasters import Rasters
 from rendering.studio import Room
 from training import metrics
