@@ -46,6 +46,7 @@ OUR_LOGGERS = (
     "attempt",
     "captures",
     "filming",
+    "exporting",
     "commands",
     "pipeline",
 )

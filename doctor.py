@@ -126,7 +126,7 @@ def _source(path: Path) -> Iterator[Check]:
 
 
 def _shortcomings(path: Path, kind: str, words: str) -> Iterator[Check]:
-    """What a recording of a depth sensor lacks, by what its description says."""
+    """What a recording lacks, by what its description says."""
     from capture.beside import calibration_beside
     from capture.importers import xef
 
@@ -134,8 +134,17 @@ def _shortcomings(path: Path, kind: str, words: str) -> Iterator[Check]:
         yield Check("length", "missing", "copy it again, or take what is there: --set recording.allow_truncated=true")
     if "damaged" in words:
         yield Check("damage", "note", "what is damaged is left out; copy it again if you can")
-    if kind != "a video file" and path.is_file() and "depth" not in words.lower():
-        yield Check("depth", "note", "none in the file: it is fitted from colour alone")
+    if "unfinished" in words:
+        yield Check("length", "note", "it was interrupted: what was recorded until then is used")
+    has_depth = "depth pictures" in words if path.is_dir() else "depth" in words.lower()
+    if kind != "a video file" and not has_depth:
+        yield Check("depth", "note", "none in it: it is fitted from colour alone")
+    if "no camera file" in words and has_depth:
+        yield Check("cameras", "missing", "none: add calibration.json with width, height, fx, fy, cx, cy")
+    elif "no camera file" in words or "no focal length" in words:
+        yield Check("cameras", "note", "none: the focal length is guessed, and refined by the fit")
+    elif "no calibration.json" in words:
+        yield Check("cameras", "note", "none: TUM's own are assumed (focal 525 px, 5000 depth units per metre)")
     if path.is_file() and xef.recognises(path):
         folder = calibration_beside(path)
         said = f"{folder}" if folder else "none beside it: a typical Kinect V2's is used (PROX's calibration/ is read)"
@@ -221,10 +230,14 @@ def accelerator() -> Iterator[Check]:
 
 
 def weights() -> Iterator[Check]:
-    """Optional weight files, which are never downloaded behind anybody's back."""
+    """Optional files in the cache; weights are never downloaded behind anybody's back."""
+    from rendering import ort_web
     from training.features import VGG19_FILE, weights_dir
     from training.lpips import ALEXNET_FILE
 
     for file, without in ((VGG19_FILE, "SSIM stands in"), (ALEXNET_FILE, "LPIPS is not measured")):
         found = (weights_dir() / file).exists()
         yield Check("weights", "ok" if found else "note", f"{file} {'found' if found else f'not there: {without}'}")
+    found = (weights_dir() / ort_web.ARCHIVE).exists()
+    words = "found" if found else "not there: export --format web fetches it, once"
+    yield Check("web", "ok" if found else "note", f"{ort_web.ARCHIVE} {words}")

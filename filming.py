@@ -246,6 +246,8 @@ class Take:
             lines += warnings(seen)
             if (advice := self._guide.sides.advice()) != "":
                 lines.append(advice)
+            elif self._guide.sides.seen:
+                headline += "  every side seen"
         return headline, lines
 
     def _finish(self, folder: Path, writer: RecordingWriter, meter: attempt.Meter) -> Iterator[str]:

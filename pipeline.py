@@ -32,6 +32,7 @@ from commands import (
     show,
 )
 from comparing import ablate, compare
+from exporting import SUFFIXES, Wish, export
 from presets import PRESETS
 from project import Job, Stage
 from showing import drive_avatar, render_film, track_body
@@ -119,11 +120,11 @@ OF_TRAINING = ("log.jsonl", "failures.jsonl", "preview.jpg", "checkpoints/*")  #
 STAGES = (
     # folder, command, version (raise it whenever the stage writes something else), function, settings, inputs
     Stage("01_recording", "record", 4, _record, ("recording", "demo", "capture"), (), judges_source=True),
-    Stage("02_masks", "matte", 6, _matte, ("matte",), ("01_recording",), ("checker.mp4",), judges_source=True),
+    Stage("02_masks", "matte", 8, _matte, ("matte",), ("01_recording",), ("checker.mp4",), judges_source=True),
     Stage("03_fit", "fit", 11, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
     Stage("04_keyframes", "keyframes", 3, _keyframes, ("keyframes",), ("03_fit",)),
     Stage("05_rasters", "rasterize", 2, _rasterize, ("raster",), ("01_recording", "03_fit")),
-    Stage("06_avatar", "train", 4, _train, ("train",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True),
+    Stage("06_avatar", "train", 6, _train, ("train",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True),
     Stage(
         "07_report",
         "evaluate",
@@ -137,8 +138,8 @@ STAGES = (
 )
 
 # What may be done to a finished avatar; changes.py runs them.
-ADAPT = Stage("06_avatar", "adapt", 3, _adapt, ("adapt",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
-FINETUNE = Stage("06_avatar", "finetune", 3, _finetune, ("finetune",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+ADAPT = Stage("06_avatar", "adapt", 4, _adapt, ("adapt",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+FINETUNE = Stage("06_avatar", "finetune", 4, _finetune, ("finetune",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
 
 CONFIGS = {
     "recording": "capture.importers.ImportConfig",
@@ -341,6 +342,55 @@ def drive_command(
 ) -> None:
     """Move, and your avatar moves: live, or while a film plays."""
     for line in drive_avatar(open_project(ATLAS, workspace, subjects, avatar), ATLAS, SENSORS, out, driven):
+        click.echo(line)
+
+
+@cli.command("export")
+@options("avatar", "subjects")
+@click.option("--format", "kind", required=True, type=click.Choice(list(SUFFIXES)), help="A page, networks, a mesh.")
+@click.option(
+    "--motion", "motions", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help=".bvh or .npz."
+)
+@click.option("--runtime", type=click.Path(path_type=Path), metavar="FILE.tgz", help="ONNX Runtime Web of your own.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="PATH", help="What to write.")
+def export_command(kind: str, motions: tuple[Path, ...], runtime: Path | None, out: Path, **given: Any) -> None:
+    """The avatar for other programs: a web page that shows it, its networks as ONNX, its body as glTF."""
+    export(open_project(ATLAS, **given), ATLAS.stage("train"), Wish(kind, out, motions, runtime))
+    click.echo(out)
+
+
+@cli.command("view")
+@options("avatar")
+@click.option("--subject", metavar="NAME", help="Whom of the cast to show first.")
+@click.option(
+    "--motion",
+    "motions",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A .bvh or AMASS .npz to play; may be repeated.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Who may look: only you, or 0.0.0.0 for the network.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, metavar="N", help="0: any that is free."
+)
+def view_command(
+    avatar: str | None, subject: str | None, motions: tuple[Path, ...], host: str, port: int, workspace: Path
+) -> None:
+    """The avatar live in your browser: orbit, pose, play motions, dress, compare."""
+    project = open_project(ATLAS, workspace, (), avatar or subject)
+    avatar_dir = project.folder(ATLAS.stage("train"), project.avatar)
+    if not avatar_dir.exists():
+        raise UserError(f"{avatar_dir}: not made yet; run pipeline.py train --avatar {project.avatar}")
+    from rendering.viewer import view
+
+    for line in view(avatar_dir, workspace, subject, motions, host, port):
         click.echo(line)
 
 

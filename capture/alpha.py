@@ -21,6 +21,7 @@ FLOOR_STEP = 2  # pixels: every other one of every other row is plenty for three
 FINGERS, SOLE = 0.06, 0.02  # of the longer side: how far limbs may reach beyond the network; without a known floor
 GUIDE_GREY = 5.1  # grey levels: less within a window is no edge for alpha to follow
 JUMP_M = 0.05  # between neighbouring pixels: two surfaces
+FAR_REACH = 1.4  # how much further the far arm reaches, of somebody seen from the side
 LEAST_PX = 50  # depth and network share fewer: neither says where the person stands
 
 
@@ -126,7 +127,7 @@ def nearest_body_depth(probability: np.ndarray, depth_m: np.ndarray, gate_m: flo
     trunk_m = median_depth(is_sure, depth_m)
     if not np.isfinite(trunk_m):
         return None
-    core = is_sure & (np.abs(depth_m - trunk_m) < gate_m)  # NaN is not
+    core = is_sure & (np.abs(depth_m - trunk_m) < FAR_REACH * gate_m)  # NaN is not
     core &= ~_wall(core, depth_m, trunk_m, probability)
     if core.sum() < LEAST_PX:
         return None

@@ -19,7 +19,7 @@ from capture.camera import Rig
 from capture.errors import UserError
 from capture.importers import ImportConfig, recognise
 from capture.progress import progress
-from capture.recording import Recording, encode_png, layout, write_atomically
+from capture.recording import FACTORY_FILE, Recording, encode_png, layout, write_atomically
 from capture.registration import depth_in_color, is_registered
 
 LAYOUTS = ("folder", "tum", "container")
@@ -66,9 +66,18 @@ def write_tum(recording: Recording, out_dir: Path) -> list[str]:
         notes.append("depth was moved to the colour camera's pixels, as TUM's layout wants it: it cannot be moved back")
     if not recording.focal_is_known:
         notes.append("the focal length in calibration.json is a guess")
+    frames = range(len(recording))
+    beside = {
+        "the empty room": recording.plate_path is not None,
+        "masks": any(recording.mask_path(i) for i in frames),
+        "landmarks": any(recording.openpose_path(i) for i in frames),
+        "the device's own numbers": (recording.folder / FACTORY_FILE).is_file(),
+    }
+    if left := [words for words, is_there in beside.items() if is_there]:
+        notes.append(f"TUM's layout has no place for {', '.join(left)}: left out")
     lists: dict[str, list[str]] = {"rgb": [], "depth": []}
     (out_dir / "rgb").mkdir()
-    for i in progress(range(len(recording)), "convert"):
+    for i in progress(frames, "convert"):
         suffix = recording.color_names[i].rpartition(".")[2]
         (out_dir / "rgb" / f"{i:06d}.{suffix}").write_bytes(recording.color_bytes(i))
         time_s = repr(float(recording.times_s[i]))  # every digit: times come back as they were

@@ -53,7 +53,7 @@ def refined(
         firm, is_sure = is_known.astype(np.float32), is_known & (prior > SURE)
     if crop.depth_m is not None:
         if np.isfinite(distance_m):
-            is_else = somebody_else(prior, crop.depth_m, distance_m, config.gate_m)
+            is_else = somebody_else(prior, crop.depth_m, distance_m, config.gate_m, is_sure)
             prior, is_sure = np.where(is_else, np.float32(0), prior), is_sure & ~is_else
         prior, separation = gated(prior, crop.depth_m, config.gate_m, crop.footprint_px, is_sure)
         firm = np.maximum(firm, separation)

@@ -25,8 +25,8 @@ class MatteConfig:
     steady: bool = True  # median with the neighbouring frames, moved along the optical flow
     edge_side_px: int = 512  # the edge is solved on a crop of this size; 640 takes twice the time for the same IoU
     band: float = 0.01  # half width of the uncertain rim, as a part of the crop's longer side
-    trust: float = 0.01  # weight of network and depth against the colours inside the rim
-    smoothness: float = 1e-5  # closed-form matting's epsilon: higher ignores weak colour edges and noise
+    trust: float = 0.02  # weight of network and depth against the colours inside the rim
+    smoothness: float = 1e-4  # closed-form matting's epsilon: higher ignores weak colour edges and noise
     gate_m: float = 0.6  # arms reach this far out of the trunk's plane; beyond is somebody or something else
     workers: int = field(default=2, metadata={"cosmetic": True})  # processes
 

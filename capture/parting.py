@@ -12,9 +12,8 @@ import cv2
 import numba
 import numpy as np
 
-from capture.alpha import CORE, JUMP_M, median_depth, nearest_value, range_around
+from capture.alpha import CORE, FAR_REACH, JUMP_M, median_depth, nearest_value, range_around
 
-FAR_REACH = 1.4  # how much further the far arm reaches, of somebody seen from the side
 ARM_SHARE = 0.06  # of what is seen of a person: no arm is larger
 NOBODY_SHARE = 0.01  # of what is seen of a person: smaller surfaces are a rim of wall, and nobody
 
@@ -63,16 +62,21 @@ def _medians(labels: np.ndarray, values: np.ndarray, count: int) -> tuple[np.nda
     return sizes, medians
 
 
-def somebody_else(probability: np.ndarray, depth_m: np.ndarray, distance_m: float, gate_m: float) -> np.ndarray:
+def somebody_else(
+    probability: np.ndarray, depth_m: np.ndarray, distance_m: float, gate_m: float, is_sure: np.ndarray | None = None
+) -> np.ndarray:
     """(H, W) bool: what the probability (H, W) takes for the person, and what stands elsewhere than at ``distance_m``;
-    whole surfaces, up to their edges in depth (H, W), NaN = unknown."""
+    whole surfaces, up to their edges in depth (H, W), NaN = unknown.  Surfaces too small to be anybody, flying pixels
+    for the most part, do not overrule what ``is_sure`` (H, W) to be the person."""
     found = surfaces(probability, depth_m)
-    is_else = np.concatenate([[False], found.is_elsewhere(distance_m, gate_m)])
-    is_smooth = found.labels > 0
+    is_else = found.is_elsewhere(distance_m, gate_m)
     if not is_else.any():
         return np.zeros(probability.shape, bool)
+    weight = np.concatenate([[0], np.where(found.share > NOBODY_SHARE, 2, 1) * is_else]).astype(np.float32)
     # Edges, and what depth does not know, go with the surface that is nearest.
-    return (probability > 0.5) & (nearest_value(is_smooth, is_else[found.labels].astype(np.float32)) > 0)
+    near = nearest_value(found.labels > 0, weight[found.labels])
+    is_spared = np.zeros(probability.shape, bool) if is_sure is None else (near == 1) & is_sure
+    return (probability > 0.5) & (near > 0) & ~is_spared
 
 
 def trunk_distance(probability: np.ndarray, depth_m: np.ndarray) -> float:

@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
 
+import cv2
 import numpy as np
 
 from capture.codec import decode_depth, encode_depth
@@ -243,10 +244,10 @@ def encoded(frame: Frame, config: CaptureConfig) -> tuple[bytes, bytes]:
 
 def exposure_words(color: np.ndarray) -> str:
     """What is wrong with the light in a picture (H, W, 3) uint8, empty where nothing is."""
-    grey = color[::8, ::8].max(axis=2)  # a saturated colour is bright, not dark
-    if np.median(grey) < DARK_GREY:
+    red, green, blue = cv2.split(color[::8, ::8].copy())  # numpy takes ten times as long over an axis of three
+    if np.median(cv2.max(cv2.max(red, green), blue)) < DARK_GREY:  # a saturated colour is bright, not dark
         return "too dark: add light"
-    if (color[::8, ::8].min(axis=2) >= SATURATED).mean() > BRIGHT_SHARE:
+    if (cv2.min(cv2.min(red, green), blue) >= SATURATED).mean() > BRIGHT_SHARE:
         return "overexposed: less light, or no window in the picture"
     return ""
 

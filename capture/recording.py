@@ -20,7 +20,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ import numpy as np
 from capture.camera import Rig
 from capture.codec import decode_depth, encode_depth
 from capture.container import FILE_NAME, Container, ContainerWriter, complete
-from capture.errors import UserError
+from capture.errors import BROKEN_NPZ, UserError
 
 FIELDS_FILE = "recording.json"  # of the plain layout
 FACTORY_FILE = "factory.npz"
@@ -187,7 +186,7 @@ class Recording:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except BROKEN_NPZ as error:
             raise UserError(f"{path}: cannot be read ({error}); remove it, nothing but its numbers is lost") from None
 
     @property

@@ -15,6 +15,7 @@ import numpy as np
 from capture.errors import UserError
 from capture.plate import NOISE_GREY, Plate, gains, reduced_to
 from capture.recording import Recording, read_image
+from capture.registration import depth_in_color
 
 BORDER = 0.05  # of the shorter side: where the screen is looked for
 LEAST_SATURATION = 60  # of 255, median of the border: screens are strong colours
@@ -26,7 +27,8 @@ SCREEN_SIGMA = 4.0  # grey levels: folds and wrinkles, on top of what the fitted
 
 def from_picture(plate: Plate, path: Path, recording: Recording) -> Plate:
     """The plate of a clip with the colours of a picture of the empty room, taken by the same camera from the same
-    place.  Raises UserError for a picture of another shape, and for a camera that moves."""
+    place; where it was filmed together with depth, that tells the distance of what the person always hides.  Raises
+    UserError for a picture of another shape, and for a camera that moves."""
     picture = read_image(path)
     width, height = recording.rig.color.image_wh
     if (picture.shape[1], picture.shape[0]) != (width, height):
@@ -43,7 +45,12 @@ def from_picture(plate: Plate, path: Path, recording: Recording) -> Plate:
     # Somebody may have moved a chair since: the clip's own view says how far the picture can be believed.
     apart = np.where(is_both, np.abs(color - np.nan_to_num(plate.color)).max(axis=-1), 0)
     sigma = np.where(is_both, np.maximum(plate.sigma, apart / 3), usual)
-    return replace(plate, color=color, sigma=sigma.astype(np.float32))
+    depth_m = plate.depth_m
+    filmed = recording.plate() if path == recording.plate_path else None
+    if filmed is not None and filmed[1] is not None:
+        empty_m = depth_in_color(recording.rig, filmed[1], recording.rig.color.resize(plate.image_wh))
+        depth_m = np.where(np.isnan(depth_m), empty_m, depth_m).astype(np.float32)
+    return replace(plate, color=color, sigma=sigma.astype(np.float32), depth_m=depth_m)
 
 
 def screen_hue(recording: Recording, indices: Sequence[int]) -> int | None:

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 RATE_HZ = 30.0
 FILM = DemoConfig(num_frames=240, frames_per_second=RATE_HZ)
 EMPTY_FRAMES = 8  # of the empty room: enough that noise is not the same twice in a row
+AHEAD = 30  # frames that are asked of the disk before they are due: a device would not have to wait for one
 FOLDER = ".demo_sensor"
 
 
@@ -58,6 +59,8 @@ class DemoSensor(Sensor):
         self._is_there, self._is_over = threading.Event(), threading.Event()
         prepared(self._folder, self._config)
         self._empty, self._film = RawFrames(self._folder / "empty.raw"), RawFrames(self._folder / "film.raw")
+        for index in range(AHEAD):
+            self._film.expect(bounce(index, len(self._film)))
         self._mailbox = Mailbox("demo")
         thread = threading.Thread(target=self._deliver, daemon=True)
         thread.start()
@@ -78,6 +81,7 @@ class DemoSensor(Sensor):
                 if (wait_s := pace.wait_s(tick)) > 0:
                     self._is_over.wait(wait_s)
                 self._mailbox.put(frame)
+                self._film.expect(bounce(tick - first + AHEAD, len(self._film)))
                 tick = max(tick + 1, pace.due())  # who is late has missed frames
         except BaseException as error:  # handed to whoever reads
             self._mailbox.put(error, self._is_over.is_set)
@@ -111,6 +115,12 @@ class RawFrames:
         planes = np.frombuffer(data, np.uint8, self._color_bytes).reshape(self._planes)
         depth_mm = np.frombuffer(data, "<u2", offset=self._color_bytes)
         return cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420), depth_mm.reshape(self._depth_height, self._depth_width)
+
+    def expect(self, index: int) -> None:
+        """A frame will be asked for soon: the system may fetch it from the disk meanwhile."""
+        if hasattr(os, "posix_fadvise"):
+            with open(self._path, "rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), index * self._bytes, self._bytes, os.POSIX_FADV_WILLNEED)
 
     def append(self, color: np.ndarray, depth_mm: np.ndarray) -> None:
         """Add a frame at the end."""

@@ -24,7 +24,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from capture.camera import Camera
-from capture.errors import UserError
+from capture.errors import BROKEN_NPZ, UserError
 from capture.matting import Masks
 from capture.progress import progress
 from capture.recording import Recording, encode_jpeg, write_atomically
@@ -215,8 +215,11 @@ def load_body(name: str) -> BodyModel:
     if not path.exists():
         raise UserError(f"fit.body = {name}: no such file; use 'default' or the path of a body model")
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            is_ours = "template_m" in file.files
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                is_ours = "template_m" in file.files
+        except BROKEN_NPZ as error:
+            raise UserError(f"fit.body = {name}: not a readable archive ({error}); copy it again") from None
         if is_ours:
             return BodyModel.load(path)
     from fitting.body.smpl import load_smpl

@@ -178,7 +178,7 @@ class Avatar:
             dense = rasterize(self.bodies[subject].body, vertices_m, crop_camera)
             assert dense.inverse_z is not None
             inverse_z = spread(dense.inverse_z)
-        return paste(rgba, frame.box_px, camera.image_wh, inverse_z)
+        return paste(rgba, frame.box_px, camera.image_wh, inverse_z, frame.is_enlarged)
 
     def px_per_m(self, subject: str) -> tuple[float, float]:
         """At how many pixels a metre the networks saw this person in training, least and most."""

@@ -31,6 +31,7 @@ class Frame(NamedTuple):
 
     box_px: Box
     crop_wh: tuple[int, int]
+    is_enlarged: bool = False  # painted smaller than the picture asks for
 
 
 def person_box(vertices_camera_m: np.ndarray, camera: Camera, crop_wh: tuple[int, int]) -> Box | None:
@@ -67,7 +68,9 @@ def person_frame(
         grown = scale / (most * BEYOND)
         center = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         half = (box[2] - box[0]) / 2 * grown, (box[3] - box[1]) / 2 * grown
-        return Frame((center[0] - half[0], center[1] - half[1], center[0] + half[0], center[1] + half[1]), crop_wh)
+        return Frame(
+            (center[0] - half[0], center[1] - half[1], center[0] + half[0], center[1] + half[1]), crop_wh, True
+        )
     if scale * SLACK < least:
         times = min(least / scale, MOST_LARGER)
         height = math.ceil(crop_wh[1] * times / STEP) * STEP

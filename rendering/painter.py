@@ -41,9 +41,12 @@ def one_thread() -> Iterator[None]:
 class Painter:
     """A renderer ready to paint; stateless on the CPU, one CUDA graph per picture size on the GPU."""
 
-    def __init__(self, renderer: Renderer, device: torch.device, use_graph: bool = True) -> None:
+    def __init__(
+        self, renderer: Renderer, device: torch.device, use_graph: bool = True, dtype: torch.dtype | None = None
+    ) -> None:
+        """``dtype`` is the one the networks compute in, by default the device's fastest."""
         self.device = device
-        self.dtype = compute_dtype(device)
+        self.dtype = dtype or compute_dtype(device)
         self.renderer = on_device(fold_norms(renderer), device).to(self.dtype)
         self.use_graph = use_graph and device.type == "cuda"
         self._graphs: dict[tuple[int, ...], _Graph] = {}

@@ -13,8 +13,6 @@ import cv2
 import numpy as np
 from numba import njit
 
-ENLARGED = 2.0  # from here on bilinear interpolation shows its lattice
-
 Box = tuple[float, float, float, float]  # left, top, right, bottom, pixels
 
 
@@ -74,11 +72,18 @@ def merged(layers: Sequence[Layer], image_wh: tuple[int, int]) -> np.ndarray:
 NOTHING = Layer(np.zeros((0, 0, 4), np.float32), 0, 0, np.zeros((0, 0), np.float32))
 
 
-def paste(rgba: np.ndarray, box_px: Box, image_wh: tuple[int, int], inverse_z: np.ndarray | None = None) -> Layer:
+def paste(
+    rgba: np.ndarray,
+    box_px: Box,
+    image_wh: tuple[int, int],
+    inverse_z: np.ndarray | None = None,
+    is_smooth: bool = False,
+) -> Layer:
     """A crop (h, w, 4) RGBA back to where it was cut, in the picture's pixels.
 
     Resampled with premultiplied alpha, so that the colour of empty pixels does not bleed in.  ``inverse_z`` (h, w),
-    1 / metres and 0 where the body is not, becomes the layer's depth.
+    1 / metres and 0 where the body is not, becomes the layer's depth.  ``is_smooth`` is for crops that are much
+    enlarged: bicubic, as bilinear interpolation would show its lattice.
     """
     left, top, right, bottom = box_px
     # Two crop pixels around the box interpolation still finds something.
@@ -96,8 +101,8 @@ def paste(rgba: np.ndarray, box_px: Box, image_wh: tuple[int, int], inverse_z: n
         [[scale_x, 0, left + scale_x / 2 - 0.5 - x0], [0, scale_y, top + scale_y / 2 - 0.5 - y0]], np.float64
     )
     wh = (x1 - x0, y1 - y0)
-    smooth = cv2.INTER_CUBIC if scale_y > ENLARGED else cv2.INTER_LINEAR
-    pasted = np.asarray(cv2.warpAffine(premultiplied, to_window, wh, flags=smooth), np.float32)
+    way = cv2.INTER_CUBIC if is_smooth else cv2.INTER_LINEAR
+    pasted = np.asarray(cv2.warpAffine(premultiplied, to_window, wh, flags=way), np.float32)
     _unpremultiply(pasted)
     if inverse_z is None:
         return Layer(pasted, x0, y0)
@@ -115,6 +120,19 @@ def _shrunk(rgba: np.ndarray, inverse_z: np.ndarray | None, box_px: Box) -> tupl
     wh = (max(width // shrink, 1), max(height // shrink, 1))
     rgba = np.asarray(cv2.resize(rgba, wh, interpolation=cv2.INTER_AREA), np.float32)
     return rgba, None if inverse_z is None else cv2.resize(inverse_z, wh, interpolation=cv2.INTER_NEAREST)
+
+
+def resample(premultiplied: np.ndarray, box_px: Box, image_wh: tuple[int, int]) -> np.ndarray:
+    """A crop (h, w, C) of floats or bytes in its place: (H, W, C), 0 outside ``box_px``."""
+    height, width = premultiplied.shape[:2]
+    left, top, right, bottom = box_px
+    shrink = int(height // max(bottom - top, 1))
+    if shrink > 1:  # mean over the footprint, so that a small figure does not alias
+        width, height = max(1, width // shrink), max(1, height // shrink)
+        premultiplied = np.asarray(cv2.resize(premultiplied, (width, height), interpolation=cv2.INTER_AREA))
+    scale_x, scale_y = (right - left) / width, (bottom - top) / height
+    image_from_crop = np.array([[scale_x, 0, left + scale_x / 2 - 0.5], [0, scale_y, top + scale_y / 2 - 0.5]])
+    return np.asarray(cv2.warpAffine(premultiplied, image_from_crop, image_wh, flags=cv2.INTER_LINEAR))
 
 
 def spread(inverse_z: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from capture.camera import invert
 from capture.errors import UserError
 from capture.films import check_film, open_film, with_spread_colours
 from capture.progress import progress
-from rendering.avatar import Avatar
+from rendering.avatar import Avatar, Shape
 from rendering.backgrounds import (
     ROOM,
     STUDIO,
@@ -217,17 +217,27 @@ def orbit_views(
     avatar: Avatar, subject: str, moved: Motion, turns: float | None = None, image_wh: tuple[int, int] = ORBIT_WH
 ) -> list[View]:
     """A camera around the person, ``turns`` revolutions over the motion; it starts in front and follows calmly."""
-    shape = avatar.bodies[subject]
+    targets_m, height_m = follow(avatar.bodies[subject], moved)
+    if turns is None:
+        turns = len(moved) / moved.frames_per_second / ORBIT_PERIOD_S
+    azimuths = np.linspace(0, 2 * np.pi * turns, len(moved), endpoint=False)
+    return orbit(targets_m, azimuths, height_m, facing(moved), image_wh)
+
+
+def follow(shape: Shape, moved: Motion) -> tuple[np.ndarray, float]:
+    """(N, 3) world points, metres, that a camera shall look at so that it follows calmly, and the person's height."""
     rest_m, joints_m = shape.body.shaped(shape.shape, shape.vertex_offsets_m)
     height_m = float(np.ptp(rest_m[:, 2]))
     hips_m = np.einsum("nij,j->ni", moved.world_from_body[:, :3, :3], joints_m[0]) + moved.world_from_body[:, :3, 3]
     sigma = FOLLOW_S * moved.frames_per_second
     targets_m = gaussian_filter1d(hips_m, sigma, axis=0, mode="nearest")
     targets_m[:, 2] = 0.5 * height_m + np.maximum(0, targets_m[:, 2] - hips_m[:, 2].mean()) * 0.5
-    if turns is None:
-        turns = len(moved) / moved.frames_per_second / ORBIT_PERIOD_S
-    azimuths = np.linspace(0, 2 * np.pi * turns, len(moved), endpoint=False)
-    return orbit(targets_m, azimuths, height_m, -moved.world_from_body[0, :3, 1], image_wh)
+    return targets_m, height_m
+
+
+def facing(moved: Motion) -> np.ndarray:
+    """(3,) where the person looks in the first frame: the body's -y in the world."""
+    return -moved.world_from_body[0, :3, 1]
 
 
 def turntable(avatar: Avatar, subject: str, captured: Captured, index: int, count: int, image_wh: tuple[int, int]):

@@ -1,4 +1,4 @@
-"""Bilinear reading and writing of a texture at covered pixels, on the CPU.
+"""Bilinear reading and writing of a texture at covered pixels, and filling of what no pixel showed, on the CPU.
 
 K covered pixels, T texels per side, C channels.  One pass over the pixels each way, in order: the same sums, hence the
 same bytes, whatever the number of threads.
@@ -6,6 +6,7 @@ same bytes, whatever the number of threads.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numba import njit
 
@@ -53,3 +54,18 @@ def _corner(u, v, size):
     y = min(max(v * np.float32(size) - np.float32(0.5), np.float32(0)), last)
     column, row = min(int(x), size - 2), min(int(y), size - 2)
     return column, row, np.float32(x - np.float32(column)), np.float32(y - np.float32(row))
+
+
+def push_pull(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(H, W, C) float32 known where weight (H, W) > 0, to (H, W, C) known everywhere."""
+    height, width = weight.shape
+    if min(height, width) <= 1 or (weight > 0).all():
+        return values
+    half_wh = ((width + 1) // 2, (height + 1) // 2)
+    small_weight = cv2.resize(weight, half_wh, interpolation=cv2.INTER_AREA)
+    small_values = cv2.resize(values * weight[..., None], half_wh, interpolation=cv2.INTER_AREA)
+    small_values = small_values.reshape(*small_weight.shape, -1) / np.maximum(small_weight, 1e-6)[..., None]
+    coarse = push_pull(small_values, np.minimum(small_weight * 4, 1))
+    coarse = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).reshape(values.shape)
+    share = np.minimum(weight, 1)[..., None]
+    return values * share + coarse * (1 - share)

@@ -42,7 +42,12 @@ def look_at(position_m: np.ndarray, target_m: np.ndarray) -> np.ndarray:
 
 
 def orbit(
-    targets_m: np.ndarray, azimuths: np.ndarray, height_m: float, facing: np.ndarray, image_wh: tuple[int, int]
+    targets_m: np.ndarray,
+    azimuths: np.ndarray,
+    height_m: float,
+    facing: np.ndarray,
+    image_wh: tuple[int, int],
+    elevation: float = ORBIT_ELEVATION,
 ) -> list[View]:
     """Views around a person of ``height_m``: one per row of ``targets_m`` (N, 3) and ``azimuths`` (N,).
 
@@ -57,8 +62,8 @@ def orbit(
     views = []
     for target_m, azimuth in zip(targets_m, azimuths, strict=True):
         angle = start + azimuth
-        horizontal = np.cos(ORBIT_ELEVATION) * np.array([np.cos(angle), np.sin(angle)])
-        away = np.array([*horizontal, np.sin(ORBIT_ELEVATION)])
+        horizontal = np.cos(elevation) * np.array([np.cos(angle), np.sin(angle)])
+        away = np.array([*horizontal, np.sin(elevation)])
         views.append(View(camera, look_at(target_m + distance_m * away, target_m)))
     return views
 

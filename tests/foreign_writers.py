@@ -26,7 +26,7 @@ WH = (64, 48)
 def color_of(index: int, wh: tuple[int, int] = WH) -> np.ndarray:
     """(H, W, 3) uint8 RGB: red names the frame, green rises to the right, blue downwards."""
     image = np.zeros((wh[1], wh[0], 3), np.uint8)
-    image[..., 0] = 30 + 20 * index
+    image[..., 0] = 30 + 20 * (index % 11)
     image[..., 1] = np.linspace(20, 220, wh[0])
     image[..., 2] = np.linspace(20, 220, wh[1])[:, None]
     return image

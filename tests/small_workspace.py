@@ -25,20 +25,28 @@ LOST = 20  # a held-out frame in which the body was not found
 
 def make_workspace(folder: Path, steps: int = 30, name: str = "doll", look: int = 0) -> Path:
     """Write ``folder``/name/01_recording ... 06_avatar and return that subject's folder."""
+    subject = make_recording(folder, name, look)
+    for stage in ("05_rasters", "06_avatar"):
+        (subject / stage).mkdir()
+    rasterize(
+        RasterConfig(height_px=64, width_px=40), subject / "05_rasters", subject / "01_recording", subject / "03_fit"
+    )
+    settings = TrainConfig(widths="8,16", steps=steps, batch_size=2, texture_px=64, feature=False, log_every=5)
+    train(settings, subject / "06_avatar", {name: subject})
+    return subject
+
+
+def make_recording(folder: Path, name: str = "doll", look: int = 0) -> Path:
+    """Write ``folder``/name/01_recording ... 04_keyframes and return that subject's folder."""
     subject = folder / name
     movie = film(NUM_FRAMES, look=look)
-    for stage in ("01_recording", "02_masks/masks", "03_fit/overlay", "04_keyframes", "05_rasters", "06_avatar"):
+    for stage in ("01_recording", "02_masks/masks", "03_fit/overlay", "04_keyframes"):
         (subject / stage).mkdir(parents=True)
     _record(movie, subject / "01_recording")
     _matte(movie, subject / "02_masks")
     fit_of(movie).save(subject / "03_fit")
     train_indices, heldout = np.arange(NUM_TRAIN), np.arange(NUM_TRAIN, NUM_FRAMES)
     Keyframes(train_indices, np.array([0, 5, 11]), heldout).save(subject / "04_keyframes")
-    rasterize(
-        RasterConfig(height_px=64, width_px=40), subject / "05_rasters", subject / "01_recording", subject / "03_fit"
-    )
-    settings = TrainConfig(widths="8,16", steps=steps, batch_size=2, texture_px=64, feature=False, log_every=5)
-    train(settings, subject / "06_avatar", {name: subject})
     return subject
 
 

@@ -14,6 +14,7 @@ from fitting.body.model import BodyModel
 from fitting.body.preview import draw_uv_layout
 from fitting.body.simplify import Simplifier
 from fitting.body.skinning import rotations, vertex_normals
+from fitting.fit import load_body
 
 GRID = 256
 
@@ -293,6 +294,8 @@ def test_loading_something_else_is_a_user_error(tmp_path):
     path.write_bytes(b"not a body")
     with pytest.raises(UserError, match=r"body\.npz: not a readable body model"):
         BodyModel.load(path)
+    with pytest.raises(UserError, match="not a readable archive"):
+        load_body(str(path))
     np.savez(path, template_m=np.zeros((3, 3)))
     with pytest.raises(UserError, match="lacks"):
         BodyModel.load(path)

@@ -23,6 +23,7 @@ from training.dataset import (
     crop_image,
     crop_planes,
     fill_background,
+    foreground_of,
     in_doubt,
 )
 from training.warmstart import back_projected
@@ -76,6 +77,20 @@ def test_background_is_the_true_picture_outside_the_person_and_hides_him_inside(
     assert np.array_equal(filled[far], picture[far])
     inside = filled[alpha > 0.5].astype(int)
     assert not ((inside[:, 0] > 240) & (inside[:, 1] < 15)).any()
+
+
+def test_a_picture_of_the_empty_room_is_what_the_person_hides():
+    """Behind him is what was there, at this frame's exposure; a picture from elsewhere changes nothing."""
+    rng = np.random.default_rng(0)
+    room = cv2.resize(rng.integers(40, 200, (16, 12, 3), dtype=np.uint8), (96, 128), interpolation=cv2.INTER_NEAREST)
+    truth = np.clip(room * 1.1 + 4, 0, 255).astype(np.uint8)
+    alpha = np.zeros((128, 96), np.float32)
+    alpha[30:110, 30:66] = 1.0
+    picture = np.where(alpha[..., None] > 0, np.uint8(250), truth)
+    apart = [np.abs(fill_background(picture, alpha, r).astype(int) - truth)[alpha > 0].mean() for r in (None, room)]
+    assert apart[1] < 5 < 20 < apart[0]
+    elsewhere = np.ascontiguousarray(room[:, ::-1])
+    assert np.array_equal(fill_background(picture, alpha, elsewhere), fill_background(picture, alpha))
 
 
 def test_a_frame_that_is_all_person_has_a_grey_background():
@@ -204,3 +219,15 @@ class WithDoubt:
 
     def __getitem__(self, index: int) -> CompactRaster:
         return self.film[index]
+
+
+def test_the_room_is_no_part_of_the_foreground():
+    alpha = np.zeros((40, 60), np.float32)
+    alpha[:, :30] = 1
+    alpha = cv2.GaussianBlur(alpha, (0, 0), 2.0)
+    person, room = np.array([200.0, 60.0, 40.0]), np.array([20.0, 90.0, 220.0])
+    color = np.rint(alpha[..., None] * person + (1 - alpha[..., None]) * room).astype(np.uint8)
+    own = foreground_of(color, alpha)
+    edge = (alpha > 0.2) & (alpha < 0.99)
+    assert np.abs(own - person)[edge].mean() < 8 < 25 < np.abs(color - person)[edge].mean()
+    np.testing.assert_array_equal(own[alpha >= 0.999], color[alpha >= 0.999])

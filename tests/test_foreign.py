@@ -60,6 +60,39 @@ def test_a_file_is_known_by_its_content_and_described(tmp_path, make, words):
     assert not [check for check in checks if check.state == "missing"]
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tum", "TUM RGB-D folder: 3 colour pictures, 3 depth pictures, 3 of the time of a colour one, camera 64x48"),
+        ("numbered", "numbered pictures: 3 colour pictures 64x48, 3 depth pictures of their numbers, a camera file"),
+        ("prox", "PROX recording: 3 colour pictures, 3 depth pictures"),
+        ("own", "recording of ours: 3 frames in 0.1 s, colour 64x48, 3 depth pictures 64x48"),
+        ("cap", "recording of ours: 3 frames in 0.1 s, colour 64x48, 3 depth pictures 64x48"),
+    ],
+)
+def test_a_folder_is_described(tmp_path, name, words):
+    source = next(source for source in corpus.SOURCES if source.name == name)
+    checks = list(doctor.examine_source(source.make(tmp_path / "a")))
+    assert checks[0].state == "ok" and words in checks[0].words
+    assert not [check for check in checks if check.state == "missing" or check.what == "depth"]
+
+
+def test_doctor_says_what_a_folder_lacks(tmp_path):
+    makers = {source.name: source.make for source in corpus.SOURCES}
+    (makers["tum"](tmp_path / "tum") / "calibration.json").unlink()
+    assert "TUM's own" in {c.what: c.words for c in doctor.examine_source(tmp_path / "tum")}["cameras"]
+    for path in makers["numbered"](tmp_path / "numbered").glob("*.xml"):
+        path.unlink()
+    assert ("cameras", "missing") in [(c.what, c.state) for c in doctor.examine_source(tmp_path / "numbered")]
+    for path in (tmp_path / "numbered").glob("*_depth.png"):
+        path.unlink()
+    found = {c.what: (c.state, c.words) for c in doctor.examine_source(tmp_path / "numbered")}
+    assert "guessed" in found["cameras"][1] and "colour alone" in found["depth"][1]
+    cap = makers["cap"](tmp_path / "cap") / "frames.cap"
+    cap.write_bytes(cap.read_bytes()[:-400])
+    assert "interrupted" in {c.what: c.words for c in doctor.examine_source(cap)}["length"]
+
+
 def test_an_ordinary_film_stays_a_film(tmp_path):
     corpus.write_video(tmp_path / "a.mkv", [write.color_of(0)] * 2, 30)
     assert recognise(tmp_path / "a.mkv").words == "a video file"
@@ -216,6 +249,17 @@ def test_a_time_that_cannot_be_leaves_a_gap(tmp_path):
 def test_a_gap_is_said(tmp_path):
     recording = run(tmp_path, write.write_mkv(tmp_path / "a.mkv", num_frames=8, missing=(3, 4)))
     assert any("about 2 frames were dropped" in note for note in recording.notes)
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+def test_light_that_fades_is_no_loss(tmp_path, lost):
+    """Thirty pictures a second, then fifteen; what is lost is still counted."""
+    times_us = [1_000_000 + 33_333 * i for i in (*range(30), *range(30, 70, 2), *range(70, 100))]
+    del times_us[12 : 12 + lost]
+    recording = run(tmp_path, write.write_sens(tmp_path / "a.sens", len(times_us), times_us=times_us))
+    notes = " ".join(recording.notes)
+    assert "half its rate for 1.3 of 3.3 s" in notes
+    assert ("about 2 frames were dropped" in notes) == (lost == 2) and notes.count("dropped") == (lost == 2)
 
 
 def test_a_cluster_with_a_wrong_checksum_is_left_out(tmp_path):

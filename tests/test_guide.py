@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from capture.camera import Camera, Rig
 from capture.recording import Frame
+from capture.segment import reduced
 from fitting.guide import (
     ENOUGH_LOOKS,
     LANDMARK_NAMES,
+    LOOK_EVERY_S,
     SECTORS,
     Guide,
     Sides,
     Sighting,
     azimuth_deg,
     outside_words,
+    reduced_quickly,
     sighting,
     turn_deg,
     warnings,
@@ -130,9 +135,20 @@ def test_it_looks_in_another_process_and_survives_its_death() -> None:
         assert guide.offer(empty) and not guide.offer(empty), "one at a time"
         assert guide.wait(60.0)
         assert guide.latest is not None and guide.latest.time_s == 0.0 and not guide.latest.is_there
+        assert not guide.offer(replace(empty, time_s=LOOK_EVERY_S / 2)), "it need not look at every frame"
+        assert guide.offer(replace(empty, time_s=LOOK_EVERY_S)) and guide.wait(60.0)
         guide._process.kill()
         guide._process.join()
-        assert not guide.offer(empty) and guide.poll() is guide.latest
+        assert not guide.offer(replace(empty, time_s=9.0)) and guide.poll() is guide.latest
+
+
+@pytest.mark.parametrize("wh", [(1920, 1080), (1080, 1920), (960, 540), (3840, 2160), (640, 480)])
+def test_a_picture_is_reduced_to_what_the_network_reads_and_stays_where_it_is(wh: tuple[int, int]) -> None:
+    x, y = np.meshgrid(np.linspace(0, 255, wh[0]), np.linspace(0, 255, wh[1]))
+    color = np.dstack([x, y, 128 + 100 * np.sin(x / 9)]).round().astype(np.uint8)
+    small, slow = reduced_quickly(color), reduced(color)
+    assert small.shape == slow.shape
+    assert np.abs(small.astype(int) - slow).mean() < 2
 
 
 def test_the_viewfinder_shows_what_was_seen() -> None:

@@ -236,6 +236,13 @@ def test_each_depth_picture_is_used_once_by_its_nearest_frame():
         assert all(abs(depth_s[j] - color_s[i]) <= 0.5 + 1e-6 for i, j in enumerate(found) if j is not None)
 
 
+def test_slow_colour_does_not_widen_what_is_one_moment():
+    color_s = np.arange(20) / 15  # dim light: half the rate of depth
+    depth_s = np.delete(np.arange(40) / 30 + 0.005, 10)  # one depth picture was lost
+    found = associate(color_s, depth_s)
+    assert found[5] is None and found.count(None) == 1
+
+
 def test_no_depth_leaves_depth_out(tmp_path):
     for source in (make_tum(tmp_path / "tum", {0: 0.0}), make_numbered(tmp_path / "numbered")):
         recording = run(tmp_path, source, no_depth=True)
@@ -351,6 +358,17 @@ def test_a_broken_calibration_is_refused(tmp_path, content):
     source = make_tum(tmp_path / "tum", {})
     (source / "calibration.json").write_text(content)
     assert "calibration.json" in refusal_text(tmp_path, source)
+
+
+def test_a_slip_in_a_calibration_is_not_a_default(tmp_path):
+    source = make_tum(tmp_path / "tum", {0: 0.0}, units_per_m=1000)
+    fields = json.loads((source / "calibration.json").read_text())
+    fields["depth_unit_per_m"] = fields.pop("depth_units_per_m")
+    (source / "calibration.json").write_text(json.dumps(fields))
+    assert "is depth_units_per_m meant?" in refusal_text(tmp_path, source)
+    del fields["depth_unit_per_m"]
+    (source / "calibration.json").write_text(json.dumps({**fields, "serial": "0123"}))
+    assert any("names no depth_units_per_m: TUM's 5000 assumed" in note for note in run(tmp_path, source).notes)
 
 
 def test_broken_lists_and_files_are_refused(tmp_path):

@@ -13,7 +13,7 @@ LAYERS = ("capture", "fitting", "rendering", "training", "demo")  # each may imp
 RUNNER = tuple(path.stem for path in ROOT.glob("*.py"))  # may import all of them, and is imported by none
 HEAVY = {
     "torch", "torchmetrics", "flip_evaluator", "mediapipe", "rembg", "open3d", "smplx", "anny", "viser", "jax",
-    "pykinect2", "freenect2", "pylibfreenect2", "pymatting", "onnxruntime", "matplotlib",
+    "pykinect2", "freenect2", "pylibfreenect2", "pymatting", "onnx", "onnxruntime", "matplotlib",
 }  # fmt: skip
 TORCH_FAMILY = {"torch", "torchmetrics", "flip_evaluator"}  # what rendering and training are made of
 

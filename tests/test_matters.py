@@ -19,7 +19,9 @@ from capture.importers import ImportConfig, record
 from capture.local_model import LocalModel, weights_path
 from capture.matters import chosen
 from capture.matting import Masks, MatteConfig, matte
+from capture.plate import Plate
 from capture.recording import Recording, RecordingWriter, encode_png, read_gray, read_image
+from capture.screen import from_picture
 from capture.video import write_video
 
 
@@ -181,6 +183,24 @@ def test_a_picture_of_the_empty_room_tells_person_from_room(tmp_path, network): 
     (folder / "plate" / "color.png").write_bytes(encode_png(np.zeros((20, 20, 3), np.uint8)))
     with pytest.raises(UserError, match="20x20 pixels, the recording has 160x200"):
         matted(tmp_path, folder)
+
+
+def test_the_empty_room_that_was_filmed_says_how_far_away_it_is(tmp_path):
+    """Where the clip never saw the room; what the clip saw itself is believed first."""
+    writer = RecordingWriter(tmp_path, Rig(CAMERA, CAMERA, np.eye(4)), "film")
+    grey = np.full((WH[1], WH[0], 3), 100, np.uint8)
+    writer.add(0.0, grey, np.full((WH[1], WH[0]), 2000, np.uint16))
+    writer.add_plate(grey, np.full((WH[1], WH[0]), 3000, np.uint16))
+    writer.finish()
+    recording, wh = Recording.load(tmp_path), (WH[0] // 2, WH[1] // 2)
+    depth_m = np.full((wh[1], wh[0]), 2.5, np.float32)
+    depth_m[20:60, 20:50] = np.nan
+    seen = np.full((wh[1], wh[0]), 2.0, np.float32)
+    learned = Plate(np.full((wh[1], wh[0], 3), 100, np.float32), seen, depth_m, np.zeros((2, 2, 2), np.float32), True)
+    assert recording.plate_path is not None
+    found_m = from_picture(learned, recording.plate_path, recording).depth_m
+    np.testing.assert_allclose(found_m[20:60, 20:50], 3.0, atol=1e-3)
+    np.testing.assert_allclose(found_m[np.isfinite(depth_m)], 2.5)
 
 
 def test_a_green_screen_is_found_by_its_border(tmp_path, network):  # noqa: F811

@@ -207,6 +207,16 @@ def test_depth_removes_what_stands_behind_and_keeps_a_limb_held_back():
     assert prior[125:170, 88:91].min() > 0.5
 
 
+def test_a_far_hand_before_a_farther_wall_is_the_person():
+    truth = np.zeros((200, 160), np.float32)
+    trunk, hand = np.s_[20:190, 60:100], np.s_[100:110, 100:125]
+    truth[trunk] = truth[hand] = 1
+    depth_m = np.full(truth.shape, 4.2, np.float32)
+    depth_m[trunk], depth_m[hand] = 2.5, 3.15  # the shoulder is hidden: nothing leads from the trunk to the hand
+    prior, _ = gated(rough(truth), depth_m, gate_m=0.6, footprint_px=1)
+    assert prior[103:107, 103:122].min() > 0.5 and prior[130:, 110:].max() < 0.1
+
+
 def test_who_stands_elsewhere_is_somebody_else_and_an_arm_that_reaches_out_is_not():
     probability, depth_m = np.zeros((60, 100), np.float32), np.full((60, 100), 5.0, np.float32)
     body, arm, passer, rim = np.s_[10:55, 20:35], np.s_[20:26, 35:80], np.s_[15:50, 80:92], np.s_[15:50, 92:94]

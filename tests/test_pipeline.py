@@ -289,7 +289,8 @@ def test_doctor_says_what_a_source_is_and_what_it_lacks(tmp_path: Path) -> None:
 
     root = make_prox(tmp_path / "prox", "N0Sofa_00034_01")
     checks = {check.what: check for check in doctor.examine_source(root)}
-    assert checks["source"].words == "a PROX recording" and checks["cameras"].state == "ok"
+    assert checks["source"].words == "a PROX recording: 4 colour pictures, 3 depth pictures of their names"
+    assert checks["cameras"].state == "ok"
     assert "4 OpenPose files" in checks["landmarks"].words
     (root / "calibration" / "IR.json").unlink()
     assert {check.what: check.state for check in doctor.examine_source(root)}["cameras"] == "missing"

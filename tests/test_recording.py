@@ -106,6 +106,28 @@ def test_broken_pictures_are_refused_by_name(tmp_path, plain_layout):
         recording.depth_mm(0)
 
 
+def test_numbers_of_the_device_that_are_damaged_are_refused(tmp_path):
+    """Whatever byte it is, and whatever numpy and zipfile make of it."""
+    writer = RecordingWriter(tmp_path, Rig(Camera((4, 4), 4, 4, 2, 2)), "numbers")
+    writer.add_factory({"ir_params": np.arange(9.0)})
+    writer.add(0.0, np.zeros((4, 4, 3), np.uint8))
+    writer.finish()
+    recording, path = Recording.load(tmp_path), tmp_path / "factory.npz"
+    data = path.read_bytes()
+    outcomes = set()
+    for at in range(len(data)):
+        for value in (0xFF, data[at] ^ 1, data[at] ^ 8):
+            path.write_bytes(data[:at] + bytes([value]) + data[at + 1 :])
+            try:
+                outcomes.add(tuple(recording.factory()["ir_params"]))
+            except UserError as error:
+                outcomes.add("refused")
+                assert "factory.npz" in str(error) and "\n" not in str(error)
+            except KeyError:
+                outcomes.add("another name")
+    assert outcomes <= {"refused", "another name", tuple(np.arange(9.0))}
+
+
 def test_png_keeps_sixteen_bits_and_the_order_of_colours(tmp_path):
     depth_mm = np.arange(480, dtype=np.uint16).reshape(20, 24) * 130
     (tmp_path / "d.png").write_bytes(encode_png(depth_mm))

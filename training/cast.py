@@ -20,7 +20,7 @@ from fitting.keyframes import Keyframes
 from rendering.avatar import Shape, body_from_pixel
 from rendering.framing import px_per_m_of, visible_depth
 from rendering.rasters import Rasters
-from training.dataset import SubjectFrames
+from training.dataset import SubjectFrames, room_of
 
 # Of the training frames, kept back to judge when to stop; the last ones, as held-out frames are the last of the clip.
 HELDBACK_FRACTION = 0.1
@@ -47,7 +47,7 @@ class Actor:
         wanted = np.union1d(keyframes.train_indices, keyframes.keyframe_indices)
         wanted = np.setdiff1d(wanted, keyframes.heldout_indices)
         recording, masks = Recording.load(folder / "01_recording"), Masks.load(folder / "02_masks")
-        frames = SubjectFrames.load(name, wanted, recording, masks, rasters)
+        frames = SubjectFrames.load(name, wanted, recording, masks, rasters, room_of(recording))
         if with_view:
             rays = [body_from_pixel(rasters.cameras[i], fit.camera_from_body[i]) for i in frames.frame_indices]
             frames = replace(frames, body_from_pixel=torch.stack(rays))

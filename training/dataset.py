@@ -21,12 +21,15 @@ from capture.progress import progress
 from capture.recording import Recording
 from rendering.networks import Surface
 from rendering.rasters import CompactRaster, Rasters
+from rendering.texels import push_pull
 from training.step import Batch
 
 # Planes of one resident frame, uint8.
-COLOR, BACKGROUND, ALPHA, VALID = slice(0, 3), slice(3, 6), slice(6, 7), slice(7, 8)
-NUM_PLANES = 8
+COLOR, BACKGROUND, ALPHA, VALID, FOREGROUND = slice(0, 3), slice(3, 6), slice(6, 7), slice(7, 8), slice(8, 11)
+NUM_PLANES = 11
 AROUND_DOUBT = 0.025  # of the crop's height, 5 cm: clothes stand off, and nearly right limbs lie beside themselves
+OPAQUE = 254 / 255  # no room shines through
+ROOM_APART = 8.0  # grey levels, median: beyond, the camera stood elsewhere when the room was empty
 UV_SCALE, UV_ZERO = 65535.0, 32768  # uv as int16, shifted: torch knows few operations on uint16
 NORMAL_SCALE = 127.0
 
@@ -47,7 +50,7 @@ class SubjectFrames:
 
     name: str
     frame_indices: np.ndarray  # (F,) in the recording
-    planes: Tensor  # (F, 8, H, W) uint8
+    planes: Tensor  # (F, NUM_PLANES, H, W) uint8
     starts: np.ndarray  # (F + 1,) first covered pixel of each frame
     pixel: Tensor  # (sum K,) int32, flat index into H * W
     uv_i16: Tensor  # (sum K, 2) int16
@@ -57,9 +60,14 @@ class SubjectFrames:
 
     @staticmethod
     def load(
-        name: str, frame_indices: np.ndarray, recording: Recording, masks: Masks, rasters: Rasters
+        name: str,
+        frame_indices: np.ndarray,
+        recording: Recording,
+        masks: Masks,
+        rasters: Rasters,
+        room: np.ndarray | None = None,
     ) -> SubjectFrames:
-        """Cut the crops of frames (F,) of the recording.
+        """Cut the crops of frames (F,) of the recording; ``room`` is its picture (H0, W0, 3) without anybody, if any.
 
         Raises UserError when the body was lost in all of them; where it was lost in some, those are left out.
         """
@@ -71,7 +79,7 @@ class SubjectFrames:
         planes = np.zeros((len(found), NUM_PLANES, height, width), np.uint8)
         compact = [rasters[int(i)] for i in found]
         for plane, i in zip(planes, progress(found.tolist(), f"crop {name}"), strict=True):
-            plane[:] = crop_planes(recording.color(i), masks[i], rasters.boxes_px[i], (width, height))
+            plane[:] = crop_planes(recording.color(i), masks[i], rasters.boxes_px[i], (width, height), room)
         for plane, raster, i in zip(planes, compact, found, strict=True):
             plane[VALID] *= ~in_doubt(raster, np.flatnonzero(rasters.part_doubted[i]), plane[ALPHA][0] > 0)
         counts = [len(raster.pixel) for raster in compact]
@@ -149,13 +157,14 @@ class SubjectFrames:
             surface=surface,
             target=planes[:, COLOR] * 2 - 1,
             background=planes[:, BACKGROUND] * 2 - 1,
+            foreground=planes[:, FOREGROUND] * 2 - 1,
             mask=planes[:, ALPHA],
             valid=planes[:, VALID].round(),
             positions=positions,
         )
 
     def _resampled(self, positions: Tensor, source_x: Tensor, source_y: Tensor) -> Tensor:
-        """The planes in [0, 1] at the source positions, bilinear: (B, 8, H, W)."""
+        """The planes in [0, 1] at the source positions, bilinear: (B, NUM_PLANES, H, W)."""
         height, width = self.planes.shape[2:]
         grid_x = (source_x / width * 2 - 1)[:, None, :].expand(-1, height, -1)
         grid_y = (source_y / height * 2 - 1)[:, :, None].expand(-1, -1, width)
@@ -189,14 +198,28 @@ class SubjectFrames:
         return Surface(torch.cat(pixels), self.uv(index), self.normal(index), (len(positions), height, width))
 
 
-def crop_planes(color: np.ndarray, alpha: np.ndarray, box_px: Sequence[float], image_wh: tuple[int, int]) -> np.ndarray:
-    """One frame (H0, W0, 3) uint8 with its matte (H0, W0) to the (8, H, W) uint8 planes of its crop."""
+def room_of(recording: Recording) -> np.ndarray | None:
+    """The recording's picture (H0, W0, 3) uint8 of the empty room; None where there is none of the frames' size."""
+    plate, (width, height) = recording.plate(), recording.rig.color.image_wh
+    return plate[0] if plate is not None and plate[0].shape[:2] == (height, width) else None
+
+
+def crop_planes(
+    color: np.ndarray,
+    alpha: np.ndarray,
+    box_px: Sequence[float],
+    image_wh: tuple[int, int],
+    room: np.ndarray | None = None,
+) -> np.ndarray:
+    """One frame (H0, W0, 3) uint8 with its matte (H0, W0) to the (NUM_PLANES, H, W) uint8 planes of its crop."""
     crop = crop_image(color, box_px, image_wh, cv2.BORDER_REPLICATE)
     matte = crop_image(alpha, box_px, image_wh, cv2.BORDER_CONSTANT)
     seen = crop_image(np.full(color.shape[:2], 255, np.uint8), box_px, image_wh, cv2.BORDER_CONSTANT)
     planes = np.empty((NUM_PLANES, image_wh[1], image_wh[0]), np.uint8)
     planes[COLOR] = crop.transpose(2, 0, 1)
-    planes[BACKGROUND] = fill_background(crop, matte).transpose(2, 0, 1)
+    behind = None if room is None else crop_image(room, box_px, image_wh, cv2.BORDER_REPLICATE)
+    planes[BACKGROUND] = fill_background(crop, matte, behind).transpose(2, 0, 1)
+    planes[FOREGROUND] = foreground_of(crop, matte).transpose(2, 0, 1)
     planes[ALPHA] = np.rint(matte * 255)
     planes[VALID] = np.where(seen >= 128, 255, 0)
     return planes
@@ -241,11 +264,25 @@ def crop_image(image: np.ndarray, box_px: Sequence[float], image_wh: tuple[int, 
     return cv2.resize(fine, image_wh, interpolation=cv2.INTER_AREA) if repeat > 1 else fine
 
 
-def fill_background(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def foreground_of(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """F of  I = a F + (1 - a) B  in the soft edge, the picture I itself elsewhere: (H, W, 3) uint8.
+
+    What is half person and half room in a picture must not be learned as the person's colour (Germer et al., "Fast
+    Multi-Level Foreground Estimation", ICPR 2020; pymatting's).
+    """
+    from pymatting import estimate_foreground_ml
+
+    found = np.asarray(estimate_foreground_ml(color / 255.0, alpha.astype(np.float64)))
+    is_mixed = (alpha > 1 - OPAQUE) & (alpha < OPAQUE)
+    return np.where(is_mixed[..., None], np.rint(255 * found).clip(0, 255), color).astype(np.uint8)
+
+
+def fill_background(color: np.ndarray, alpha: np.ndarray, room: np.ndarray | None = None) -> np.ndarray:
     """The true picture outside the matte, the person painted over with what surrounds him: (H, W, 3) uint8.
 
     Push-pull (Gortler et al. 1996): average what is known into ever smaller pictures, fill holes on the way back.
-    The matte is widened first, because the true edge is softer than any matte.
+    The matte is widened first, because the true edge is softer than any matte.  With ``room`` (H, W, 3) uint8, the same
+    view without the person, only its difference from the picture is filled in: exposure and shadows go on behind him.
     """
     height, width = alpha.shape
     radius = max(2, round(0.015 * max(height, width)))
@@ -253,23 +290,15 @@ def fill_background(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     known = 1 - person.astype(np.float32)
     if not known.any():
         return np.full_like(color, 128)
-    filled = push_pull(color.astype(np.float32), known)
+    base = room if room is not None and _is_of(room, color, known > 0) else np.zeros_like(color)
+    filled = base + push_pull(color.astype(np.float32) - base, known)
     return np.where(known[..., None] > 0, color, np.rint(filled).clip(0, 255).astype(np.uint8))
 
 
-def push_pull(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(H, W, C) float32 known where weight (H, W) > 0, to (H, W, C) known everywhere."""
-    height, width = weight.shape
-    if min(height, width) <= 1 or (weight > 0).all():
-        return values
-    half_wh = ((width + 1) // 2, (height + 1) // 2)
-    small_weight = cv2.resize(weight, half_wh, interpolation=cv2.INTER_AREA)
-    small_values = cv2.resize(values * weight[..., None], half_wh, interpolation=cv2.INTER_AREA)
-    small_values = small_values.reshape(*small_weight.shape, -1) / np.maximum(small_weight, 1e-6)[..., None]
-    coarse = push_pull(small_values, np.minimum(small_weight * 4, 1))
-    coarse = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).reshape(values.shape)
-    share = np.minimum(weight, 1)[..., None]
-    return values * share + coarse * (1 - share)
+def _is_of(room: np.ndarray, color: np.ndarray, known: np.ndarray) -> bool:
+    """Whether a picture was taken of this room, from here: but for the exposure, most of what both show is the same."""
+    apart = color[known].astype(np.float32) - room[known]
+    return float(np.median(np.abs(apart - np.median(apart, axis=0)))) < ROOM_APART
 
 
 def _joined(arrays: list[np.ndarray]) -> Tensor:

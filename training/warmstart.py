@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from training.dataset import ALPHA, COLOR, VALID, SubjectFrames, push_pull
+from rendering.texels import push_pull
+from training.dataset import ALPHA, COLOR, VALID, SubjectFrames
 
 MIN_ALPHA = 0.95  # a half-covered pixel shows background
 NUM_CORNERS = 4

@@ -111,7 +111,7 @@ class Layout:
 
     words: str  # for people
     importer: Callable[[ImportConfig, Path, Path], None]
-    describe: Callable[[Path], str] | None = None  # what a file holds, in words; raises UserError
+    describe: Callable[[Path], str] | None = None  # what a source holds, in words; raises UserError
 
 
 def recognise(path: Path) -> Layout:
@@ -136,7 +136,7 @@ def recognise(path: Path) -> Layout:
         ("a folder of numbered pictures", numbered, numbered.import_numbered),
     ):
         if module.recognises(path):
-            return Layout(words, importer)
+            return Layout(words, importer, module.describe)
     found = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     raise UserError(f"{path}: no recording recognised in this folder (found {found}); give {LAYOUTS}")
 
@@ -147,7 +147,7 @@ def _recognise_file(path: Path) -> Layout:
     from capture.importers import azure, own, realsense, record3d, sens, video, xef
 
     if is_container(path):
-        return Layout("a recording of ours", own.import_own)
+        return Layout("a recording of ours", own.import_own, own.describe)
     for words, module, importer in (
         ("a recording of Kinect Studio", xef, xef.import_xef),
         ("an Azure Kinect recording", azure, azure.import_azure),

@@ -37,7 +37,7 @@ def import_numbered(config: ImportConfig, out_dir: Path, folder: Path) -> None:
     depth = {} if config.no_depth else _depth_files(folder, is_flat)
     numbers = sorted(color)
     first_wh = read_color(color[numbers[0]], upright=not depth)[1]
-    camera, units_per_m, notes = _camera(folder, [color[n] for n in numbers], first_wh)
+    camera, units_per_m, notes = _camera(folder, [color[n] for n in numbers], first_wh, bool(depth))
     if depth and camera is None and not config.focal_px:
         raise UserError(
             f"{folder}: depth pictures but no camera file; add calibration.json with width, height, fx, fy, cx, cy and "
@@ -52,6 +52,20 @@ def import_numbered(config: ImportConfig, out_dir: Path, folder: Path) -> None:
     notes.append(f"pictures carry no times: {config.frames_per_second:g} frames per second assumed")
     frames = [SourceFrame((n - numbers[0]) / config.frames_per_second, color[n], depth.get(n)) for n in numbers]
     import_folder(config, out_dir, SourceFolder(folder, frames, camera, units_per_m, notes))
+
+
+def describe(folder: Path) -> str:
+    """What the folder holds, in words.  Raises UserError for pictures of one number and cameras that cannot be read."""
+    color, is_flat = _color_files(folder)
+    depth, numbers = _depth_files(folder, is_flat), sorted(color)
+    width, height = read_color(color[numbers[0]], upright=not depth)[1]
+    camera, _, _ = _camera(folder, [color[n] for n in numbers], (width, height), bool(depth))
+    words = [f"{len(color)} colour pictures {width}x{height}"]
+    if depth:
+        words.append(f"{len(set(depth) & set(color))} depth pictures of their numbers")
+    if missing := numbers[-1] - numbers[0] + 1 - len(numbers):
+        words.append(f"{missing} numbers missing in between")
+    return ", ".join([*words, "a camera file" if camera is not None else "no camera file"])
 
 
 def _color_files(folder: Path) -> tuple[dict[int, Path], bool]:
@@ -82,7 +96,9 @@ def _depth_files(folder: Path, is_flat: bool) -> dict[int, Path]:
     return files
 
 
-def _camera(folder: Path, color: list[Path], image_wh: tuple[int, int]) -> tuple[Camera | None, float, list[str]]:
+def _camera(
+    folder: Path, color: list[Path], image_wh: tuple[int, int], has_depth: bool
+) -> tuple[Camera | None, float, list[str]]:
     """(camera or None, depth units per metre, notes).  Raises UserError when cameras are unreadable or zoom."""
     per_frame = [p for p in (path.with_name(path.stem + "_camera.xml") for path in color) if p.is_file()]
     if per_frame:
@@ -98,7 +114,8 @@ def _camera(folder: Path, color: list[Path], image_wh: tuple[int, int]) -> tuple
         path = folder / name
         if path.is_file():
             if path.suffix == ".json":
-                return *read_calibration(path), []
+                camera, units_per_m, told = read_calibration(path)
+                return camera, units_per_m, told if has_depth else []
             return read_camera_xml(path, image_wh), 1000.0, []
     return None, 1000.0, []
 

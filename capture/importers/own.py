@@ -31,6 +31,23 @@ def count_openpose(folder: Path) -> int:
     return sum(recording.openpose_path(i) is not None for i in range(len(recording)))
 
 
+def describe(source: Path) -> str:
+    """What a recording of ours holds, in words.  Raises UserError when it is unreadable."""
+    recording = _load(source)
+    (width, height), count = recording.rig.color.image_wh, len(recording)
+    words = [f"{count} frames in {recording.times_s[-1] - recording.times_s[0]:.1f} s, colour {width}x{height}"]
+    if recording.has_depth.any() and recording.rig.depth is not None:
+        width, height = recording.rig.depth.image_wh
+        words.append(f"{int(recording.has_depth.sum())} depth pictures {width}x{height}")
+    if not recording.focal_is_known:
+        words.append("no focal length")
+    if recording.plate_path is not None:
+        words.append("the empty room")
+    if recording.container is not None and not recording.container.is_finished:
+        words.append("unfinished")
+    return ", ".join(words)
+
+
 def _home(folder: Path) -> Path | None:
     homes = (folder, folder / "01_recording")
     return next((home for home in homes if holds_recording(home)), None)

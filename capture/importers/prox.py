@@ -87,6 +87,13 @@ def import_prox(config: ImportConfig, out_dir: Path, folder: Path) -> None:
     writer.finish()
 
 
+def describe(folder: Path) -> str:
+    """What the recording that is meant holds, in words.  Raises UserError for several recordings, and for none."""
+    frames, _ = list_frames(ImportConfig(), the_recording(folder))
+    with_depth = sum(frame.depth is not None for frame in frames)
+    return f"{len(frames)} colour pictures" + (f", {with_depth} depth pictures of their names" if with_depth else "")
+
+
 def the_recording(folder: Path) -> Path:
     """The recording that is meant.  Raises UserError naming all of them when ``folder`` holds several."""
     found = prox_recordings(folder)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import median_filter
 
 from capture.beside import openpose_folder
 from capture.camera import Rig
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 MAX_FRAME_BYTES = 4 * MAX_PIXELS  # no picture that we take is larger, whatever a header says
 GAP = 1.5  # of the usual step: beyond, at least one frame was dropped
+RATE_STEPS = 15  # around a step, whose median is usual there: half of them in a row are another rate
 MAX_DAMAGED = 0.5  # of the frames: beyond, the copy is no good
 
 
@@ -138,19 +140,30 @@ def _is_out_of_order(times_s: np.ndarray) -> np.ndarray:
 
 
 def _paired(config: ImportConfig, source: TimedSource, times_s: np.ndarray) -> list[int | None]:
-    """For each colour picture the depth picture of its time, never one further than half a frame, never a mixture."""
+    """For each colour picture the depth picture of its time, never one further than half a period, never a mixture."""
     depth_times_s = np.array([] if config.no_depth else source.depth_times_s, float)
     return associate(times_s, depth_times_s)
 
 
 def _gaps(times_s: np.ndarray) -> list[str]:
-    """What to say about frames that the recorder dropped."""
+    """What to say about frames that the recorder dropped, and about passages in which the camera exposed for two."""
     steps_s = np.diff(times_s)
     if len(steps_s) < 2:
         return []
-    usual_s = float(np.median(steps_s))
-    dropped = int(np.rint(steps_s[steps_s > GAP * usual_s] / usual_s - 1).sum())
-    return [f"about {dropped} frames were dropped while recording: the film has gaps there"] if dropped else []
+    usual_s = median_filter(steps_s, RATE_STEPS, mode="nearest")  # the rate may change: a lone long step is a loss
+    notes = []
+    is_half = np.abs(usual_s / np.percentile(usual_s, 5) - 2) < 0.2
+    if is_half.any():
+        seconds, all_s = float(steps_s[is_half].sum()), float(times_s[-1] - times_s[0])
+        notes.append(
+            f"colour at half its rate for {seconds:.1f} of {all_s:.1f} s, as cameras film in dim light: more light "
+            "gives twice the frames"
+        )
+    dropped = int(np.rint(np.where(steps_s > GAP * usual_s, steps_s / usual_s - 1, 0)).sum())
+    return [
+        *notes,
+        *([f"about {dropped} frames were dropped while recording: the film has gaps there"] if dropped else []),
+    ]
 
 
 def _color(source: TimedSource, index: int) -> tuple[np.ndarray | bytes, tuple[int, int]] | None:

@@ -7,6 +7,7 @@ pixels: the first centre at (0, 0)) and depth_units_per_m.  Without it, TUM's pu
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from pathlib import Path
@@ -19,6 +20,7 @@ from capture.importers import ImportConfig
 from capture.importers.images import SourceFolder, SourceFrame, import_folder
 
 DEFAULT_UNITS_PER_M = 5000.0
+CALIBRATION = ("width", "height", "fx", "fy", "cx", "cy", "depth_units_per_m", "distortion")  # in calibration.json
 DEFAULT_CAMERA = Camera((640, 480), 525.0, 525.0, 319.5 + 0.5, 239.5 + 0.5)
 
 
@@ -34,14 +36,12 @@ def import_tum(config: ImportConfig, out_dir: Path, folder: Path) -> None:
     if not color:
         raise UserError(f"{folder / 'rgb.txt'}: lists not a single picture; is the copy complete?")
     calibration = folder / "calibration.json"
-    notes = []
     if calibration.is_file():
-        camera, units_per_m = read_calibration(calibration)
+        camera, units_per_m, notes = read_calibration(calibration)
+        notes = notes if depth else []
     else:
         camera, units_per_m = DEFAULT_CAMERA, DEFAULT_UNITS_PER_M
-        notes.append(
-            "no calibration.json: TUM's defaults used (focal 525 px, centre 319.5 239.5, 5000 units per metre)"
-        )
+        notes = ["no calibration.json: TUM's defaults used (focal 525 px, centre 319.5 239.5, 5000 units per metre)"]
     times_s = np.array([time_s for time_s, _ in color])
     depth_of = associate(times_s, np.array([time_s for time_s, _ in depth]))
     unused = len(depth) - len(set(depth_of) - {None})
@@ -52,6 +52,23 @@ def import_tum(config: ImportConfig, out_dir: Path, folder: Path) -> None:
         depth_path = None if index is None else depth[index][1]
         frames.append(SourceFrame(time_s - times_s[0], path, depth_path))
     import_folder(config, out_dir, SourceFolder(folder, frames, camera, units_per_m, notes))
+
+
+def describe(folder: Path) -> str:
+    """What the folder lists, in words.  Raises UserError for a list or a calibration that cannot be read."""
+    color = read_list(folder, "rgb.txt")
+    depth = read_list(folder, "depth.txt") if (folder / "depth.txt").is_file() else []
+    words = [f"{len(color)} colour pictures"]
+    if depth:
+        paired = associate(np.array([time_s for time_s, _ in color]), np.array([time_s for time_s, _ in depth]))
+        words.append(f"{len(depth)} depth pictures, {sum(i is not None for i in paired)} of the time of a colour one")
+    calibration = folder / "calibration.json"
+    if calibration.is_file():
+        camera, units_per_m, _ = read_calibration(calibration)
+        words.append(f"camera {camera.image_wh[0]}x{camera.image_wh[1]}, {units_per_m:g} depth units per metre")
+    else:
+        words.append("no calibration.json")
+    return ", ".join(words)
 
 
 def read_list(folder: Path, name: str) -> list[tuple[float, Path]]:
@@ -90,9 +107,11 @@ def read_list(folder: Path, name: str) -> list[tuple[float, Path]]:
 
 
 def associate(color_times_s: np.ndarray, depth_times_s: np.ndarray) -> list[int | None]:
-    """For each colour time (N,) the index of its depth time (M,), or None: the nearest, within half a frame, each depth
-    picture at most once."""
+    """For each colour time (N,) the index of its depth time (M,), or None: the nearest, within half of the shorter
+    period of the two streams, each depth picture at most once."""
     step_s = float(np.median(np.diff(color_times_s))) if len(color_times_s) > 1 else 1 / 30
+    if len(depth_steps_s := np.diff(np.unique(depth_times_s))) > 2:  # colour may have been slower, in dim light
+        step_s = min(step_s, float(np.median(depth_steps_s)))
     nearest: list[int | None] = [None] * len(color_times_s)
     order = np.argsort(depth_times_s)
     taken_by: dict[int, int] = {}
@@ -112,14 +131,18 @@ def associate(color_times_s: np.ndarray, depth_times_s: np.ndarray) -> list[int 
     return nearest
 
 
-def read_calibration(path: Path) -> tuple[Camera, float]:
-    """(camera in our pixels, depth units per metre) of a calibration.json.  Raises UserError for a missing field."""
+def read_calibration(path: Path) -> tuple[Camera, float, list[str]]:
+    """(camera in our pixels, depth units per metre, notes) of a calibration.json.  Raises UserError for a missing field
+    and for a name that is nearly one of those that are known."""
     try:
         fields = json.loads(path.read_text())
         numbers = {name: float(fields[name]) for name in ("width", "height", "fx", "fy", "cx", "cy")}
         units_per_m = float(fields.get("depth_units_per_m", DEFAULT_UNITS_PER_M))
         distortion = tuple(float(k) for k in fields.get("distortion", (0.0,) * 5))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        for name in set(fields) - set(CALIBRATION):
+            if close := difflib.get_close_matches(name, CALIBRATION, 1, 0.8):  # a slip would silently mean a default
+                raise ValueError(f"{name!r}: is {close[0]} meant?")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path}: not a calibration ({error}); it needs the numbers width, height, fx, fy, cx, cy, "
             "depth_units_per_m"
@@ -131,4 +154,5 @@ def read_calibration(path: Path) -> tuple[Camera, float]:
     # OpenCV puts the first pixel's centre at (0, 0), we at (0.5, 0.5).
     size_wh = (int(numbers["width"]), int(numbers["height"]))
     camera = Camera(size_wh, numbers["fx"], numbers["fy"], numbers["cx"] + 0.5, numbers["cy"] + 0.5, distortion)
-    return camera, units_per_m
+    told = f"{path.name} names no depth_units_per_m: TUM's {DEFAULT_UNITS_PER_M:g} assumed"
+    return camera, units_per_m, [] if "depth_units_per_m" in fields else [told]

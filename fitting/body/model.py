@@ -11,7 +11,6 @@ axes at rest, G_j = G_parent(j) T(j_j - j_parent) Rot(pose_j), and v' = sum_j w_
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from capture.errors import UserError
+from capture.errors import BROKEN_NPZ, UserError
 from fitting.body.skinning import kinematics, rotations, skin, vertex_normals
 
 MAX_INFLUENCES = 6
@@ -196,7 +195,7 @@ class BodyModel:
         try:
             with np.load(path, allow_pickle=False) as data:
                 arrays = {name: data[name] for name in data.files}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except BROKEN_NPZ as error:
             raise UserError(f"{path}: not a readable body model ({error})") from None
         known = {f.name for f in fields(BodyModel)}
         missing = known - set(arrays) - {"pose_basis_m"}

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from capture.errors import UserError
+from capture.errors import BROKEN_NPZ, UserError
 from fitting.body.anatomy import (
     PART_NAMES,
     REGION_NAMES,
@@ -103,7 +103,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             for name in _REQUIRED:
                 if name in data.files:
                     arrays[name] = data[name]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except BROKEN_NPZ as error:
         raise UserError(f"{path}: not a readable model file ({error}); download it again from its publisher") from None
     return arrays
 

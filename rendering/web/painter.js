@@ -1,0 +1,135 @@
+"use strict";
+// A person in a picture: texture read at the covered pixels (rendering/texels.py), the two networks by ONNX Runtime, and
+// the crop pasted back (rendering/avatar.py).
+
+class Avatar {
+  /** description: avatar.json; arrays: by name; session: of renderer.onnx; ort: the runtime. */
+  constructor(description, arrays, session, ort) {
+    [this.width, this.height] = description.crop_wh;
+    this.framing = description;
+    this.body = new Body(arrays);
+    this.texels = arrays.texels;
+    this.texturePx = description.texture_px;
+    this.channels = description.texture_channels;
+    this.raster = new Rasterizer(this.body, this.width, this.height);
+    this.session = session;
+    this.ort = ort;
+    this.features = new Float32Array(this.channels * this.width * this.height);
+    this.normals = new Float32Array(3 * this.width * this.height);
+  }
+
+  /** The person's crop as camera sees him: {rgb (3, h, w), mask (h, w), box}, colours in [0, 1]; null when he is nowhere in it. */
+  async paint(pose, cameraFromBody, camera) {
+    this.body.pose(pose, cameraFromBody);
+    const box = personBox(this.body.vertices, camera, this.framing);
+    if (box === null) return null;
+    this.raster.draw(cropCamera(camera, box, this.width, this.height));
+    this.fillPlanes();
+    const { ort, width, height, channels } = this;
+    const painted = await this.session.run({
+      features: new ort.Tensor("float32", this.features, [1, channels, height, width]),
+      normals: new ort.Tensor("float32", this.normals, [1, 3, height, width]),
+    });
+    return { rgb: await painted.rgb.getData(), mask: await painted.mask.getData(), box };
+  }
+
+  /** What the networks eat, from the rasteriser's covered pixels. */
+  fillPlanes() {
+    const { features, normals, raster, texels, channels, texturePx: size } = this, area = this.width * this.height;
+    features.fill(0);
+    normals.fill(0);
+    for (let k = 0; k < raster.count; k++) {
+      const at = raster.pixel[k];
+      for (let d = 0; d < 3; d++) normals[d * area + at] = raster.normal[3 * k + d];
+      const x = Math.min(Math.max(raster.uv[2 * k] * size - 0.5, 0), size - 1);
+      const y = Math.min(Math.max(raster.uv[2 * k + 1] * size - 0.5, 0), size - 1);
+      const column = Math.min(Math.floor(x), size - 2), row = Math.min(Math.floor(y), size - 2);
+      const right = x - column, down = y - row;
+      const a = (1 - right) * (1 - down), b = right * (1 - down), c = (1 - right) * down, d = right * down;
+      let upper = (row * size + column) * channels, lower = upper + size * channels;
+      for (let channel = 0; channel < channels; channel++, upper++, lower++) {
+        features[channel * area + at] = a * texels[upper] + b * texels[upper + channels] + c * texels[lower] + d * texels[lower + channels];
+      }
+    }
+  }
+
+  /** Put a painted crop over pixels (H, W, 4), a Float32Array or Uint8ClampedArray of values up to scale. */
+  paste(painted, pixels, imageWidth, imageHeight, scale) {
+    let crop = premultiplied(painted.rgb, painted.mask), { width, height } = this;
+    const [left, top, right, bottom] = painted.box, shrink = Math.floor(height / Math.max(bottom - top, 1));
+    if (shrink > 1) { // mean over the footprint, so that a small figure does not alias
+      const small = [Math.floor(width / shrink), Math.floor(height / shrink)];
+      crop = areaResized(crop, width, height, ...small);
+      [width, height] = small;
+    }
+    const stepX = width / (right - left), stepY = height / (bottom - top);
+    const part = opaquePart(crop, width, height); // most of a crop is empty
+    const firstX = Math.max(0, Math.floor(left + (part[0] - 1) / stepX)), endX = Math.min(imageWidth, Math.ceil(left + (part[2] + 1) / stepX));
+    const firstY = Math.max(0, Math.floor(top + (part[1] - 1) / stepY)), endY = Math.min(imageHeight, Math.ceil(top + (part[3] + 1) / stepY));
+    for (let row = firstY; row < endY; row++) {
+      const y = (row + 0.5 - top) * stepY - 0.5, y0 = Math.floor(y), down = y - y0;
+      const upper = y0 >= 0 && y0 < height ? 1 - down : 0, lower = y0 >= -1 && y0 < height - 1 ? down : 0;
+      const above = Math.min(Math.max(y0, 0), height - 1) * width, below = Math.min(Math.max(y0 + 1, 0), height - 1) * width;
+      for (let column = firstX; column < endX; column++) {
+        const x = (column + 0.5 - left) * stepX - 0.5, x0 = Math.floor(x), rightward = x - x0;
+        const near = x0 >= 0 && x0 < width ? 1 - rightward : 0, far = x0 >= -1 && x0 < width - 1 ? rightward : 0;
+        const i = Math.min(Math.max(x0, 0), width - 1), j = Math.min(Math.max(x0 + 1, 0), width - 1);
+        const a = 4 * (above + i), b = 4 * (above + j), c = 4 * (below + i), d = 4 * (below + j);
+        const wa = near * upper, wb = far * upper, wc = near * lower, wd = far * lower;
+        const alpha = wa * crop[a + 3] + wb * crop[b + 3] + wc * crop[c + 3] + wd * crop[d + 3];
+        if (alpha <= 1e-4) continue;
+        const at = 4 * (row * imageWidth + column);
+        for (let n = 0; n < 3; n++) {
+          const colour = wa * crop[a + n] + wb * crop[b + n] + wc * crop[c + n] + wd * crop[d + n];
+          pixels[at + n] = colour * scale + pixels[at + n] * (1 - alpha);
+        }
+        pixels[at + 3] = alpha * scale + pixels[at + 3] * (1 - alpha);
+      }
+    }
+  }
+}
+
+/** (h, w, 4) colours times mask, and mask. */
+function premultiplied(rgb, mask) {
+  const area = mask.length, out = new Float32Array(4 * area);
+  for (let i = 0; i < area; i++) {
+    for (let n = 0; n < 3; n++) out[4 * i + n] = rgb[n * area + i] * mask[i];
+    out[4 * i + 3] = mask[i];
+  }
+  return out;
+}
+
+/** [left, top, right, bottom) of what is not empty in (h, w, 4). */
+function opaquePart(pixels, width, height) {
+  const part = [width, height, 0, 0];
+  for (let i = 0; i < width * height; i++) {
+    if (pixels[4 * i + 3] === 0) continue;
+    const column = i % width, row = (i - column) / width;
+    part[0] = Math.min(part[0], column);
+    part[1] = Math.min(part[1], row);
+    part[2] = Math.max(part[2], column + 1);
+    part[3] = Math.max(part[3], row + 1);
+  }
+  return part;
+}
+
+/** (h, w, 4) to a smaller size, each pixel the mean over its footprint. */
+function areaResized(pixels, width, height, newWidth, newHeight) {
+  const middle = new Float32Array(4 * height * newWidth), out = new Float32Array(4 * newHeight * newWidth);
+  shrinkAxis(pixels, middle, height, width, newWidth, 4 * width, 4, 4 * newWidth, 4);
+  shrinkAxis(middle, out, newWidth, height, newHeight, 4, 4 * newWidth, 4, 4 * newWidth);
+  return out;
+}
+
+function shrinkAxis(from, to, lines, size, newSize, lineFrom, stepFrom, lineTo, stepTo) {
+  const scale = size / newSize;
+  for (let i = 0; i < newSize; i++) {
+    const begin = i * scale, end = (i + 1) * scale;
+    for (let k = Math.floor(begin); k < Math.min(Math.ceil(end - 1e-9), size); k++) {
+      const share = (Math.min(end, k + 1) - Math.max(begin, k)) / scale;
+      for (let line = 0; line < lines; line++) {
+        for (let n = 0; n < 4; n++) to[line * lineTo + i * stepTo + n] += share * from[line * lineFrom + k * stepFrom + n];
+      }
+    }
+  }
+}

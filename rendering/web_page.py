@@ -1,0 +1,147 @@
+"""An avatar as a web page: a folder for any web server, or one .html that opens by itself.
+
+N frames, J joints, V vertices.  Enters: an avatar, motions in the world.  Leaves: the page's files; what is in them is
+in docs/formats.md.  The programs of the page are in rendering/web/.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capture.errors import UserError
+from capture.recording import write_atomically
+from rendering import ort_web
+from rendering.avatar import Avatar
+from rendering.networks import NeuralRenderer
+from rendering.onnx_graph import onnx_model
+from rendering.rasters import RasterConfig
+from rendering.render import facing, follow
+from rendering.retarget import Motion
+
+FORMAT = 1
+PAGE = Path(__file__).with_name("web")
+SCRIPTS = ("body.js", "raster.js", "painter.js", "studio.js", "viewer.js")
+DESCRIPTION, DATA, MODEL, RUNTIME = "avatar.json", "avatar.bin", "renderer.onnx", "ort"
+LICENSE = "LICENSE.txt"
+SLOT = "<!-- scripts -->"
+
+
+def write_page(
+    avatar: Avatar, subject: str, motions: Sequence[Motion], runtime: Mapping[str, bytes], out: Path
+) -> None:
+    """Write ``out``: one file where it is called .html, else a folder.
+
+    ``runtime`` is that of ``ort_web.runtime_files``.  One file holds the WebAssembly backend only.  Raises UserError
+    when the folder holds something else.
+    """
+    assert isinstance(avatar.renderer, NeuralRenderer)
+    is_one_file = out.suffix.lower() == ".html"
+    if not is_one_file:
+        check_folder(out)
+    table = _Table()
+    description = _description(avatar, subject, motions, table)
+    files = {
+        DESCRIPTION: json.dumps(description).encode(),
+        DATA: b"".join(table.parts),
+        MODEL: onnx_model(avatar.renderer).SerializeToString(),
+        f"{RUNTIME}/{LICENSE}": (PAGE / "onnxruntime_license.txt").read_bytes(),
+    }
+    files |= {f"{RUNTIME}/{name}": content for name, content in runtime.items()}
+    page = (PAGE / "index.html").read_text()
+    if is_one_file:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, page.replace(SLOT, _inside(files)).encode())
+        return
+    files |= {name: (PAGE / name).read_bytes() for name in SCRIPTS}
+    files["index.html"] = page.replace(SLOT, "\n".join(f'<script src="{name}"></script>' for name in SCRIPTS)).encode()
+    for name, content in files.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / name, content)
+
+
+def check_folder(out: Path) -> None:
+    """Raises UserError unless ``out`` is absent, an empty folder, or an earlier page of ours."""
+    if out.is_file():
+        raise UserError(f"--out {out}: is a file; name a folder, or a file that ends in .html")
+    if out.is_dir() and any(out.iterdir()) and not (out / DESCRIPTION).is_file():
+        raise UserError(f"--out {out}: holds other files; name a new folder, or a file that ends in .html")
+
+
+def _inside(files: Mapping[str, bytes]) -> str:
+    """Everything the page loads, in the page: what another backend needs is left out."""
+    lines = []
+    for name, content in files.items():
+        if Path(name).name in ort_web.FILES["webgpu"]:
+            continue
+        packed = base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+        lines.append(f'<script type="text/plain" data-file="{name}">{packed}</script>')
+    return "\n".join([*lines, *(f"<script>\n{(PAGE / name).read_text()}</script>" for name in SCRIPTS)])
+
+
+class _Table:
+    """Arrays one after another, all of four-byte numbers."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.size = 0
+
+    def add(self, name: str, values: np.ndarray, dtype: str = "float32") -> str:
+        content = np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<")).tobytes()
+        self.entries[name] = {
+            "dtype": dtype, "shape": list(values.shape), "offset": self.size, "count": int(values.size)
+        }  # fmt: skip
+        self.parts.append(content)
+        self.size += len(content)
+        return name
+
+
+def _description(avatar: Avatar, subject: str, motions: Sequence[Motion], table: _Table) -> dict[str, Any]:
+    shape, texture, framing = avatar.bodies[subject], avatar.textures[subject], RasterConfig()
+    body = shape.body
+    rest_m, joints_m = body.shaped(shape.shape, shape.vertex_offsets_m)
+    for name, values in (("rest_vertices", rest_m), ("rest_joints", joints_m), ("skin_values", body.skin_values)):
+        table.add(name, values)
+    indices = {"skin_joints": body.skin_joints, "parents": body.parents, "faces": body.faces, "face_uv": body.face_uv}
+    for name, values in indices.items():
+        table.add(name, values, "int32")
+    table.add("uv", body.uv)
+    table.add("texels", texture.texels.detach().cpu().numpy())
+    if body.pose_basis_m is not None:
+        table.add("pose_basis", body.pose_basis_m)
+    return {
+        "format": FORMAT,
+        "name": subject,
+        "crop_wh": list(avatar.image_wh),
+        "margins": [framing.margin, framing.margin_top, framing.margin, framing.margin],
+        "height_m": float(np.ptp(rest_m[:, 2])),
+        "texture_px": texture.texels.shape[0],
+        "texture_channels": texture.channels,
+        "runtime": {
+            backend: {"script": f"{RUNTIME}/{script}", "binary": f"{RUNTIME}/{binary}"}
+            for backend, (script, binary) in ort_web.FILES.items()
+        },
+        "motions": [_motion(avatar, subject, motion, index, table) for index, motion in enumerate(motions)],
+        "arrays": table.entries,
+    }
+
+
+def _motion(avatar: Avatar, subject: str, motion: Motion, index: int, table: _Table) -> dict[str, Any]:
+    targets_m, _ = follow(avatar.bodies[subject], motion)
+    x, y, _ = facing(motion)
+    return {
+        "name": motion.name,
+        "frames": len(motion),
+        "frames_per_second": motion.frames_per_second,
+        "facing": float(np.arctan2(y, x)),
+        "pose": table.add(f"pose_{index}", motion.pose),
+        "world_from_body": table.add(f"world_from_body_{index}", motion.world_from_body[:, :3]),
+        "targets": table.add(f"targets_{index}", targets_m),
+    }

@@ -1,0 +1,108 @@
+"""The export command: what goes together, whose motions an export has, what it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_workspace import LOST, NUM_FRAMES, NUM_TRAIN, make_workspace
+from test_gltf import Read
+
+from capture.errors import UserError
+from commands import open_project
+from exporting import Wish, export
+from pipeline import ATLAS
+from rendering import ort_web
+from rendering.avatar import Avatar
+from rendering.captured import Captured
+from rendering.moves import moves
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    make_workspace(folder, steps=2)
+    return folder
+
+
+def exported(
+    workspace: Path, kind: str, out: Path, motions: tuple[Path, ...] = (), runtime: Path | None = None
+) -> Path:
+    export(open_project(ATLAS, workspace, (), "doll"), ATLAS.stage("train"), Wish(kind, out, motions, runtime))
+    return out
+
+
+def test_an_avatar_moves_as_it_was_filmed(workspace):
+    avatar, captured = Avatar.load(workspace / "doll/06_avatar", "cpu"), Captured.load(workspace / "doll")
+    found = {motion.name: motion for motion in moves(avatar, "doll", workspace / "doll", ())}
+    assert list(found) == ["filmed", "filmed, held out", "standing"]
+    assert len(found["filmed"]) == NUM_FRAMES and len(found["filmed, held out"]) == NUM_FRAMES - NUM_TRAIN
+    np.testing.assert_array_equal(found["filmed"].pose[3], captured.fit.pose[3])
+    np.testing.assert_array_equal(found["filmed"].pose[LOST], captured.fit.pose[LOST - 1])  # nobody was seen: he waits
+    assert all(np.isfinite(motion.world_from_body).all() for motion in found.values())
+    lowest = avatar.bodies["doll"].vertices_camera_m(found["standing"].pose[0], found["standing"].world_from_body[0])
+    assert abs(lowest[:, 2].min()) < 1e-5
+
+
+def test_without_its_recording_an_avatar_still_stands(workspace, tmp_path):
+    avatar = Avatar.load(workspace / "doll/06_avatar", "cpu")
+    assert [motion.name for motion in moves(avatar, "doll", tmp_path, ())] == ["standing"]
+
+
+def test_a_glb_has_the_motions_by_name(workspace, tmp_path, monkeypatch):
+    monkeypatch.setattr("exporting.ATLAS_PX", 64)
+    file = Read(exported(workspace, "glb", tmp_path / "deep" / "doll.glb").read_bytes())
+    names = [animation["name"] for animation in file.document["animations"]]
+    assert names == ["filmed", "filmed, held out", "standing"]
+
+
+def test_an_onnx_file_runs_at_the_size_that_the_networks_learned(workspace, tmp_path):
+    import onnxruntime
+
+    path = exported(workspace, "onnx", tmp_path / "doll.onnx")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    features = next(given for given in session.get_inputs() if given.name == "features")
+    planes = {"features": (1, features.shape[1], 64, 40), "normals": (1, 3, 64, 40)}
+    rgb, mask = session.run(["rgb", "mask"], {name: np.zeros(shape, np.float32) for name, shape in planes.items()})
+    assert rgb.shape == (1, 3, 64, 40) and mask.shape == (1, 1, 64, 40)
+
+
+def test_a_page_is_written_with_the_runtime_that_is_there(workspace, tmp_path, monkeypatch):
+    files = {name: b"program" for pair in ort_web.FILES.values() for name in pair}
+    monkeypatch.setattr(ort_web, "runtime_files", lambda cache, given: files)
+    page = exported(workspace, "web", tmp_path / "page")
+    description = json.loads((page / "avatar.json").read_text())
+    assert description["name"] == "doll" and description["crop_wh"] == [40, 64]
+    assert [motion["frames"] for motion in description["motions"]] == [NUM_FRAMES, NUM_FRAMES - NUM_TRAIN, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "out", "options", "words"),
+    [
+        ("glb", "doll.gltf", {}, "writes a file that ends in .glb"),
+        ("onnx", "folder", {}, "writes a file that ends in .onnx"),
+        ("web", "doll.glb", {}, "writes a folder or a file that ends in .html"),
+        ("onnx", "doll.onnx", {"motions": (Path("walk.bvh"),)}, "--motion goes with"),
+        ("glb", "doll.glb", {"runtime": Path("ort.tgz")}, "--runtime goes with"),
+        ("glb", "doll.glb", {"motions": (Path("absent.bvh"),)}, "absent.bvh"),
+    ],
+)
+def test_what_does_not_go_together_is_said(workspace, tmp_path, kind, out, options, words):
+    with pytest.raises(UserError, match=words):
+        exported(workspace, kind, tmp_path / out, **options)
+    assert not (tmp_path / out).exists()
+
+
+def test_an_avatar_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(UserError, match=r"run pipeline\.py train --avatar doll"):
+        exported(tmp_path, "onnx", tmp_path / "doll.onnx")
+
+
+def test_a_broken_motion_is_refused_before_anything_is_written(workspace, tmp_path):
+    path = tmp_path / "walk.bvh"
+    path.write_text("no motion")
+    with pytest.raises(UserError, match=r"walk\.bvh"):
+        exported(workspace, "web", tmp_path / "page", (path,))
+    assert not (tmp_path / "page").exists()

@@ -1,0 +1,543 @@
+"""The live view without a browser: how it sees, what it paints, how it keeps pace, what hands do to a pose."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from bvh_files import random_frames, write_bvh
+from click.testing import CliRunner
+from miniature import doll
+from small_workspace import NUM_TRAIN, make_recording
+from untrained import COLORS, cast
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from viewer import Browser
+
+from capture.camera import invert, project, transform
+from capture.errors import UserError
+from pipeline import cli
+from rendering.browser import MAX_LONG_SIDE_PX, picture_wh, pose_of, view_of
+from rendering.clothes import REGIONS, region_texels, wearers, worn
+from rendering.layers import ALL, LAYERS, lay_over
+from rendering.live_picture import ALONE, BESIDE, WIPE, Eye, Wanted, backdrop, picture
+from rendering.pacing import SCALES, Pace, Rate
+from rendering.playback import Playback
+from rendering.possible import beyond_range
+from rendering.puppet import Pose, Puppet
+from rendering.repertoire import FILMED, HELDOUT, STANDING, Act, Repertoire, standing
+from rendering.retarget import Motion
+from rendering.viewer import Viewer, check_port
+from rendering.viewpoints import look_at, orbit
+from rendering.visitor import Visitor
+
+PAGE_WH = (300, 240)
+
+
+@pytest.fixture(scope="module")
+def duo(body):
+    return cast(body, "alice", "bob")
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory):
+    """A workspace with the doll's recording, and an avatar of it."""
+    workspace = tmp_path_factory.mktemp("filmed")
+    make_recording(workspace, "alice")
+    return cast(doll(), "alice"), workspace
+
+
+def eye_at(view, page_wh=PAGE_WH) -> Eye:
+    wxyz, position_m, fov_rad = pose_of(view)
+    return Eye(wxyz, position_m, fov_rad, page_wh)
+
+
+def front(avatar, azimuth=0.0, distance=1.0) -> tuple[Pose, Eye]:
+    """The first of the cast standing, and an eye before her."""
+    motion = standing(next(iter(avatar.bodies.values())))
+    view = orbit(np.array([[0, 0, 0.85]]), np.array([azimuth]), 1.8, np.array([0.0, -1, 0]), PAGE_WH)[0]
+    position_m = invert(view.camera_from_world)[:3, 3] * (distance, distance, 1)
+    eye = eye_at(type(view)(view.camera, look_at(position_m, np.array([0, 0, 0.85]))))
+    return Pose(motion.pose[0], motion.world_from_body[0]), eye
+
+
+def wanted(avatar, pose, eye, **more) -> Wanted:
+    name = avatar.subjects[0]
+    return Wanted(name, avatar.textures[name], pose, **{"layer": "Avatar", "eye": eye, **more})
+
+
+# Cameras
+
+
+def test_a_browser_that_looks_along_y_sees_right_up_and_far_where_they_are():
+    # Behind the person at y = -3, looking along +y: OpenCV's x is the world's x, its y is down, its z is +y.
+    turn = cv2.Rodrigues(np.array([-np.pi / 2, 0, 0]))[0]  # world_from_camera
+    assert np.allclose(turn @ (0, 0, 1), (0, 1, 0)) and np.allclose(turn @ (0, 1, 0), (0, 0, -1))
+    wxyz = np.array([np.cos(np.pi / 4), -np.sin(np.pi / 4), 0, 0])
+    view = view_of(wxyz, np.array([0.0, -3, 1]), np.radians(60), (400, 200))
+    points_m = np.array([[0, 0, 1], [1, 0, 1], [0, 0, 2]])
+    seen_px = project(view.camera, transform(view.camera_from_world, points_m.astype(float)))
+    assert np.allclose(seen_px[0], (200, 100))
+    assert seen_px[1, 0] > 200 and seen_px[1, 1] == pytest.approx(100)
+    assert seen_px[2, 1] < 100 and seen_px[2, 0] == pytest.approx(200)
+    # The field of view is vertical: half of it upwards ends at the upper edge.
+    edge_m = np.array([0, 0, 1 + 3 * np.tan(np.radians(30))])
+    assert project(view.camera, transform(view.camera_from_world, edge_m))[1] == pytest.approx(0, abs=1e-9)
+
+
+def test_our_views_survive_the_way_to_the_browser_and_back():
+    for azimuth in np.linspace(0, 6, 7):
+        view = orbit(np.array([[0.3, -1, 0.9]]), np.array([azimuth]), 1.7, np.array([0.0, -1, 0]), (640, 480))[0]
+        back = view_of(*pose_of(view), (640, 480))
+        assert np.allclose(back.camera_from_world, view.camera_from_world, atol=1e-12)
+        assert np.isclose(back.camera.fy_px, view.camera.fy_px) and back.camera.image_wh == view.camera.image_wh
+
+
+def test_pictures_keep_the_aspect_of_the_page_and_stay_within_reason():
+    assert picture_wh((1000, 500), 1.0) == (1000, 500)
+    assert picture_wh((1000, 500), 0.4) == (400, 200)
+    width, height = picture_wh((5120, 2880), 1.0)
+    assert width == MAX_LONG_SIDE_PX and width / height == pytest.approx(16 / 9, rel=0.01)
+    assert min(picture_wh((3, 900), 0.4)) >= 16
+
+
+# Resolution
+
+
+def simulated(fixed_s: float, full_s: float, pictures: int = 60, pace: Pace | None = None) -> list[float]:
+    """The scales that are chosen on a machine where a picture takes a fixed time and one for its pixels."""
+    pace = pace or Pace(0.1)
+    chosen = []
+    for _ in range(pictures):
+        scale = pace.moving()
+        pace.took(scale, fixed_s + full_s * scale**2)
+        chosen.append(scale)
+    return chosen
+
+
+def test_a_fast_machine_gets_full_resolution_at_once():
+    assert set(simulated(0.005, 0.02)[6:]) == {1.0}
+
+
+@pytest.mark.parametrize("full_s", [0.12, 0.2, 0.4])
+def test_a_slow_machine_gets_the_largest_picture_in_time_and_does_not_waver(full_s):
+    largest = max(scale for scale in SCALES if 0.01 + full_s * scale**2 <= 0.1)
+    chosen = simulated(0.01, full_s, 200)[10:]
+    assert chosen.count(largest) > 0.9 * len(chosen)  # it looks now and then whether more has become possible
+
+
+def test_fewer_pixels_are_not_given_for_nothing():
+    chosen = simulated(0.5, 0.02, 200)[10:]  # late with or without them
+    assert chosen.count(1.0) > 0.9 * len(chosen)
+
+
+def test_the_pace_follows_a_neighbour_that_comes_and_goes():
+    pace = Pace(0.1)
+    assert simulated(0.005, 0.05, pace=pace)[-1] == 1.0
+    assert simulated(0.005, 0.5, pace=pace)[5:12] == [0.4] * 7
+    assert 1.0 in simulated(0.005, 0.05, 120, pace=pace)
+
+
+def test_the_rate_counts_pictures_of_the_last_moments_only():
+    rate = Rate(1.5)
+    for k in range(30):
+        rate.tick(k / 20)
+    assert rate.per_second(1.45) == pytest.approx(20)
+    assert rate.per_second(10) == 0
+
+
+# Pictures
+
+
+def test_every_layer_shows_the_person_where_it_stands_and_not_elsewhere(duo):
+    pose, eye = front(duo)
+    view = view_of(eye.wxyz, eye.position_m, eye.fov_rad, PAGE_WH)
+    vertices_m = duo.bodies["alice"].vertices_camera_m(pose.joints, pose.world_from_body)
+    behind = backdrop(view, vertices_m)
+    inside = project(view.camera, transform(view.camera_from_world, np.array([0, -0.1, 1.15]))).astype(int)
+    for name in LAYERS:
+        seen = picture(duo, wanted(duo, pose, eye, layer=name), 1.0)
+        assert seen.shape == (PAGE_WH[1], PAGE_WH[0], 3) and seen.dtype == np.uint8
+        assert np.abs(seen[inside[1], inside[0]].astype(int) - behind[inside[1], inside[0]]).max() > 20, name
+        assert np.array_equal(seen[:8, :8], behind[:8, :8]), name
+
+
+def test_the_layers_are_what_they_are_called(duo):
+    pose, eye = front(duo)
+    seen = {name: picture(duo, wanted(duo, pose, eye, layer=name), 1.0) for name in LAYERS}
+    y, x = PAGE_WH[1] // 2 - 20, PAGE_WH[0] // 2
+    red = (np.array(COLORS["alice"]) + 1) / 2 * 255
+    assert np.abs(seen["R1: rough image"][y, x] - red).max() < 60  # an untrained R1 passes its texture through
+    assert np.ptp(seen["Mesh"][y, x]) < 12  # plaster has no colour
+    assert np.ptp(seen["Mask"].astype(int), axis=2).max() == 0 or np.ptp(seen["Mask"][y, x]) == 0
+    colours = np.unique(seen["IUV raster"].reshape(-1, 3), axis=0)
+    assert len(colours) > 300  # texture coordinates vary over the body
+
+
+def test_all_layers_fit_on_one_sheet_however_small(duo):
+    pose, eye = front(duo)
+    sheet = picture(duo, wanted(duo, pose, eye, layer=ALL), 1.0)
+    assert sheet.shape == (PAGE_WH[1], PAGE_WH[0], 3)
+    tiny = Eye(eye.wxyz, eye.position_m, eye.fov_rad, (20, 30))
+    assert picture(duo, wanted(duo, pose, tiny, layer=ALL), 0.4).shape[2] == 3
+
+
+def test_a_person_far_away_out_of_view_or_around_the_camera_makes_a_picture(duo):
+    pose, near = front(duo)
+    _, far = front(duo, distance=60.0)
+    away = Eye(pose_of(orbit(np.array([[0, 90.0, 0.8]]), np.zeros(1), 1.8, np.array([0.0, -1, 0]), PAGE_WH)[0])[0],
+               near.position_m, near.fov_rad, PAGE_WH)  # fmt: skip
+    behind = Eye(np.array([np.cos(np.pi / 4), 0, 0, np.sin(np.pi / 4)]), near.position_m, near.fov_rad, PAGE_WH)
+    within = Eye(near.wxyz, np.array([0.0, 0, 1.1]), near.fov_rad, PAGE_WH)
+    for eye in (far, away, behind, within):
+        for layer in (*LAYERS, ALL):
+            assert picture(duo, wanted(duo, pose, eye, layer=layer), 0.55).std() < 128
+    view = view_of(far.wxyz, far.position_m, far.fov_rad, PAGE_WH)
+    vertices_m = duo.bodies["alice"].vertices_camera_m(pose.joints, pose.world_from_body)
+    changed = (picture(duo, wanted(duo, pose, far, layer="Mesh"), 1.0) != backdrop(view, vertices_m)).any(2)
+    assert 0 < changed.sum() < 60  # a speck
+
+
+def test_laying_over_is_compositing(duo):
+    rng = np.random.default_rng(0)
+    ground = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    crop = np.dstack([np.full((12, 10, 3), 0.8), np.full((12, 10), 0.25)]).astype(np.float32)
+    laid = lay_over(ground, crop, (20.0, 14.0, 30.0, 26.0))
+    expected = ground[16:24, 22:28] * 0.75 + 0.8 * 255 * 0.25
+    assert np.abs(laid[16:24, 22:28] - expected).max() <= 2
+    assert np.array_equal(laid[:13], ground[:13]) and np.array_equal(laid[:, 32:], ground[:, 32:])
+    assert np.array_equal(lay_over(ground, crop, (-90.0, 14.0, -80.0, 26.0)), ground)
+
+
+# Clothes
+
+
+def test_regions_of_another_are_worn_and_everything_else_stays(duo, body):
+    texture = worn(duo, "alice", {"torso": "bob", "head": "alice"})
+    torso = region_texels(body, "torso", 64)
+    assert torch_equal(texture.texels[torso], duo.textures["bob"].texels[torso])
+    assert torch_equal(texture.texels[~torso], duo.textures["alice"].texels[~torso])
+    assert worn(duo, "alice", {"torso": "alice"}) is duo.textures["alice"]
+    masks = [region_texels(body, region, 256) for region in REGIONS]
+    assert all(mask.any() for mask in masks)
+    assert sum(mask.astype(int) for mask in masks).max() == 1  # no texel belongs to two
+
+
+def torch_equal(first, second) -> bool:
+    return bool((first == second).all())
+
+
+def test_clothes_are_offered_by_those_with_the_same_atlas(duo):
+    assert wearers(duo, "bob") == ("bob", "alice")
+    assert wearers(cast(doll(), "alice", "bob"), "alice") == ("alice",)  # a body without regions
+
+
+# Hands
+
+
+def test_a_pulled_wrist_comes_to_the_pointer_where_it_can_and_no_joint_leaves_its_range(duo, body):
+    puppet, (pose, _) = Puppet(duo.bodies["alice"]), front(duo)
+    names = [handle.name for handle in puppet.handles]
+    assert {"head", "chest", "hips", "left wrist", "right ankle"} <= set(names)
+    rng = np.random.default_rng(2)
+    index = names.index("left wrist")
+    start_m = puppet.places(pose)[index]
+    near = puppet.pulled(pose, puppet.handles[index], start_m + np.array([0.1, -0.25, 0.3]))
+    assert np.linalg.norm(puppet.places(near)[index] - start_m - (0.1, -0.25, 0.3)) < 0.01
+    for handle in puppet.handles:
+        for _ in range(4):
+            at_m = puppet.places(pose)[names.index(handle.name)]
+            target_m = at_m + rng.normal(0, 0.8, 3)
+            pulled = puppet.pulled(pose, handle, target_m)
+            assert beyond_range(pulled.joints, body).max() < 1e-6
+            left_m = np.linalg.norm(puppet.places(pulled)[names.index(handle.name)] - target_m)
+            assert left_m < np.linalg.norm(at_m - target_m) + 1e-6  # never further away
+
+
+def test_a_pull_moves_only_the_joints_above_the_handle(duo, body):
+    puppet, (pose, _) = Puppet(duo.bodies["alice"]), front(duo)
+    handle = next(handle for handle in puppet.handles if handle.name == "right knee")
+    place_m = puppet.places(pose)[puppet.handles.index(handle)]
+    pulled = puppet.pulled(pose, handle, place_m + np.array([0, -0.3, 0.2]))
+    changed = np.flatnonzero(np.abs(pulled.joints - pose.joints).max(1) > 1e-9)
+    assert set(changed) <= set(handle.movers) and len(changed)
+    hips = puppet.handles[0]
+    moved = puppet.pulled(pose, hips, puppet.places(pose)[0] + (0.2, 0, 0.1))
+    assert np.allclose(puppet.places(moved), puppet.places(pose) + np.array([0.2, 0, 0.1]), atol=1e-6)
+
+
+def test_a_turned_joint_turns_as_far_as_it_goes(duo, body):
+    puppet, (pose, _) = Puppet(duo.bodies["alice"]), front(duo)
+    head = next(handle for handle in puppet.handles if handle.name == "head")
+    turn = puppet.turn(pose, head)
+    little = cv2.Rodrigues(np.array([0, 0, 0.2]))[0] @ turn
+    assert np.allclose(puppet.turn(puppet.turned(pose, head, little), head), little, atol=1e-6)
+    wild = puppet.turned(pose, head, cv2.Rodrigues(np.array([0, 0, 2.5]))[0] @ turn)
+    assert beyond_range(wild.joints, body).max() < 1e-6
+    hips = puppet.handles[0]
+    around = puppet.turned(pose, hips, cv2.Rodrigues(np.array([0, 0, 3.0]))[0] @ puppet.turn(pose, hips))
+    assert np.allclose(puppet.places(around)[0], puppet.places(pose)[0], atol=0.06)  # about the root, where it stands
+
+
+def test_bodies_of_unknown_joints_have_no_handles():
+    assert Puppet(cast(doll(), "alice").bodies["alice"]).handles == ()
+
+
+# Motions
+
+
+def act_of(count: int) -> Act:
+    pose = np.zeros((count, 3, 3), np.float32)
+    pose[:, 0, 0] = np.arange(count)
+    return Act(Motion("a", pose, np.tile(np.eye(4), (count, 1, 1)), 10.0), np.arange(100, 100 + count))
+
+
+def test_a_motion_runs_by_the_clock_and_starts_over():
+    playback = Playback(act_of(20))
+    assert playback.frame(7.0) == 0 and not playback.is_playing
+    playback.play(7.0)
+    assert [playback.frame(7.0 + s) for s in (0, 0.55, 1.95, 2.05)] == [0, 5, 19, 0]
+    playback.pause(7.55)
+    assert playback.frame(99.0) == 5 and playback.frame_index(99.0) == 105
+    playback.seek(12, 99.0)
+    assert playback.frame(120.0) == 12
+    playback.play(120.0)
+    assert playback.frame(120.31) == 15
+
+
+def test_a_pose_of_hands_is_held_until_the_motion_goes_on():
+    playback = Playback(act_of(20))
+    playback.play(0.0)
+    mine = Pose(np.ones((3, 3)), np.eye(4))
+    playback.change(mine, 1.0)
+    assert playback.pose(50.0) is mine and not playback.is_playing and playback.frame(50.0) == 10
+    playback.undo()
+    assert playback.pose(50.0).joints[0, 0] == 10
+    playback.change(mine, 51.0)
+    playback.play(52.0)
+    assert playback.pose(52.0).joints[0, 0] == 10
+
+
+def test_a_motion_of_one_frame_does_not_run():
+    playback = Playback(act_of(1))
+    playback.play(0.0)
+    assert not playback.is_playing
+
+
+def test_who_was_not_filmed_here_can_stand_and_play_files(duo, tmp_path):
+    path = write_bvh(tmp_path / "walk.bvh", random_frames())
+    repertoire = Repertoire(duo, tmp_path, [path])
+    assert repertoire.filmed("alice") is None
+    assert repertoire.names("alice", {}) == (STANDING, "walk.bvh")
+    assert repertoire.act("alice", "walk.bvh", {}) is repertoire.act("alice", "walk.bvh", {})
+    assert repertoire.first == "walk.bvh"
+    soles_m = duo.bodies["bob"].vertices_camera_m(*_pose_and_place(repertoire.act("bob", STANDING, {})))[:, 2]
+    assert soles_m.min() == pytest.approx(0, abs=1e-5)
+
+
+def _pose_and_place(act: Act):
+    return act.motion.pose[0], act.motion.world_from_body[0]
+
+
+def test_motion_files_that_do_not_fit_are_refused_before_anything_is_served(duo, tmp_path):
+    (tmp_path / "broken.bvh").write_text("HIERARCHY nonsense")
+    with pytest.raises(UserError, match=r"broken\.bvh"):
+        Repertoire(duo, tmp_path, [tmp_path / "broken.bvh"])
+    with pytest.raises(UserError, match="no such motion"):
+        Repertoire(duo, tmp_path, [tmp_path / "none.bvh"])
+
+
+# The recording
+
+
+def test_the_recording_is_seen_as_it_was_filmed(filmed):
+    avatar, workspace = filmed
+    recorded = Repertoire(avatar, workspace).filmed("alice")
+    camera = recorded.camera((200, 260))
+    assert camera.fx_px == pytest.approx(camera.fy_px)
+    whole, seen = recorded.captured.recording.color(4), recorded.frame(4, camera)
+    # A point in space lands on the same colour in both.
+    fit = recorded.captured.fit
+    for vertex in fit.vertices_color_m(4)[::40].astype(float):
+        x, y = np.floor(project(fit.camera, vertex)).astype(int)
+        u, v = np.floor(project(camera, vertex)).astype(int)
+        if 2 <= u < 198 and 2 <= v < 258:
+            around = seen[v - 2 : v + 3, u - 2 : u + 3].reshape(-1, 3).astype(int)
+            assert np.abs(around - whole[y, x]).max(1).min() < 50
+
+
+def test_a_comparison_shows_the_recording_and_the_avatar_and_a_wipe_parts_them(filmed):
+    avatar, workspace = filmed
+    repertoire = Repertoire(avatar, workspace)
+    act = repertoire.act("alice", HELDOUT, {})
+    assert act.frame_indices[0] == NUM_TRAIN
+    recorded, pose = repertoire.filmed("alice"), Pose(act.motion.pose[0], act.motion.world_from_body[0])
+    more = {"filmed": recorded, "frame_index": int(act.frame_indices[0]), "layer": "Mesh"}
+    _, eye = front(avatar)
+    camera = recorded.camera(PAGE_WH)
+    film = recorded.frame(more["frame_index"], camera)
+    half = picture(avatar, wanted(avatar, pose, eye, compare=WIPE, wipe=0.5, **more), 1.0)
+    left, right = slice(30, None), PAGE_WH[0] // 2
+    assert np.array_equal(half[left, : right - 2], film[left, : right - 2])
+    assert (half[left, right + 2 :] != film[left, right + 2 :]).mean() > 0.01
+    full = picture(avatar, wanted(avatar, pose, eye, compare=WIPE, wipe=1.0, **more), 1.0)
+    assert np.array_equal(full[30:, :-2], film[30:, :-2])
+    both = picture(avatar, wanted(avatar, pose, eye, compare=BESIDE, **more), 1.0)
+    assert both.shape == film.shape
+    # The mesh stands where the person was filmed: plaster where the recorded mask is.
+    ours = picture(avatar, wanted(avatar, pose, eye, compare=WIPE, wipe=0.0, **more), 1.0)
+    empty = recorded.empty(more["frame_index"], camera)
+    body = (np.abs(ours.astype(int) - empty).max(2) > 12)[30:]
+    person = (np.abs(film.astype(int) - empty).max(2) > 12)[30:]
+    assert (body & person).sum() > 0.6 * body.sum()
+
+
+# One visitor
+
+
+class FakeScene:
+    def __init__(self) -> None:
+        self.pictures: list[np.ndarray] = []
+
+    def set_background_image(self, image, **_) -> None:
+        self.pictures.append(image)
+
+
+class FakeCamera:
+    def __init__(self, eye: Eye) -> None:
+        self.wxyz, self.position, self.fov = eye.wxyz, eye.position_m, eye.fov_rad
+        self.image_width, self.image_height = eye.page_wh
+
+    def on_update(self, react) -> None:
+        self.react = react
+
+
+class FakeClient:
+    def __init__(self, eye: Eye) -> None:
+        self.camera, self.scene, self.client_id = FakeCamera(eye), FakeScene(), 0
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.fixture
+def visitor(filmed):
+    avatar, workspace = filmed
+    return Visitor(FakeClient(front(avatar)[1]), avatar, Repertoire(avatar, workspace), "alice", lambda: None)
+
+
+def test_at_rest_the_last_picture_is_the_full_one_and_then_nothing_is_painted(visitor):
+    for scale in SCALES:
+        visitor.pace.took(scale, 0.3 * scale**2)  # a slow machine
+    visitor.touch()
+    visitor.draw(1)
+    assert visitor.shown.scale < 1 and visitor.client.scene.pictures[-1].shape[1] < PAGE_WH[0]
+    time.sleep(0.3)
+    assert visitor.due_in_s(time.monotonic()) == 0
+    visitor.draw(1)
+    assert visitor.shown.scale == 1 and visitor.client.scene.pictures[-1].shape[1] == PAGE_WH[0]
+    assert visitor.due_in_s(time.monotonic()) == float("inf")
+
+
+def test_comparing_starts_the_recording_and_another_motion_ends_it(visitor, duo, tmp_path):
+    visitor.compare_with(WIPE)
+    assert (visitor.act_name, visitor.compare) == (HELDOUT, WIPE) and visitor.playback.is_playing
+    visitor.perform(FILMED)
+    assert visitor.compare == WIPE
+    visitor.perform(STANDING)
+    assert visitor.compare == ALONE
+    stranger = Visitor(FakeClient(front(duo)[1]), duo, Repertoire(duo, tmp_path), "alice", lambda: None)
+    with pytest.raises(UserError, match="not in this workspace"):
+        stranger.compare_with(BESIDE)
+
+
+# The port
+
+
+def test_a_port_in_use_is_one_clear_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port {port}: in use"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", 0)
+    with pytest.raises(UserError, match="--host"):
+        check_port("192.0.2.1", 8080)
+
+
+# Served
+
+
+def decoded(jpeg: bytes | None) -> np.ndarray:
+    assert jpeg is not None, "no picture came"
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return image
+
+
+def test_every_visitor_has_a_person_of_his_own_and_one_that_leaves_takes_nobody_along(duo, tmp_path):
+    with Viewer(duo, Repertoire(duo, tmp_path), "alice", "127.0.0.1", 0) as viewer:
+        first, second = Browser(viewer.url, (240, 200)), Browser(viewer.url, (120, 160))
+        for browser, page_wh in ((first, (240, 200)), (second, (120, 160))):
+            browser.look(0.0)
+            image = decoded(browser.picture(60))
+            assert image.shape[1] / image.shape[0] == pytest.approx(page_wh[0] / page_wh[1], rel=0.05)
+            browser.rest()
+        first.change("Layer", "Mask")
+        plain = decoded(first.picture(60))
+        assert np.ptp(plain.astype(int), axis=2)[100, 120] < 12  # grey where a red person was
+        assert second.picture(0.3) is None  # nothing has changed for the other
+        assert {visitor.layer for visitor in viewer.visitors} == {"Mask", "Avatar"}
+        first.close()
+        for _ in range(100):
+            if len(viewer.visitors) == 1:
+                break
+            time.sleep(0.05)
+        assert len(viewer.visitors) == 1
+        second.change("Person", "bob")
+        second.rest()
+        second.look(1.0)
+        image = decoded(second.picture(60)).astype(int)
+        assert image[80, 60, 0] > image[80, 60, 2]  # blue, BGR
+        second.close()
+
+
+def test_ctrl_c_ends_it_well_while_somebody_looks(duo, tmp_path):
+    duo.save(tmp_path / "duo" / "06_avatar")
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "pipeline.py", "view", "--avatar", "duo", "--port", "0", "--workspace", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    url = process.stdout.readline().split()[0]
+    browser = Browser(url, (120, 160))
+    browser.look(0.0)
+    decoded(browser.picture(60))
+    os.kill(process.pid, signal.SIGINT)
+    printed, complaints = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in complaints and printed == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--avatar", "nobody"], "not made yet; run pipeline.py train --avatar nobody"),
+        (["--avatar", "duo", "--subject", "carol"], "'carol' is not in this avatar; it has alice, bob"),
+        (["--avatar", "duo", "--motion", "walk.txt"], "walk.txt: no such motion file"),
+        (["--avatar", "duo", "--host", "192.0.2.1"], "no address of this machine"),
+    ],
+)
+def test_what_cannot_be_viewed_is_said_in_one_line(duo, tmp_path, arguments, line):
+    duo.save(tmp_path / "duo" / "06_avatar")
+    result = CliRunner().invoke(cli, ["view", "--port", "0", "--workspace", str(tmp_path), *arguments])
+    assert isinstance(result.exception, UserError) and line in str(result.exception)
+    assert "\n" not in str(result.exception)

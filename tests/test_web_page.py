@@ -1,0 +1,192 @@
+"""The exported page: complete in itself, and in a real browser it paints the pixels that Python paints."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import browser
+import cv2
+import numpy as np
+import pytest
+import torch
+from avatar_page import over_grey, painted_by_page, seen_from
+from test_onnx_graph import lively_renderer
+
+from capture.errors import UserError
+from fitting.body.model import BodyModel
+from rendering import ort_web
+from rendering.avatar import Avatar, Shape
+from rendering.moves import moves
+from rendering.networks import NeuralTexture
+from rendering.painter import Painter
+from rendering.retarget import Motion
+from rendering.web_page import PAGE, SCRIPTS, check_folder, write_page
+from training.features import weights_dir
+
+RUNTIME = {name: name.encode() * 20 for pair in ort_web.FILES.values() for name in pair}
+
+
+def person() -> Avatar:
+    """The shipped body under networks of random numbers, in which nothing is simple."""
+    body = BodyModel.default()
+    renderer = lively_renderer(True)
+    torch.manual_seed(4)
+    for stage in (renderer.first, renderer.second):
+        for layer in (*stage.down, *stage.up):
+            for module in layer:
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    torch.nn.init.normal_(module.weight, std=0.3)
+    texture = NeuralTexture(NeuralTexture.shared_initial(64, 8, seed=2)).requires_grad_(False)
+    rng = np.random.default_rng(0)
+    offsets_m = rng.normal(0.005, 0.003, len(body.template_m)).astype(np.float32)
+    shape = Shape(body, rng.normal(0, 1, body.num_shape).astype(np.float32), offsets_m)
+    settings = {"subjects": ["person"], "image_wh": [72, 112]}
+    avatar = Avatar(renderer, {"person": texture}, {"person": shape}, settings)
+    avatar.__dict__["painter"] = Painter(renderer, avatar.device, dtype=torch.float32)
+    return avatar
+
+
+def waving(avatar: Avatar) -> Motion:
+    (standing,) = moves(avatar, "person", Path("nowhere"), ())
+    pose = np.repeat(standing.pose, 8, axis=0)
+    pose += np.random.default_rng(1).normal(0, 0.2, pose.shape) * avatar.bodies["person"].body.joint_free
+    pose[:, 0] = 0
+    placed = np.repeat(standing.world_from_body, 8, axis=0)
+    placed[:, 0, 3] = np.linspace(0, 1, 8)
+    return Motion("waving", pose, placed, 10.0)
+
+
+@pytest.fixture(scope="module")
+def avatar() -> Avatar:
+    return person()
+
+
+def test_a_folder_has_all_it_asks_for_and_asks_nobody_else(avatar, tmp_path):
+    write_page(avatar, "person", [waving(avatar)], RUNTIME, tmp_path / "page")
+    page = (tmp_path / "page" / "index.html").read_text()
+    description = json.loads((tmp_path / "page" / "avatar.json").read_text())
+    wanted = re.findall(r'(?:src|href)="([^"]+)"', page)
+    wanted = [name for name in wanted if not name.startswith("data:")]
+    wanted += [name for files in description["runtime"].values() for name in files.values()]
+    wanted += re.findall(r'bytesOf\("([^"]+)"\)', (PAGE / "viewer.js").read_text())
+    assert len(wanted) >= len(SCRIPTS) + 4 + 3
+    for name in wanted:
+        assert (tmp_path / "page" / name).is_file(), name
+    for path in (tmp_path / "page").rglob("*"):
+        if path.suffix in (".html", ".js", ".json"):
+            addresses = re.findall(r"https?://[^\s\"'<>`]+", path.read_text())
+            assert set(addresses) <= {"http://localhost:8000"}, path  # said to people, not fetched
+    size = (tmp_path / "page" / "avatar.bin").stat().st_size
+    assert size == sum(4 * entry["count"] for entry in description["arrays"].values())
+
+
+def test_one_file_holds_the_same_bytes_and_refers_to_nothing(avatar, tmp_path):
+    write_page(avatar, "person", [waving(avatar)], RUNTIME, tmp_path / "page")
+    write_page(avatar, "person", [waving(avatar)], RUNTIME, tmp_path / "deep" / "one.html")
+    text = (tmp_path / "deep" / "one.html").read_text()
+    inside = dict(re.findall(r'data-file="([^"]+)">([^<]+)</script>', text))
+    for name in ("avatar.json", "avatar.bin", "renderer.onnx", *(f"ort/{name}" for name in ort_web.FILES["wasm"])):
+        assert gzip.decompress(base64.b64decode(inside[name])) == (tmp_path / "page" / name).read_bytes()
+    assert not re.findall(r'<script[^>]* src=|<link[^>]* href="(?!data:)', text)
+    assert text.count("</script>") == len(inside) + len(SCRIPTS)  # no program ends early
+
+
+def test_other_peoples_folders_are_left_alone(avatar, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="holds other files"):
+        check_folder(tmp_path)
+    with pytest.raises(UserError, match="is a file"):
+        check_folder(tmp_path / "thesis.txt")
+    for _ in range(2):  # an earlier page of ours may be replaced
+        write_page(avatar, "person", [waving(avatar)], RUNTIME, tmp_path / "page")
+
+
+def test_a_foreign_archive_is_refused_and_a_missing_one_said(tmp_path, monkeypatch):
+    (tmp_path / ort_web.ARCHIVE).write_bytes(b"something else")
+    with pytest.raises(UserError, match="not the published"):
+        ort_web.runtime_files(tmp_path)
+    with pytest.raises(UserError, match=r"--runtime .*no such file"):
+        ort_web.runtime_files(tmp_path, tmp_path / "absent.tgz")
+    monkeypatch.setattr(ort_web, "ADDRESS", "http://127.0.0.1:9/nobody")
+    with pytest.raises(UserError, match=r"does not answer.*--runtime") as caught:
+        ort_web.runtime_files(tmp_path / "empty")
+    assert "\n" not in str(caught.value) and not (tmp_path / "empty").exists()
+
+
+def test_the_runtime_is_fetched_once(tmp_path, monkeypatch):
+    import hashlib
+    import io
+    import tarfile
+
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, content in RUNTIME.items():
+            entry = tarfile.TarInfo(f"package/dist/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / ort_web.ARCHIVE).write_bytes(packed.getvalue())
+    monkeypatch.setattr(ort_web, "SHA256", hashlib.sha256(packed.getvalue()).hexdigest())
+    with browser.served(tmp_path / "shop") as address:
+        monkeypatch.setattr(ort_web, "ADDRESS", f"{address}/{ort_web.ARCHIVE}")
+        assert ort_web.runtime_files(tmp_path / "cache") == RUNTIME
+    assert ort_web.runtime_files(tmp_path / "cache") == RUNTIME  # the shop is closed
+    assert ort_web.runtime_files(tmp_path, tmp_path / "shop" / ort_web.ARCHIVE) == RUNTIME
+
+
+LACKING = [
+    *(["Chromium"] if browser.CHROMIUM is None else []),
+    *(
+        []
+        if (weights_dir() / ort_web.ARCHIVE).is_file()
+        else [f"{weights_dir() / ort_web.ARCHIVE}, as export leaves it"]
+    ),
+]
+in_a_browser = pytest.mark.skipif(bool(LACKING), reason=f"there is no {' and no '.join(LACKING)}")
+
+
+@in_a_browser
+def test_a_browser_paints_what_python_paints(avatar, tmp_path):
+    motion, shape = waving(avatar), avatar.bodies["person"]
+    still = replace(motion, name="still", pose=motion.pose[:1], world_from_body=motion.world_from_body[:1])
+    write_page(avatar, "person", [motion, still], ort_web.runtime_files(weights_dir()), tmp_path / "one.html")
+    address = f"file://{tmp_path / 'one.html'}#paused"
+    with browser.opened(address, tmp_path / "chromium", (600, 400)) as page:
+        page.wait_for("globalThis.viewer && viewer.shown")
+        for frame, azimuth, image_wh in ((0, 0.0, (300, 400)), (7, 2.0, (400, 300)), (4, -1.0, (150, 50))):
+            view = seen_from(shape, motion, frame, azimuth, image_wh)
+            shown = painted_by_page(page, 0, frame, view)
+            placed = view.camera_from_world @ motion.world_from_body[frame]
+            rgba = avatar.render("person", motion.pose[frame], placed, view.camera)
+            true = over_grey(rgba)
+            is_person = rgba[..., 3] > 0.5
+            assert is_person.sum() > 200 and true[is_person].std() > 0.1
+            assert -10 * np.log10(((shown - true)[is_person] ** 2).mean()) > 60
+            assert -10 * np.log10(((shown - true) ** 2).mean()) > 60
+        page.evaluate("document.getElementById('play').click()")
+        page.wait_for("viewer.times.length > 3 && viewer.frame > 0")
+        assert "pictures/s, WebAssembly" in page.evaluate("document.getElementById('says').textContent")
+        page.evaluate("[...document.querySelectorAll('#motions button')].find(b => b.textContent === 'still').click()")
+        page.wait_for("viewer.shown.endsWith('still 0')")
+
+
+@in_a_browser
+def test_a_folder_opens_from_the_plainest_server(avatar, tmp_path):
+    write_page(avatar, "person", [waving(avatar)], ort_web.runtime_files(weights_dir()), tmp_path / "page")
+    with (
+        browser.served(tmp_path / "page") as address,
+        browser.opened(
+            f"{address}/index.html#motion=waving&time=0.5&paused", tmp_path / "chromium", (400, 600)
+        ) as page,
+    ):
+        page.wait_for("globalThis.viewer && viewer.shown")
+        assert page.evaluate("viewer.frame") == 5
+        page.screenshot(tmp_path / "page.png")
+        picture = np.asarray(cv2.imread(str(tmp_path / "page.png")), float)
+        middle, rim = picture[150:450, 150:250], picture[250:450, 5:25]
+        assert middle.std() > 3 * rim.std()  # somebody stands in the studio
