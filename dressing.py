@@ -32,7 +32,9 @@ def tryon(
         raise UserError(
             "say who puts on whose clothes, with --body NAME --wear NAME, or --all for a sheet of everybody"
         )
-    return try_on(_open(project, stage), project.workspace, body, wear, regions, motion, camera, out)
+    from rendering.render import Wish
+
+    return try_on(_open(project, stage), project.workspace, body, wear, regions, Wish(motion, camera), out)
 
 
 def morph(project: Project, stage: Stage, first: str, second: str, out: Path) -> None:

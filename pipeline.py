@@ -26,7 +26,6 @@ from commands import (
     is_live,
     is_sensor,
     live_settings,
-    live_source,
     main,
     open_change,
     open_project,
@@ -37,6 +36,7 @@ from comparing import ablate, compare
 from exporting import SUFFIXES, Wish, export
 from presets import PRESETS
 from project import Job, Stage
+from showing import drive_avatar, render_film, track_body
 from stages import plan, run
 from workspace import claim, known_names
 
@@ -125,7 +125,7 @@ STAGES = (
     Stage("03_fit", "fit", 11, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
     Stage("04_keyframes", "keyframes", 3, _keyframes, ("keyframes",), ("03_fit",)),
     Stage("05_rasters", "rasterize", 2, _rasterize, ("raster",), ("01_recording", "03_fit")),
-    Stage("06_avatar", "train", 5, _train, ("train",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True),
+    Stage("06_avatar", "train", 6, _train, ("train",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True),
     Stage(
         "07_report",
         "evaluate",
@@ -139,8 +139,8 @@ STAGES = (
 )
 
 # What may be done to a finished avatar; changes.py runs them.
-ADAPT = Stage("06_avatar", "adapt", 3, _adapt, ("adapt",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
-FINETUNE = Stage("06_avatar", "finetune", 3, _finetune, ("finetune",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+ADAPT = Stage("06_avatar", "adapt", 4, _adapt, ("adapt",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+FINETUNE = Stage("06_avatar", "finetune", 4, _finetune, ("finetune",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
 
 CONFIGS = {
     "recording": "capture.importers.ImportConfig",
@@ -313,22 +313,36 @@ def report_command(**given: Any) -> None:
 
 @cli.command("render")
 @options("avatar", "subjects", "out")
-@click.option("--motion", default="heldout", metavar="heldout|recording|FILE", help="Kept frames, all, or a file.")
-@click.option("--camera", metavar="capture|orbit|FILE", help="Where from; capture for heldout, orbit for files.")
-def render_command(motion: str, camera: str | None, out: Path, **given: Any) -> None:
-    """The avatar in motion, as a video."""
-    project = open_project(ATLAS, **given)
-    avatar_dir = project.folder(ATLAS.stage("train"), project.avatar)
-    if not avatar_dir.exists():
-        raise UserError(f"{avatar_dir}: not made yet; run pipeline.py train --avatar {project.avatar}")
-    from rendering.render import render
-
-    if len(project.subjects) > 1:
-        raise UserError(f"--subject: say which of {', '.join(project.subjects)} to show")
-    subject = project.subjects[0]
-    for note in render(avatar_dir, project.workspace / subject, subject, motion, camera, out):
+@click.option("--motion", metavar="heldout|recording|NAME|FILE", help="Kept frames, a fit, a .bvh or .npz.")
+@click.option("--scene", type=click.Path(path_type=Path), metavar="FILE.json", help="Several avatars instead of one.")
+@click.option("--camera", metavar="capture|orbit|FILE", help="Where from; capture for what was filmed, else orbit.")
+@click.option("--background", metavar="WORD", help="studio, room, transparent, #rrggbb or a picture.")
+@click.option("--size", metavar="WxH", help="Pixels of the picture.")
+@click.option("--fps", type=float, metavar="N", help="Pictures a second; by default the motion's own.")
+@click.option("--side-by-side", is_flag=True, help="What was filmed beside the avatar.")
+def render_command(workspace: Path, avatar: str | None, subjects: tuple[str, ...], out: Path, **wished: Any) -> None:
+    """The avatar in motion, as a film."""
+    for note in render_film(workspace, ATLAS, (avatar, subjects), out, wished):
         log.warning("%s", note)
     click.echo(out)
+
+
+@cli.command("drive")
+@options("avatar", "subjects", "set")
+@click.option("--source", required=True, metavar="kinect|replay:PATH|demo|PATH", help="Who moves: a sensor, a film.")
+@click.option("--driver", metavar="NAME", help="Whose body is tracked: from a fit that was made before.")
+@click.option("--show", "layout", default="beside", metavar="beside|instead", help="With the camera's picture or not.")
+@click.option("--background", default="studio", metavar="WORD", help="studio, #rrggbb or a picture.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.mp4", help="Keep what is shown.")
+@click.option("--no-window", is_flag=True, help="Only write --out; every frame is tracked.")
+@click.option("--realtime", is_flag=True, help="With --no-window: miss frames as a live source would make you.")
+@click.option("--seconds", type=float, metavar="N", help="Stop after so much of the source.")
+def drive_command(
+    workspace: Path, avatar: str | None, subjects: tuple[str, ...], out: Path | None, **driven: Any
+) -> None:
+    """Move, and your avatar moves: live, or while a film plays."""
+    for line in drive_avatar(open_project(ATLAS, workspace, subjects, avatar), ATLAS, SENSORS, out, driven):
+        click.echo(line)
 
 
 @cli.command("export")
@@ -413,26 +427,10 @@ def morph_command(avatar: str, workspace: Path, first: str, second: str, out: Pa
 @click.option("--realtime", is_flag=True, help="With --no-window: miss frames as a live source would make you.")
 @click.option("--seconds", type=float, metavar="N", help="Stop after so much of the source.")
 @options("set")
-def track_command(
-    source: str, subject: str | None, out: Path | None, no_window: bool, realtime: bool, seconds: float | None,
-    assignments: tuple[str, ...], workspace: Path,
-) -> None:  # fmt: skip
+def track_command(workspace: Path, out: Path | None, **tracked: Any) -> None:
     """The body over the picture while a source plays, as if it were live."""
-    settings = live_settings(ATLAS, workspace, subject, assignments)
-    frames = live_source(ATLAS, workspace, source, settings, SENSORS)
-    from fitting.fit import BodyFit
-    from fitting.play import Show, play
-
-    fitted = None
-    if subject is not None:
-        folder = workspace / subject / ATLAS.stage("fit").name
-        if not folder.exists():
-            raise UserError(f"{folder}: not made yet; run pipeline.py fit --subject {subject}, or leave --subject out")
-        fitted = BodyFit.load(folder)
-    for line in play(settings.config("fit"), Show(out, not no_window, realtime, seconds), frames, fitted):
+    for line in track_body(workspace, ATLAS, SENSORS, out, tracked):
         click.echo(line)
-    if out is not None and out.exists():
-        click.echo(out)
 
 
 @cli.command("status")

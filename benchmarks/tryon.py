@@ -21,9 +21,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from rendering.avatar import Avatar, person_box
+from rendering.avatar import Avatar
+from rendering.captured import Captured
+from rendering.framing import person_box
 from rendering.rasterize import rasterize
-from rendering.render import Captured, orbit_views
+from rendering.render import orbit_views
 from rendering.viewpoints import View
 from rendering.worn import clothes_of, faces_of, worn
 
@@ -51,7 +53,7 @@ def compare(avatar: Avatar, body: str, wear: str, subject_dir: Path) -> tuple[fl
     model, captured = avatar.bodies[body].body, Captured.load(subject_dir)
     clothes = clothes_of(model)
     dressed = avatar.with_subject(body, *worn(avatar, body, dict.fromkeys(clothes, wear)))
-    tracked = captured.frame_indices("recording")
+    tracked = np.flatnonzero(captured.fit.tracked)
     moved = captured.motion(tracked[np.linspace(0, len(tracked) - 1, POSES).astype(int)])
     is_clothes = np.any([faces_of(model, word) for word in clothes], axis=0)
     of_clothes, of_face = (np.unique(model.face_part[faces]) for faces in (is_clothes, faces_of(model, "face")))

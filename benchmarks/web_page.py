@@ -27,7 +27,8 @@ from avatar_page import over_grey, painted_by_page, seen_from
 from chromium import WHERE, Page
 from web_server import served
 
-from rendering.avatar import Avatar, person_box
+from rendering.avatar import Avatar
+from rendering.framing import person_box
 from rendering.moves import moves
 from rendering.ort_web import ARCHIVE, runtime_files
 from rendering.painter import Painter

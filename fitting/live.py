@@ -99,6 +99,7 @@ class LiveTracker:
         self._settle(shape, known.vertex_offsets_m if known is not None else None)
 
     def _settle(self, shape: np.ndarray, offsets_m: np.ndarray | None) -> None:
+        self.shape = np.asarray(shape)  # (S,) of the person, as far as it is known
         self._chain: Chain = chain_of(self.body, shape, offsets_m)
         self._prior: Prior = default_prior(self.body, self._chain)
         self._height_m = body_height_m(self.body, shape)

@@ -30,7 +30,7 @@ from fitting.live import Known, LiveFit, LiveTracker
 from fitting.overlay import draw_overlay
 from fitting.settle import SETTLE_S, Beside, Here
 from fitting.stream import Look, PoseStream
-from fitting.window import Window, why_not
+from fitting.window import TITLE, Window, why_not
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class Show:
     in_window: bool
     is_realtime: bool  # miss frames when late even without a window; with one the source never waits
     seconds: float | None = None  # of the source, from its beginning
+    title: str = TITLE  # of the window
 
     def check(self) -> None:
         """Raises UserError for what cannot be shown here."""
@@ -108,11 +109,12 @@ def play(
     source: Source,
     fitted_before: BodyFit | None = None,
     look: Callable[[np.ndarray], Look | None] | None = None,
+    draw: Draw | None = None,
 ) -> list[str]:
     """Track ``source``'s frames and show them; returns the summary.  Ctrl-C, or q in the window, ends it well.
 
-    ``fitted_before`` lends shape, clothes and camera.  A source that does not wait misses frames in any case.  Raises
-    UserError for one without frames.
+    ``fitted_before`` lends shape, clothes and camera.  ``draw`` makes the picture of a frame, by default ``overlay``.
+    A source that does not wait misses frames in any case.  Raises UserError for one without frames.
     """
     show.check()
     if config.keypoints not in (AUTO, MEDIAPIPE):
@@ -133,7 +135,7 @@ def play(
             look = PoseStream()
             stack.callback(look.close)
         film = stack.enter_context(Film(show.out)) if show.out is not None else None
-        window = stack.enter_context(Window()) if in_window else None
+        window = stack.enter_context(Window(show.title)) if in_window else None
         measurer = stack.enter_context(Beside()) if is_realtime and fitted_before is None else Here()
         tracker: LiveTracker | None = None
         before: Frame | None = None
@@ -152,7 +154,7 @@ def play(
             tally.add(fitted, before.index if before is not None else None)
             before = frame
             started_s = time.perf_counter()
-            picture = draw(tracker, fitted, tally)
+            picture = (draw or overlay)(tracker, fitted, tally)
             if film is not None:
                 film.add(frame.time_s, picture)
             goes_on = window is None or window.show(picture)
@@ -193,22 +195,29 @@ def _frames(
         log.warning("the source ends early: %s", error)
 
 
-def draw(tracker: LiveTracker, fitted: LiveFit, tally: Tally) -> np.ndarray:
-    """The overlay of one frame with its status: (h, w, 3) uint8."""
-    frame = fitted.frame
+def overlay(tracker: LiveTracker, fitted: LiveFit, tally: Tally) -> np.ndarray:
+    """The tracked body over one frame, with its status: (h, w, 3) uint8."""
     picture = draw_overlay(
-        frame.color, fitted.camera, tracker.body, fitted.vertices_m, fitted.landmarks_px, "", LONG_SIDE_PX
+        fitted.frame.color, fitted.camera, tracker.body, fitted.vertices_m, fitted.landmarks_px, "", LONG_SIDE_PX
     ).copy()
+    return with_status(picture, fitted, tally)
+
+
+def with_status(picture: np.ndarray, fitted: LiveFit, tally: Tally) -> np.ndarray:
+    """``picture`` (h, w, 3) with what there is to say about the frame written into it."""
     rate = f"{tally.frames_per_second:.1f} frames/s  " if tally.frames_per_second else ""
     dropped = f"{tally.dropped} dropped  " if tally.dropped else ""
     measuring = "" if fitted.is_settled else "measuring the body"
-    lines = [f"{frame.time_s:.1f} s  {rate}{dropped}{measuring}", f"{fitted.status}  {fitted.reason}"]
+    lines = [f"{fitted.frame.time_s:.1f} s  {rate}{dropped}{measuring}", f"{fitted.status}  {fitted.reason}"]
     picture[:46] //= 3  # light words on dark ground, whatever the picture
     cv2.circle(picture, (14, 35), 6, TONES[fitted.status], -1, cv2.LINE_AA)
     for k, line in enumerate(lines):
         place = (28, 18 + 20 * k)
         cv2.putText(picture, line.strip(), place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
     return picture
+
+
+Draw = Callable[[LiveTracker, LiveFit, Tally], np.ndarray]
 
 
 class Film:

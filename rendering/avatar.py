@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from safetensors import SafetensorError
@@ -25,16 +24,16 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from capture.camera import Camera, project
+from capture.camera import Camera
 from capture.errors import UserError
 from capture.recording import write_atomically
 from fitting.body.model import BodyModel
-from rendering.crops import person_boxes
+from rendering.framing import Frame, person_frame, usual_px_per_m
 from rendering.networks import NeuralRenderer, NeuralTexture, Renderer, Surface, parse_widths
 from rendering.painter import Painter, pick_device
-from rendering.rasterize import Covered, rasterize_covered
+from rendering.pasting import NOTHING, Box, Layer, paste, spread
+from rendering.rasterize import Covered, rasterize, rasterize_covered
 from rendering.rasterize_torch import TorchSurface, rasterize_torch
-from rendering.rasters import RasterConfig
 
 
 class Shape(NamedTuple):
@@ -143,27 +142,58 @@ class Avatar:
         pose: np.ndarray,
         camera_from_body: np.ndarray,
         camera: Camera,
-        crop_box: tuple[float, float, float, float] | None = None,
+        crop_box: Box | None = None,
     ) -> np.ndarray:
         """The avatar in a pose as ``camera`` sees it: (H, W, 4) float32 RGBA in [0, 1], not premultiplied.
 
         pose (J, 3) axis-angle rad; camera_from_body (4, 4) metres; crop_box (left, top, right, bottom) px is the part
         of the picture that the networks paint, by default the person.  Raises UserError for an unknown subject.
         """
+        return self.layer(subject, pose, camera_from_body, camera, crop_box).picture(camera.image_wh)
+
+    def layer(
+        self,
+        subject: str,
+        pose: np.ndarray,
+        camera_from_body: np.ndarray,
+        camera: Camera,
+        crop_box: Box | None = None,
+        with_depth: bool = False,
+    ) -> Layer:
+        """``render`` without the empty part of the picture; ``with_depth`` says how far away each pixel is as well:
+        beside the body, where hair and clothes are painted, as far as the nearest pixel of the body."""
         if subject not in self.bodies:
             raise UserError(f"subject {subject!r} is not in this avatar; it has {', '.join(self.bodies)}")
         vertices_m = self.bodies[subject].vertices_camera_m(pose, camera_from_body)
-        width, height = camera.image_wh
-        box = crop_box or person_box(vertices_m, camera, self.image_wh)
-        if box is None:  # nothing of him is in the picture
-            return np.zeros((height, width, 4), np.float32)
-        crop_camera = camera.crop(box, self.image_wh)
-        surface = surface_of(self._rasterize(subject, vertices_m, crop_camera))
+        if crop_box is not None:
+            frame: Frame | None = Frame(crop_box, self.image_wh)
+        else:
+            frame = person_frame(vertices_m, camera, self.image_wh, self.px_per_m(subject))
+        if frame is None:  # nothing of him is in the picture
+            return NOTHING
+        crop_camera = camera.crop(frame.box_px, frame.crop_wh)
+        covered = self._rasterize(subject, vertices_m, crop_camera)
+        if not len(covered.pixel):
+            return NOTHING
+        surface = surface_of(covered)
         if self.needs_view:
             surface = replace(surface, body_from_pixel=body_from_pixel(crop_camera, camera_from_body)[None])
-        image, mask, _ = self.render_raster(subject, surface)
-        rgba = torch.cat([(image + 1) / 2, mask], dim=1)[0].permute(1, 2, 0).cpu().numpy()
-        return paste(rgba, box, (width, height))
+        rgba = self.painter.rgba(self.textures[subject], surface.to(self.device))
+        inverse_z = None
+        if with_depth:
+            dense = rasterize(self.bodies[subject].body, vertices_m, crop_camera)
+            assert dense.inverse_z is not None
+            inverse_z = spread(dense.inverse_z)
+        return paste(rgba, frame.box_px, camera.image_wh, inverse_z, frame.is_enlarged)
+
+    def px_per_m(self, subject: str) -> tuple[float, float]:
+        """At how many pixels a metre the networks saw this person in training, least and most."""
+        known = self.settings.get("px_per_m", {}).get(subject)
+        if known is not None:
+            made = self.settings["train"]
+            return float(known[0]) * made.get("rescale_min", 1.0), float(known[1]) * made.get("rescale_max", 1.0)
+        shape = self.bodies[subject]
+        return usual_px_per_m(float(np.ptp(shape.body.shaped(shape.shape)[0][:, 2])), self.image_wh)
 
     def _rasterize(self, subject: str, vertices_m: np.ndarray, camera: Camera) -> Covered:
         """The covered pixels, found where they are needed."""
@@ -202,55 +232,6 @@ def body_from_pixel(camera: Camera, camera_from_body: np.ndarray) -> Tensor:
         ]
     )
     return torch.from_numpy(np.asarray(camera_from_body)[:3, :3].T @ ray_from_pixel).float()
-
-
-def person_box(
-    vertices_camera_m: np.ndarray, camera: Camera, crop_wh: tuple[int, int]
-) -> tuple[float, float, float, float] | None:
-    """(left, top, right, bottom) px around vertices (V, 3), framed like the rasters that the networks learned from.
-
-    None when nothing of the body is in the picture.
-    """
-    points_px = project(camera, vertices_camera_m)
-    points_px = points_px[np.isfinite(points_px).all(axis=1)]
-    if not len(points_px):
-        return None
-    low, high = points_px.min(axis=0), points_px.max(axis=0)
-    if (high <= 0).any() or (low >= camera.image_wh).any():
-        return None
-    framing = RasterConfig()
-    margins = (framing.margin, framing.margin_top, framing.margin, framing.margin)
-    extent_px = np.concatenate([low, high])[None]
-    left, top, right, bottom = person_boxes(extent_px, camera.image_wh, crop_wh[0] / crop_wh[1], margins, 0)[0]
-    return float(left), float(top), float(right), float(bottom)
-
-
-def paste(rgba: np.ndarray, box_px: tuple[float, float, float, float], image_wh: tuple[int, int]) -> np.ndarray:
-    """A crop (h, w, 4) RGBA back to where it was cut: (H, W, 4) float32, empty outside ``box_px``.
-
-    Resampled with premultiplied alpha, so that the colour of empty pixels does not bleed in.
-    """
-    premultiplied = rgba.astype(np.float32)
-    premultiplied[..., :3] *= premultiplied[..., 3:]
-    pasted = resample(premultiplied, box_px, image_wh)
-    alpha = pasted[..., 3:]
-    pasted[..., :3] = np.divide(pasted[..., :3], alpha, out=np.zeros_like(pasted[..., :3]), where=alpha > 1e-4)
-    return np.clip(pasted, 0, 1).astype(np.float32)
-
-
-def resample(
-    premultiplied: np.ndarray, box_px: tuple[float, float, float, float], image_wh: tuple[int, int]
-) -> np.ndarray:
-    """A crop (h, w, C) of floats or bytes in its place: (H, W, C), 0 outside ``box_px``."""
-    height, width = premultiplied.shape[:2]
-    left, top, right, bottom = box_px
-    shrink = int(height // max(bottom - top, 1))
-    if shrink > 1:  # mean over the footprint, so that a small figure does not alias
-        width, height = max(1, width // shrink), max(1, height // shrink)
-        premultiplied = np.asarray(cv2.resize(premultiplied, (width, height), interpolation=cv2.INTER_AREA))
-    scale_x, scale_y = (right - left) / width, (bottom - top) / height
-    image_from_crop = np.array([[scale_x, 0, left + scale_x / 2 - 0.5], [0, scale_y, top + scale_y / 2 - 0.5]])
-    return np.asarray(cv2.warpAffine(premultiplied, image_from_crop, image_wh, flags=cv2.INTER_LINEAR))
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -15,7 +15,8 @@ from capture.camera import Camera, project
 from fitting.body.model import BodyModel
 from fitting.body.skinning import vertex_normals
 from fitting.zbuffer import rasterize_faces
-from rendering.avatar import Avatar, person_box, surface_of
+from rendering.avatar import Avatar, surface_of
+from rendering.framing import person_box
 from rendering.networks import RGB
 from rendering.poses import standing
 from rendering.rasterize import Raster, rasterize, rasterize_covered

@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 
 from capture.camera import Camera
-from rendering.avatar import Avatar, Shape, body_from_pixel, person_box, resample, surface_of
+from rendering.avatar import Avatar, Shape, body_from_pixel, surface_of
+from rendering.framing import person_box
 from rendering.networks import NeuralTexture
+from rendering.pasting import resample
 from rendering.rasterize import rasterize_covered
 
 Box = tuple[float, float, float, float]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -232,9 +233,8 @@ def load_amass(path: Path) -> MotionClip:
     """Read an AMASS npz (SMPL-H or SMPL-X: poses, trans, mocap_framerate).  Raises UserError for any other npz."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            poses = np.asarray(file["poses"], float)
-            translations = np.asarray(file["trans"], float)
-            rate_key = next((k for k in ("mocap_framerate", "mocap_frame_rate") if k in file.files), None)
+            poses, translations = _smpl_poses(file), np.asarray(_first_of(file, TRANSLATIONS), float)
+            rate_key = next((k for k in FRAME_RATES if k in file.files), None)
             frames_per_second = float(file[rate_key]) if rate_key else 30.0
     except Exception as error:  # numpy raises half a dozen kinds for a broken or foreign archive
         raise UserError(f"{path}: not an AMASS file with poses, trans and mocap_framerate ({error})") from None
@@ -256,6 +256,31 @@ def load_amass(path: Path) -> MotionClip:
     names = tuple(name for name, _, _ in SMPL_JOINTS)
     parents = tuple(parent for _, parent, _ in SMPL_JOINTS)
     upright = Rotation.from_euler("X", 90, degrees=True).as_matrix()  # SMPL rests y up, AMASS moves z up
+    ahead = rotations[:, 0, :, 1].mean(0)  # where the trunk points
+    if abs(ahead[1]) > abs(ahead[2]):  # what estimates people from videos often stays y up
+        upright = np.eye(3)
+        if ahead[1] < 0:  # y down, the axes of a camera
+            upright = np.diag([1.0, -1.0, -1.0])
     rest_rotations = np.broadcast_to(upright, (joints, 3, 3)).copy()
     rest = rest @ upright.T
     return MotionClip(path.name, names, parents, rest, rest_rotations, positions, rotations, frames_per_second)
+
+
+FRAME_RATES = ("mocap_framerate", "mocap_frame_rate", "fps", "frame_rate")
+TRANSLATIONS = ("trans", "transl", "translation")
+ROOTS, BODIES = ("root_orient", "global_orient"), ("pose_body", "body_pose")
+
+
+def _smpl_poses(file: Any) -> np.ndarray:
+    """(N, >= 66) axis-angle, whole or in the two pieces that some programs write."""
+    if "poses" in file.files:
+        return np.asarray(file["poses"], float)
+    root, rest = (np.asarray(_first_of(file, names), float) for names in (ROOTS, BODIES))
+    return np.concatenate([root.reshape(len(root), -1), rest.reshape(len(rest), -1)], axis=1)
+
+
+def _first_of(file: Any, names: tuple[str, ...]) -> np.ndarray:
+    for name in names:
+        if name in file.files:
+            return file[name]
+    raise KeyError(f"no {names[0]} in it")

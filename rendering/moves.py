@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from rendering.avatar import Avatar
+from rendering.captured import Captured
 from rendering.motion import load_motion
 from rendering.poses import standing
-from rendering.render import Captured
 from rendering.retarget import Motion, retarget
 
 NEEDED = ("01_recording", "02_masks", "03_fit", "04_keyframes")  # that the filmed motion is read from

@@ -1,9 +1,9 @@
-"""The ``render`` command: the avatar in a motion, seen by a camera, as a video.
+"""The ``render`` command: the avatar in a motion, seen by a camera, before a background, as a film.
 
-motion   "heldout" (the frames that training never saw), "recording" (all frames), a .bvh or an AMASS .npz
-camera   "capture" (where the recording was made from), "orbit" (around the person), or a file of cameras
-N pictures, H x W pixels.  World: z up, floor at 0; for recordings it is found from the fit, because a camera on a
-tripod does not know where down is.
+motion      the frames that training never saw, somebody's fit, motion capture (``motions``)
+camera      "capture" (where the recording was made from), "orbit" (around the person), or a file of cameras
+background  "studio", "room", "transparent", a colour or a picture (``backgrounds``)
+N pictures, H x W pixels.  World: z up, floor at 0.
 """
 
 from __future__ import annotations
@@ -11,170 +11,212 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from capture.camera import Camera, invert, transform
+from capture.camera import invert
 from capture.errors import UserError
+from capture.films import check_film, open_film, with_spread_colours
 from capture.progress import progress
-from capture.recording import Recording
-from capture.video import VideoWriter
 from rendering.avatar import Avatar, Shape
-from rendering.motion import load_motion
-from rendering.retarget import Motion, retarget
-from rendering.studio import Room, composite, studio
+from rendering.backgrounds import (
+    ROOM,
+    STUDIO,
+    TRANSPARENT,
+    Background,
+    Moment,
+    check_background,
+    covering,
+    covering_camera,
+    in_studio,
+    plain,
+)
+from rendering.captured import Captured, shrunk
+from rendering.motions import HELDOUT, RECORDING, Chosen, choose, fit_folder
+from rendering.retarget import Motion
+from rendering.studio import Room, shaded
 from rendering.viewpoints import View, load_views, orbit, repeat_last
 
+CAPTURE, ORBIT = "capture", "orbit"
 ORBIT_WH = (600, 800)
 CAPTURE_LONG_SIDE_PX = 960  # of a video over the true background
 ORBIT_PERIOD_S = 10.0  # one turn around a moving person
 FOLLOW_S = 0.5  # the orbit's target follows the person no faster
-FLOOR_FRAMES = 30
-REPLAYS = ("heldout", "recording")  # motions that are the subject's own
 
 
 @dataclass(frozen=True)
-class Captured:
-    """What a subject's recording says about the world: where down is and where he stood."""
+class Wish:
+    """What is to be seen, and how."""
 
-    recording: Recording
-    masks: Any
-    fit: Any
-    heldout_indices: np.ndarray
-    world_from_color: np.ndarray  # (4, 4)
+    motion: str = HELDOUT
+    camera: str | None = None  # None: capture for what was filmed, orbit for everything else
+    background: str | None = None  # None: the room for the capturing camera, the studio for others
+    image_wh: tuple[int, int] | None = None  # None: the camera's own, at most CAPTURE_LONG_SIDE_PX of a recording's
+    frames_per_second: float | None = None  # None: the motion's own
+    is_side_by_side: bool = False  # the true picture beside the avatar
+    max_frames: int = 0  # 0 = all
 
-    @staticmethod
-    def load(subject_dir: Path) -> Captured:
-        """Open stages 01 to 04 of a subject.  Raises UserError when one of them is missing."""
-        from capture.matting import Masks
-        from fitting.fit import BodyFit
-        from fitting.keyframes import Keyframes
-
-        fit = BodyFit.load(subject_dir / "03_fit")
-        heldout = np.asarray(Keyframes.load(subject_dir / "04_keyframes").heldout_indices, np.int64)
-        return Captured(
-            recording=Recording.load(subject_dir / "01_recording"),
-            masks=Masks.load(subject_dir / "02_masks"),
-            fit=fit,
-            heldout_indices=np.array([i for i in heldout if fit.tracked[i]], np.int64),
-            world_from_color=world_from_color(fit),
-        )
-
-    def frame_indices(self, replay: str) -> np.ndarray:
-        """The tracked frames of one of REPLAYS."""
-        return self.heldout_indices if replay == "heldout" else np.flatnonzero(self.fit.tracked)
-
-    def motion(self, frame_indices: np.ndarray) -> Motion:
-        """The fitted poses of some frames as a motion in the world."""
-        placed = self.world_from_color @ self.fit.camera_from_body[frame_indices]
-        return Motion("capture", self.fit.pose[frame_indices], placed, self.recording.frames_per_second)
+    def check(self, out: Path) -> None:
+        """Raises UserError for what cannot be, before anything heavy is loaded."""
+        check_film(out, self.background == TRANSPARENT)
+        if self.background is not None:
+            check_background(self.background)
+        if self.image_wh is not None and not all(16 <= side <= 8192 for side in self.image_wh):
+            raise UserError(f"--size {self.image_wh[0]}x{self.image_wh[1]}: each side must be between 16 and 8192")
+        if self.frames_per_second is not None and not 1 <= self.frames_per_second <= 240:
+            raise UserError(f"--fps {self.frames_per_second:g}: must be between 1 and 240")
 
 
 def render(
-    avatar_dir: Path,
-    subject_dir: Path | None,
-    subject: str | None,
-    motion: str,
-    camera: str | None,
-    out: Path,
-    max_frames: int = 0,
-    device: str = "auto",
+    avatar_dir: Path, workspace: Path | None, subject: str | None, wish: Wish, out: Path, device: str = "auto"
 ) -> tuple[str, ...]:
-    """Open an avatar and ``film`` it.  ``subject`` defaults to its only one.
+    """Write the film and return what there is to say about it.
 
-    Raises UserError as ``film`` does, and for an unknown subject.
+    ``subject`` defaults to the avatar's only one; its folder in ``workspace`` is needed where the recording is shown or
+    replayed.  Raises UserError for an unknown subject, an unreadable motion or camera, or a missing recording.
     """
+    wish.check(out)
     avatar = Avatar.load(avatar_dir, device)
-    subject = subject or only_subject(avatar)
+    return film(avatar, subject or only_subject(avatar), workspace, wish, out)
+
+
+def film(avatar: Avatar, subject: str, workspace: Path | None, wish: Wish, out: Path) -> tuple[str, ...]:
+    """``render`` with an avatar that is open, such as one in other clothes."""
+    wish.check(out)
     if subject not in avatar.bodies:
         raise UserError(f"subject {subject!r} is not in this avatar; it has {', '.join(avatar.bodies)}")
-    return film(avatar, subject, subject_dir, motion, camera, out, max_frames)
+    captured = _captured(wish, workspace, subject)
+    chosen = choose(wish.motion, avatar.bodies[subject], workspace, subject, captured)
+    if wish.frames_per_second is not None:
+        chosen = chosen.at_rate(wish.frames_per_second)
+    chosen = chosen.first(wish.max_frames)
+    scene = _scene(wish, avatar, subject, chosen, captured)
+    with open_film(out, chosen.motion.frames_per_second, scene.background is None) as opened:
+        for picture in progress(scene.pictures(avatar, subject), f"render {out.name}", len(chosen.motion)):
+            opened.add(picture)
+    return chosen.motion.notes
 
 
-def film(
-    avatar: Avatar,
-    subject: str,
-    subject_dir: Path | None,
-    motion: str,
-    camera: str | None,
-    out: Path,
-    max_frames: int = 0,
-) -> tuple[str, ...]:
-    """Write the video and return what there is to say about it.
+def _captured(wish: Wish, workspace: Path | None, subject: str) -> Captured | None:
+    """The subject's recording where the wish needs it.  Raises UserError where it is not there."""
+    own_fit = workspace / subject / "03_fit" if workspace is not None else None
+    is_own = wish.motion in (HELDOUT, RECORDING)
+    is_own = is_own or (own_fit is not None and fit_folder(wish.motion, workspace) == own_fit)
+    needs = [f"--motion {wish.motion}"] * is_own + [f"--camera {CAPTURE}"] * (wish.camera == CAPTURE)
+    if not needs:
+        return None
+    if own_fit is None or not own_fit.is_dir():
+        raise UserError(f"{needs[0]} needs the recording of {subject!r}, which is not in this workspace; use a .bvh")
+    return Captured.load(own_fit.parent)
 
-    ``subject_dir`` (its workspace folder) is needed where the recording is shown or replayed; ``camera`` defaults to
-    "capture" for the recording's own motion and to "orbit" for files; max_frames 0 = all.
-    Raises UserError for an unreadable motion or camera, or a missing recording.
-    """
-    if out.suffix.lower() != ".mp4":
-        raise UserError(f"--out {out}: videos are written as .mp4; name it {out.with_suffix('.mp4').name}")
-    is_replay = motion in REPLAYS
-    camera = camera or ("capture" if is_replay else "orbit")
-    captured = None
-    if is_replay or camera == "capture":
-        if subject_dir is None or not (subject_dir / "03_fit").is_dir():
-            wanted = f"--motion {motion}" if is_replay else "--camera capture"
-            raise UserError(f"{wanted} needs the recording of {subject!r}, which is not in this workspace; use a .bvh")
-        captured = Captured.load(subject_dir)
-    indices = None
-    if is_replay:
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a film is made of."""
+
+    motion: Motion
+    views: list[View]
+    background: Background | None  # None: transparent
+    truth: Background | None = None  # what stands beside the avatar, (H, W, 3) or (H, W, 4)
+
+    def pictures(self, avatar: Avatar, subject: str) -> Iterator[np.ndarray]:
+        """(H, W, 3) uint8, or (H, W, 4) where there is no background."""
+        shape, motion = avatar.bodies[subject], self.motion
+        for position, view in enumerate(self.views):
+            pose, placed = motion.pose[position], motion.world_from_body[position]
+            layer = avatar.layer(subject, pose, view.camera_from_world @ placed, view.camera)
+            moment = Moment(position, view, (shape.vertices_camera_m(pose, placed),))
+            if self.background is None:
+                shown = layer.picture(view.camera.image_wh)
+            else:
+                shown = layer.over(self.background(moment))
+            if self.truth is not None:
+                shown = np.concatenate([self.truth(moment), shown], axis=1)
+            picture = np.rint(shown * 255).clip(0, 255).astype(np.uint8)
+            yield with_spread_colours(picture) if self.background is None else picture
+
+
+def _scene(wish: Wish, avatar: Avatar, subject: str, chosen: Chosen, captured: Captured | None) -> Scene:
+    is_filmed = chosen.frame_indices is not None
+    camera = wish.camera or (CAPTURE if is_filmed else ORBIT)
+    count = len(chosen.motion)
+    if camera == CAPTURE:
         assert captured is not None
-        indices = captured.frame_indices(motion)[: max_frames or None]
-        if not len(indices):
-            raise UserError(f"{subject}: no {motion} frame was tracked; render a .bvh instead")
-        moved = captured.motion(indices)
+        filmed = shrunk(captured.fit.camera, CAPTURE_LONG_SIDE_PX)
+        lens = filmed if wish.image_wh is None else covering_camera(captured.fit.camera, wish.image_wh)
+        views = [View(lens, invert(captured.world_from_color))] * count
+    elif camera == ORBIT:
+        views = orbit_views(avatar, subject, chosen.motion, image_wh=wish.image_wh or ORBIT_WH)
     else:
-        shape = avatar.bodies[subject]
-        vertices_m, joints_m = shape.body.shaped(shape.shape, shape.vertex_offsets_m)
-        moved = retarget(load_motion(Path(motion)), shape.body, vertices_m, joints_m)
-        moved = first_frames(moved, max_frames) if max_frames > 0 else moved
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(out, moved.frames_per_second) as video:
-        pictures = _pictures(avatar, subject, moved, camera, captured, indices)
-        for picture in progress(pictures, f"render {out.name}", len(moved)):
-            video.add(picture)
-    return moved.notes
+        views = repeat_last(load_views(Path(camera)), count)
+        if wish.image_wh is not None:
+            views = [View(covering_camera(view.camera, wish.image_wh), view.camera_from_world) for view in views]
+    image_wh = views[0].camera.image_wh
+    word = wish.background or (ROOM if camera == CAPTURE else STUDIO)
+    footage = Footage(captured, image_wh) if camera == CAPTURE and captured is not None else None
+    if word == ROOM and footage is None:
+        raise UserError("--background room: the room was seen by the capturing camera only; add --camera capture")
+    background: Background | None = in_studio
+    if word == ROOM:
+        assert footage is not None
+        background = footage.room(chosen.frame_indices)
+    elif word == TRANSPARENT:
+        background = None
+    elif word != STUDIO:
+        background = plain(word, image_wh)
+    truth = None
+    if wish.is_side_by_side:
+        if footage is None or chosen.frame_indices is None:
+            raise UserError("--side-by-side: only for frames that were filmed, by the camera that filmed them")
+        truth = footage.truth(chosen.frame_indices, background, word == ROOM)
+    return Scene(chosen.motion, views, background, truth)
 
 
-def _pictures(
-    avatar: Avatar, subject: str, moved: Motion, camera: str, captured: Captured | None, indices: np.ndarray | None
-) -> Iterator[np.ndarray]:
-    if camera == "capture":
-        assert captured is not None
-        if indices is not None:
-            return replay_pictures(avatar, subject, captured, indices)
-        small = shrunk(captured.fit.camera, CAPTURE_LONG_SIDE_PX)
-        view = View(small, invert(captured.world_from_color))
-        room = Room.of(captured.recording, captured.masks, small.image_wh)
-        return studio_pictures(avatar, subject, moved, [view] * len(moved), room)
-    if camera == "orbit":
-        return studio_pictures(avatar, subject, moved, orbit_views(avatar, subject, moved))
-    return studio_pictures(avatar, subject, moved, repeat_last(load_views(Path(camera)), len(moved)))
+@dataclass(frozen=True)
+class Footage:
+    """A recording and its masks as pictures of one size, cut in the middle."""
 
+    captured: Captured
+    image_wh: tuple[int, int]
 
-def replay_pictures(avatar: Avatar, subject: str, captured: Captured, indices: np.ndarray) -> Iterator[np.ndarray]:
-    """(H, W, 3) uint8 of recorded frames over their true background, the recorded person painted out."""
-    camera = shrunk(captured.fit.camera, CAPTURE_LONG_SIDE_PX)
-    room = Room.of(captured.recording, captured.masks, camera.image_wh)
-    for index in indices:
-        rgba = avatar.render(subject, captured.fit.pose[index], captured.fit.camera_from_body[index], camera)
-        yield composite(rgba, room.behind(captured.recording.color(int(index)), captured.masks[int(index)]))
+    def __len__(self) -> int:
+        return len(self.captured.recording)
 
+    def color(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        return covering(self.captured.recording.color(index), self.image_wh)
 
-def studio_pictures(
-    avatar: Avatar, subject: str, moved: Motion, views: list[View], room: Room | None = None
-) -> Iterator[np.ndarray]:
-    """(H, W, 3) uint8 of a motion in the studio, or in the empty ``room`` it is seen by the capturing camera."""
-    shape = avatar.bodies[subject]
-    for pose, world_from_body, view in zip(moved.pose, moved.world_from_body, views, strict=True):
-        camera_from_body = view.camera_from_world @ world_from_body
-        if room is None:
-            background = studio(view, shape.vertices_camera_m(pose, world_from_body))
-        else:
-            background = room.plate / 255
-        yield composite(avatar.render(subject, pose, camera_from_body, view.camera), background)
+    def __getitem__(self, index: int) -> np.ndarray:
+        """(H, W) float32 alpha of a frame's person."""
+        return covering(np.ascontiguousarray(self.captured.masks[index], np.float32), self.image_wh)
+
+    def room(self, frame_indices: np.ndarray | None) -> Background:
+        """The empty room; with ``frame_indices`` each frame's own picture, the person painted out."""
+        room = Room.of(self, self, self.image_wh)
+        if frame_indices is None:
+            return lambda moment: shaded(room.plate / 255, moment.view, moment.people_m[0])
+
+        def behind(moment: Moment) -> np.ndarray:
+            index = int(frame_indices[moment.position])
+            return room.behind(self.color(index), self[index])
+
+        return behind
+
+    def truth(self, frame_indices: np.ndarray, background: Background | None, is_room: bool) -> Background:
+        """What was filmed, before the same background as the avatar."""
+
+        def filmed(moment: Moment) -> np.ndarray:
+            index = int(frame_indices[moment.position])
+            color = self.color(index).astype(np.float32) / 255
+            if is_room:
+                return color
+            alpha = self[index].clip(0, 1)[..., None]
+            if background is None:
+                return np.concatenate([color, alpha], axis=2)
+            return color * alpha + background(moment) * (1 - alpha)
+
+        return filmed
 
 
 def orbit_views(
@@ -207,32 +249,7 @@ def facing(moved: Motion) -> np.ndarray:
 def turntable(avatar: Avatar, subject: str, captured: Captured, index: int, count: int, image_wh: tuple[int, int]):
     """``count`` pictures (H, W, 3) uint8 around the person in the pose of frame ``index``."""
     still = captured.motion(np.full(count, index))
-    return studio_pictures(avatar, subject, still, orbit_views(avatar, subject, still, 1.0, image_wh))
-
-
-def world_from_color(fit: Any) -> np.ndarray:
-    """(4, 4) from the colour camera's frame to the world: up is where the body's z axis points on average, the floor is
-    where the soles are.  People bend to all sides, so their mean is upright to a degree or two."""
-    tracked = np.flatnonzero(fit.tracked)
-    up = fit.camera_from_body[tracked, :3, 2].mean(0)
-    up /= np.linalg.norm(up)
-    right = np.cross([0.0, 0.0, 1.0], up) if abs(up[2]) < 0.99 else np.array([1.0, 0.0, 0.0])
-    right = right / np.linalg.norm(right)
-    back = np.cross(up, right)
-    placed = np.eye(4)
-    placed[:3, :3] = np.stack([right, back, up])
-    chosen = tracked[np.linspace(0, len(tracked) - 1, min(FLOOR_FRAMES, len(tracked))).round().astype(int)]
-    soles = [transform(placed, fit.vertices_color_m(int(i)).astype(float))[:, 2].min() for i in chosen]
-    hips = transform(placed, np.asarray(fit.joints_color_m[tracked, 0], float))
-    placed[:3, 3] = -np.array([*np.median(hips[:, :2], axis=0), np.percentile(soles, 20)])
-    return placed
-
-
-def shrunk(camera: Camera, long_side_px: int) -> Camera:
-    """The same view with at most ``long_side_px`` pixels on its longer side, even numbers for video."""
-    width, height = camera.image_wh
-    scale = min(1.0, long_side_px / max(width, height))
-    return camera.resize((max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)))
+    return Scene(still, orbit_views(avatar, subject, still, 1.0, image_wh), in_studio).pictures(avatar, subject)
 
 
 def only_subject(avatar: Avatar) -> str:
@@ -240,7 +257,3 @@ def only_subject(avatar: Avatar) -> str:
     if len(avatar.subjects) != 1:
         raise UserError(f"this avatar has {len(avatar.subjects)} subjects; name one: --subject {avatar.subjects[0]}")
     return avatar.subjects[0]
-
-
-def first_frames(moved: Motion, count: int) -> Motion:
-    return Motion(moved.name, moved.pose[:count], moved.world_from_body[:count], moved.frames_per_second, moved.notes)

@@ -17,9 +17,10 @@ import numpy as np
 
 from capture.camera import Camera, project
 from rendering.avatar import Avatar, Shape
+from rendering.captured import Captured, shrunk
 from rendering.motion import MotionClip, load_motion
 from rendering.possible import within_range
-from rendering.render import CAPTURE_LONG_SIDE_PX, Captured, shrunk
+from rendering.render import CAPTURE_LONG_SIDE_PX
 from rendering.retarget import Motion, retarget
 from rendering.skeletons import find_roles
 from rendering.studio import Room

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
+from capture.errors import UserError
 from fitting.body.model import BodyModel
 from rendering.alignment import role_rotations
 from rendering.motion import MotionClip
@@ -20,8 +21,10 @@ from rendering.placed_clip import PlacedClip, leg_length, placed_clip, without_c
 from rendering.possible import possible
 from rendering.skeletons import find_roles
 from rendering.standing import Stance, low_vertices, stances
+from rendering.topology import roles_by_shape
 from rendering.turns import between, unit
 
+UNITS = {"metres": 1.0, "centimetres": 100.0, "millimetres": 1000.0, "inches": 39.37, "CMU's units": 17.72}  # a metre
 CONTACT_SMOOTHING_S = 0.06  # of the vertical correction, so that a heel strike does not jerk the trunk
 
 
@@ -62,31 +65,71 @@ def retarget(clip: MotionClip, body: BodyModel, rest_vertices_m: np.ndarray, res
 
 def asked_of_us(clip: MotionClip, body: BodyModel, rest_vertices_m: np.ndarray, rest_joints_m: np.ndarray) -> Asked:
     """Every limb of our body points where the clip's does; arguments and errors as ``retarget``."""
-    source_roles = find_roles(clip.joint_names, clip.parents, clip.name)
+    notes: list[str] = []
+    source_roles = _roles_of(clip, notes)
     body_roles = find_roles(body.joint_names, tuple(int(p) for p in body.parents), "body model")
     rest_joints_m = np.asarray(rest_joints_m, float)
-    notes: list[str] = []
     clip = without_calibration_frame(clip, notes)
     source = placed_clip(clip, source_roles, leg_length(rest_joints_m, body_roles))
     targets = role_rotations(source, source_roles, rest_joints_m, body_roles)
     global_rotations = _spread(targets, body, body_roles, len(source.positions))
     pose = _local_rotations(global_rotations, body)
-    root = global_rotations[:, 0]
+    world_from_body, found = ground(
+        source, source_roles, (body, rest_vertices_m, rest_joints_m), pose, global_rotations[:, 0]
+    )
+    if not source.rests_upright:
+        notes.append(f"{clip.name} does not rest like a standing person; its axes were read off the movement itself")
+    motion = Motion(clip.name, pose.astype(np.float32), world_from_body, source.frames_per_second, tuple(notes))
+    return Asked(motion, found)
+
+
+def _roles_of(clip: MotionClip, notes: list[str]) -> dict[str, int]:
+    """The clip's limbs by their names or, where those say nothing, by its shape; notes tell what was guessed."""
+    try:
+        roles = find_roles(clip.joint_names, clip.parents, clip.name)
+    except UserError:
+        found = roles_by_shape(clip)
+        if found is None:
+            raise
+        roles = found
+        limbs = ", ".join(
+            f"left {words} = {clip.joint_names[roles[role]]}"
+            for words, role in (("thigh", "upperleg.L"), ("upper arm", "upperarm.L"))
+        )
+        notes.append(f"{clip.name}: limbs were found by the skeleton's shape, not by their names ({limbs})")
+    legs = leg_length(clip.positions[0], roles)
+    unit_word = next((word for word, metre in UNITS.items() if 0.55 < legs / metre < 1.15), None)
+    taken = f"taken for {unit_word}" if unit_word else "of an unknown unit"
+    notes.append(f"{clip.name}: its legs are {legs:.3g} long, {taken}; it is scaled to the avatar's")
+    return roles
+
+
+def ground(
+    source: PlacedClip,
+    roles: dict[str, int],
+    person: tuple[BodyModel, np.ndarray, np.ndarray],
+    pose: np.ndarray,
+    root: np.ndarray,
+) -> tuple[np.ndarray, tuple[Stance, ...]]:
+    """world_from_body (N, 4, 4) of our body in ``pose`` (N, J, 3), its root turned by ``root`` (N, 3, 3), and where its
+    feet stand: hips where the source's are, soles on the floor when its feet are.
+
+    ``person`` is a body with its rest vertices (V, 3) and joints (J, 3); ``roles`` are the source's.
+    """
+    body, rest_vertices_m, rest_joints_m = person
+    body_roles = find_roles(body.joint_names, tuple(int(p) for p in body.parents), "body model")
     world_from_body = np.tile(np.eye(4), (len(pose), 1, 1))
     world_from_body[:, :3, :3] = root
     # pose[0] is 0 by our convention: the pelvis moves rigidly with the body frame.  Skeletons disagree about where the
     # pelvis is, but not about the hip joints.
-    hips_m = source.positions[:, [source_roles[f"upperleg.{side}"] for side in "LR"]].mean(1)
+    hips_m = source.positions[:, [roles[f"upperleg.{side}"] for side in "LR"]].mean(1)
     world_from_body[:, :3, 3] = hips_m - root @ rest_joints_m[[body_roles[f"upperleg.{side}"] for side in "LR"]].mean(0)
     low = low_vertices(rest_vertices_m)
     low_m = _posed(low, body, rest_vertices_m, rest_joints_m, pose, world_from_body)
-    lift_m = _floor_correction(source, source_roles, low_m[:, :, 2].min(1))
+    lift_m = _floor_correction(source, roles, low_m[:, :, 2].min(1))
     world_from_body[:, 2, 3] += lift_m
     low_m[:, :, 2] += lift_m[:, None]
-    if not source.rests_upright:
-        notes.append(f"{clip.name} does not rest like a standing person; its axes were read off the movement itself")
-    motion = Motion(clip.name, pose.astype(np.float32), world_from_body, source.frames_per_second, tuple(notes))
-    return Asked(motion, stances(source, source_roles, body, rest_vertices_m, low_m))
+    return world_from_body, stances(source, roles, body, rest_vertices_m, low_m)
 
 
 def _spread(targets: dict[str, np.ndarray], body: BodyModel, roles: dict[str, int], num_frames: int) -> np.ndarray:

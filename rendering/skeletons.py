@@ -13,10 +13,10 @@ from capture.errors import UserError
 # What a name, stripped of its side, may mean.  Where two meanings are listed, the company it keeps decides (see below).
 VOCABULARY = {
     "clavicle": ("clavicle", "collar", "collarbone"),
-    "upperarm": ("upperarm", "uparm", "arm", "shldr"),
-    "lowerarm": ("lowerarm", "forearm", "loarm", "elbow", "lowarm"),
+    "upperarm": ("upperarm", "uparm", "arm", "shldr", "shldrbend"),
+    "lowerarm": ("lowerarm", "forearm", "loarm", "elbow", "lowarm", "forearmbend"),
     "hand": ("wrist", "hand"),
-    "upperleg": ("upperleg", "upleg", "thigh", "hip", "femur"),
+    "upperleg": ("upperleg", "upleg", "thigh", "hip", "femur", "thighbend"),
     "lowerleg": ("lowerleg", "loleg", "lowleg", "knee", "shin", "calf", "tibia"),
     "foot": ("ankle", "foot"),
     "toe": ("toe", "toes", "toebase", "ball"),
@@ -81,8 +81,8 @@ def find_roles(joint_names: tuple[str, ...], parents: tuple[int, ...], name: str
         raise UserError(
             f"{name}: no joint found for {plain}; its joints are {known}; rename them like LeftUpLeg, LeftArm"
         )
-    roles["pelvis"] = _common_ancestor(roles["upperleg.L"], roles["upperleg.R"], parents)
-    roles["chest"] = _common_ancestor(roles["upperarm.L"], roles["upperarm.R"], parents)
+    roles["pelvis"] = common_ancestor(roles["upperleg.L"], roles["upperleg.R"], parents)
+    roles["chest"] = common_ancestor(roles["upperarm.L"], roles["upperarm.R"], parents)
     return roles
 
 
@@ -101,7 +101,8 @@ def _settle_ambiguities(roles: dict[str, int], cores: dict[tuple[str, str], int]
         roles[f"toe.{side}"] = foot
 
 
-def _common_ancestor(first: int, second: int, parents: tuple[int, ...]) -> int:
+def common_ancestor(first: int, second: int, parents: tuple[int, ...]) -> int:
+    """The nearest joint that two joints hang from."""
     ancestors = []
     while first >= 0:
         ancestors.append(first)

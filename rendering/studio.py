@@ -21,13 +21,6 @@ PLATE_FRAMES = 15  # enough for a median over a moving person
 MATTE_MARGIN = 0.015  # of the picture's long side: the true edge is softer than any matte
 
 
-def composite(rgba: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """RGBA (H, W, 4) over a background (H, W, 3), both in [0, 1], to uint8 for a video."""
-    alpha = rgba[..., 3:]
-    mixed = rgba[..., :3] * alpha + background * (1 - alpha)
-    return np.rint(mixed * 255).clip(0, 255).astype(np.uint8)
-
-
 def studio(view: View, vertices_world_m: np.ndarray) -> np.ndarray:
     """(H, W, 3) float32 in [0, 1]: a seamless backdrop, and the shadow of vertices (V, 3) on the floor."""
     width, height = view.camera.image_wh
@@ -38,8 +31,12 @@ def studio(view: View, vertices_world_m: np.ndarray) -> np.ndarray:
     picture = np.repeat(gradient[:, None], width, axis=1).astype(np.float32)
     x = (np.arange(width) + 0.5) / width - 0.5
     picture *= (1 - 0.22 * x**2 / 0.25 * 0.35)[None, :, None].astype(np.float32)  # a lamp in the middle
-    shadow = _shadow(view, vertices_world_m)
-    return picture * (1 - SHADOW_DARKNESS * shadow[..., None])
+    return shaded(picture, view, vertices_world_m)
+
+
+def shaded(picture: np.ndarray, view: View, vertices_world_m: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3) of an empty place with the shadow of vertices (V, 3) on its floor."""
+    return picture * (1 - SHADOW_DARKNESS * _shadow(view, vertices_world_m)[..., None])
 
 
 def _horizon(view: View) -> float:

@@ -17,7 +17,8 @@ from capture.progress import progress
 from capture.recording import encode_jpeg, write_atomically
 from capture.video import VideoWriter
 from rendering.avatar import Avatar, Shape
-from rendering.render import film, orbit_views, studio_pictures
+from rendering.backgrounds import in_studio
+from rendering.render import Scene, Wish, film, orbit_views
 from rendering.retarget import Motion
 from rendering.worn import check_subject, clothes_of, faces_of, morphed, worn
 
@@ -31,7 +32,7 @@ PAPER, INK = 246, (40, 40, 44)
 
 
 def try_on(
-    avatar: Avatar, workspace: Path, body: str, wear: str, words: str | None, motion: str, camera: str | None, out: Path
+    avatar: Avatar, workspace: Path, body: str, wear: str, words: str | None, wish: Wish, out: Path
 ) -> tuple[str, ...]:
     """Film ``body`` in the clothes of ``wear``, in the regions of "torso,legs"; returns what there is to say about it.
 
@@ -46,7 +47,7 @@ def try_on(
         )
     regions = dict.fromkeys(regions_of(avatar, body, words), wear)
     dressed = avatar.with_subject(body, *worn(avatar, body, regions))
-    return film(dressed, body, workspace / body, motion, camera, out)
+    return film(dressed, body, workspace, wish, out)
 
 
 def morph(avatar: Avatar, first: str, second: str, out: Path) -> None:
@@ -73,7 +74,7 @@ def _morph_pictures(avatar: Avatar, first: str, second: str, count: int) -> Iter
     views = orbit_views(avatar, first, standing(avatar.bodies[first], count), 1.0)
     for share, view in zip(shares, views, strict=True):
         between = avatar.with_subject(first, *morphed(avatar, first, second, float(share)))
-        yield from studio_pictures(between, first, standing(between.bodies[first], 1), [view])
+        yield from Scene(standing(between.bodies[first], 1), [view], in_studio).pictures(between, first)
 
 
 def sheet(avatar: Avatar, words: str | None, out: Path) -> None:
@@ -99,7 +100,7 @@ def _seen(avatar: Avatar, body: str, regions: dict[str, str]) -> list[np.ndarray
     views = orbit_views(avatar, body, still, 1.0, RENDERED_WH)
     chosen = [views[degrees] for degrees in SHEET_AZIMUTHS]
     left, top = ((whole - kept) // 2 for whole, kept in zip(RENDERED_WH, SHEET_WH, strict=True))
-    pictures = studio_pictures(dressed, body, standing(dressed.bodies[body], len(chosen)), chosen)
+    pictures = Scene(standing(dressed.bodies[body], len(chosen)), chosen, in_studio).pictures(dressed, body)
     return [picture[top : top + SHEET_WH[1], left : left + SHEET_WH[0]] for picture in pictures]
 
 

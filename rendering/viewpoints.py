@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from capture.errors import UserError
 VERTICAL_FOV = np.radians(28)  # a portrait lens from about four metres
 ORBIT_ELEVATION = np.radians(7)  # slightly from above: the feet stand on a visible floor
 FILL = 0.74  # of the picture's height is the person
+EXPECTED = '{"camera": {"image_wh", "fx_px", ...}, "camera_from_world": [4x4, ...]}'
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,20 @@ def load_views(path: Path) -> list[View]:
     """
     try:
         fields = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a camera file ({type(error).__name__}: {error}); expected {EXPECTED}") from None
+    return views_of(fields, path)
+
+
+def views_of(fields: Any, path: Path) -> list[View]:
+    """``load_views`` of a file that was read already; errors name ``path``."""
+    try:
         camera = Camera.from_json(fields["camera"])
         matrices = np.array(fields["camera_from_world"], float).reshape(-1, 4, 4)
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        expected = '{"camera": {"image_wh", "fx_px", ...}, "camera_from_world": [4x4, ...]}'
-        raise UserError(f"{path}: not a camera file ({type(error).__name__}: {error}); expected {expected}") from None
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{path}: not a camera file ({type(error).__name__}: {error}); expected {EXPECTED}") from None
     rotations = matrices[:, :3, :3]
     unit = np.abs(rotations @ np.swapaxes(rotations, 1, 2) - np.eye(3)).max() if len(matrices) else np.inf
     if not (np.isfinite(matrices).all() and unit < 1e-3):

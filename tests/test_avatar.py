@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,14 @@ import torch
 from miniature import CAMERA, CAMERA_FROM_BODY, dance, doll
 
 from capture.errors import UserError
-from rendering.avatar import Avatar, Shape, paste, person_box, surface_of
+from rendering.avatar import Avatar, Shape, surface_of
+from rendering.framing import person_box, person_frame, visible_depth
 from rendering.networks import NeuralRenderer, NeuralTexture
+from rendering.pasting import paste
 from rendering.rasterize import rasterize, rasterize_covered
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from cpu import paste_over_everything
 
 SETTINGS = {"texture_channels": 8, "latent_channels": 16, "widths": "8,16", "norm": True}
 
@@ -104,7 +111,7 @@ def test_pasting_puts_pixels_back_and_does_not_bleed():
     rgba = np.zeros((64, 40, 4), np.float32)
     rgba[16:48, 10:30] = (1, 0, 0, 1)
     rgba[:16, :, 2] = 1  # blue, but fully transparent
-    picture = paste(rgba, (50.0, 40.0, 130.0, 168.0), (240, 320))
+    picture = paste(rgba, (50.0, 40.0, 130.0, 168.0), (240, 320)).picture((240, 320))
     solid = picture[..., 3] > 0.99
     rows, columns = np.nonzero(solid)
     assert (rows.min(), columns.min()) == pytest.approx((72, 70), abs=2)
@@ -153,3 +160,57 @@ def test_far_from_the_person_the_picture_is_exactly_empty(avatar):
     far.renderer.second.up[0][0].bias[3] = -4.5  # a mask of 1 % everywhere
     _, mask, _ = far.render_raster("doll", surface)
     assert mask[0, 0, 0, 0] == 0 and mask.max() == 1
+
+
+@pytest.mark.parametrize("box", [(50.3, 40.0, 120.0, 152.0), (-30.0, -10.5, 49.0, 116.0), (100.0, 100.0, 110.0, 116.0)])
+def test_pasting_resamples_the_window_as_it_would_the_whole_picture(box):
+    rgba = np.random.default_rng(0).random((64, 40, 4), np.float32)
+    whole = paste_over_everything(rgba, box, (240, 320))
+    picture = paste(rgba, box, (240, 320)).picture((240, 320))
+    if box[2] - box[0] > 40:  # smaller ones are averaged first
+        np.testing.assert_allclose(picture[..., 3], whole[..., 3], atol=1e-3)
+        np.testing.assert_allclose((picture * picture[..., 3:])[..., :3], (whole * whole[..., 3:])[..., :3], atol=1e-3)
+    assert picture[..., 3].sum() == pytest.approx(whole[..., 3].sum(), rel=0.1)
+
+
+def test_the_quick_way_to_rgba_says_what_the_networks_say(avatar):
+    vertices_m = avatar.bodies["doll"].vertices_camera_m(dance(3)[0][2], CAMERA_FROM_BODY)
+    surface = surface_of(rasterize_covered(doll(), vertices_m, CAMERA))
+    image, mask, _ = avatar.render_raster("doll", surface)
+    rgba = avatar.painter.rgba(avatar.textures["doll"], surface)
+    np.testing.assert_allclose(rgba[..., :3], (image[0].permute(1, 2, 0) + 1) / 2, atol=1e-6)
+    np.testing.assert_allclose(rgba[..., 3], mask[0, 0], atol=1e-5)
+
+
+def test_a_layers_depth_is_the_bodys_and_beside_it_the_nearest_pixels(avatar):
+    layer = avatar.layer("doll", np.zeros((6, 3)), CAMERA_FROM_BODY, CAMERA, with_depth=True)
+    vertices_m = avatar.bodies["doll"].vertices_camera_m(np.zeros((6, 3)), CAMERA_FROM_BODY)
+    true_m = rasterize(doll(), vertices_m, CAMERA).depth_m[layer.window]
+    inside = np.isfinite(true_m)
+    assert np.median(np.abs(layer.depth_m - true_m)[inside]) < 0.02
+    assert np.isfinite(layer.depth_m).all()
+    assert vertices_m[:, 2].min() - 0.01 < layer.depth_m.min() and layer.depth_m.max() < vertices_m[:, 2].max() + 0.01
+
+
+@pytest.mark.parametrize("near_m", [0.8, 2.7, 30.0])
+def test_however_near_the_camera_a_metre_has_the_pixels_that_the_networks_know(avatar, near_m):
+    place = CAMERA_FROM_BODY.copy()
+    place[2, 3] = near_m
+    vertices_m = avatar.bodies["doll"].vertices_camera_m(np.zeros((6, 3)), place)
+    frame = person_frame(vertices_m, CAMERA, (40, 64), (20.0, 28.0))
+    assert frame is not None and frame.crop_wh == (40, 64)
+    scale = CAMERA.crop(frame.box_px, frame.crop_wh).fy_px / visible_depth(vertices_m, CAMERA)
+    assert 19 < scale < 1.45 * 28
+    if near_m == 0.8:  # without the limit
+        box = person_box(vertices_m, CAMERA, (40, 64))
+        assert box is not None and CAMERA.crop(box, (40, 64)).fy_px / near_m > 50
+
+
+def test_somebody_as_wide_as_high_gets_more_pixels_instead_of_being_painted_small(avatar):
+    lying = CAMERA_FROM_BODY.copy()
+    lying[:3, :3] = np.array([[0, 0, 1.0], [1, 0, 0], [0, 1, 0]])
+    lying[0, 3] = -0.9
+    vertices_m = avatar.bodies["doll"].vertices_camera_m(np.zeros((6, 3)), lying)
+    frame = person_frame(vertices_m, CAMERA.resize((480, 320)), (40, 64), (20.0, 28.0))
+    assert frame is not None and frame.crop_wh[1] > 64 and frame.crop_wh[1] % 64 == 0
+    assert avatar.render("doll", np.zeros((6, 3)), lying, CAMERA)[..., 3].max() > 0.9

@@ -16,8 +16,8 @@ from exporting import Wish, export
 from pipeline import ATLAS
 from rendering import ort_web
 from rendering.avatar import Avatar
+from rendering.captured import Captured
 from rendering.moves import moves
-from rendering.render import Captured
 
 
 @pytest.fixture(scope="module")

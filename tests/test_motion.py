@@ -13,8 +13,9 @@ from capture.errors import UserError
 from fitting.body.model import BodyModel
 from rendering.alignment import level_gaze
 from rendering.motion import SMPL_JOINTS, load_motion
-from rendering.retarget import asked_of_us, retarget
-from rendering.skeletons import find_roles, split_side
+from rendering.retarget import _roles_of, asked_of_us, retarget
+from rendering.skeletons import REQUIRED, find_roles, split_side
+from rendering.topology import roles_by_shape
 
 LIMBS = (("upperarm", "lowerarm"), ("lowerarm", "hand"), ("upperleg", "lowerleg"), ("lowerleg", "foot"))
 
@@ -131,12 +132,78 @@ def test_amass_moves_the_same_body(body, tmp_path):
     assert largest_angle_deg(clip, motion, body, np.eye(3), step=2) < 0.5
 
 
+def nameless(path: Path) -> Path:
+    """The same file, its joints called b0, b1, ..."""
+    words, count = path.read_text().split(" "), 0
+    lines = []
+    for line in path.read_text().splitlines():
+        words = line.split()
+        for at, word in enumerate(words):
+            if word in ("ROOT", "JOINT"):
+                words[at + 1], count = f"b{count}", count + 1
+        lines.append(" ".join(words))
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_limbs_without_names_are_found_by_the_skeletons_shape(body, tmp_path):
+    frames = random_frames()
+    frames[:, 5 + 3 * 10] = np.abs(frames[:, 5 + 3 * 10]) + 5  # this file has no toes: left and right are in the knees
+    for knee in (11, 14):  # X rotation
+        frames[:, 6 + 3 * knee - 3 + 1] = 25 + np.arange(len(frames))
+    named = find_roles_of(body, write_bvh(tmp_path / "a.bvh", frames))
+    shaped = find_roles_of(body, nameless(write_bvh(tmp_path / "b.bvh", frames)))
+    assert {role: index for role, index in shaped.items() if role in named and role != "neck"} == {
+        role: index for role, index in named.items() if role in shaped and role != "neck"
+    }
+    assert set(named) - {"neck"} <= set(shaped)
+
+
+def find_roles_of(body: BodyModel, path: Path) -> dict[str, int]:
+    notes: list[str] = []
+    roles = _roles_of(load_motion(path), notes)
+    assert ("shape" in notes[0]) == (path.name == "b.bvh") and "inches" in notes[-1]
+    return roles
+
+
+@pytest.mark.parametrize("name", REAL_FILES)
+def test_real_files_have_the_same_limbs_with_and_without_their_names(name):
+    if not (MOTIONS / name).is_file():
+        pytest.skip("../shared/data/motion is absent")
+    clip = load_motion(MOTIONS / name)
+    named, shaped = find_roles(clip.joint_names, clip.parents, name), roles_by_shape(clip)
+    assert shaped is not None
+    for role in REQUIRED:
+        assert shaped[role] == named[role], role
+
+
 def test_a_skeleton_without_knees_is_refused_by_name(body, tmp_path):
     path = write_bvh(tmp_path / "a.bvh", random_frames())
-    path.write_text(path.read_text().replace("mixamorig:LeftLeg", "tentacle"))
+    text = path.read_text().replace("mixamorig:LeftLeg", "tentacle")
+    path.write_text(text.replace("OFFSET 0 -20 0", "OFFSET 0 -0.1 0"))
     with pytest.raises(UserError, match="left knee") as refused:
         on(body, path)
     assert "\n" not in str(refused.value) and "tentacle" in str(refused.value)
+
+
+@pytest.mark.parametrize("axes", ["z up", "y up", "y down"])
+def test_smpl_poses_in_two_pieces_stand_upright_whatever_the_axes(body, tmp_path, axes):
+    rng = np.random.default_rng(2)
+    turn = {"z up": 90, "y up": 0, "y down": 180}[axes]
+    root = Rotation.from_euler("X", turn, degrees=True).as_rotvec()
+    fields = {
+        "global_orient": np.tile(root, (6, 1)),
+        "body_pose": rng.normal(0, 0.1, (6, 21, 3)),
+        "transl": np.zeros((6, 3)),
+    }
+    np.savez(tmp_path / "a.npz", **fields)
+    _, motion = asked(body, tmp_path / "a.npz")
+    joints = body.pose_vertices(*body.shaped(None), motion.pose[2], motion.world_from_body[2])[1]
+    assert joints[body.joint_index("head")][2] > 1.3
+    whole = {"poses": np.concatenate([fields["global_orient"], fields["body_pose"].reshape(6, -1)], 1)}
+    np.savez(tmp_path / "b.npz", **whole, trans=np.zeros((6, 3)))
+    _, other = asked(body, tmp_path / "b.npz")
+    assert np.allclose(motion.pose, other.pose)
 
 
 @pytest.mark.parametrize(

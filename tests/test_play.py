@@ -148,7 +148,7 @@ def test_a_window_shows_what_the_film_keeps(shots: list[Shot], tmp_path: Path, m
     shown = []
 
     class Screen(window.Window):
-        def __init__(self) -> None:
+        def __init__(self, title: str = "") -> None:
             pass  # there is no display to open one on
 
         def show(self, picture: np.ndarray) -> bool:

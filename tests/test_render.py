@@ -6,9 +6,11 @@ import json
 from dataclasses import replace
 
 import av
+import cv2
 import numpy as np
 import pytest
 from miniature import CAMERA, doll
+from PIL import Image
 from small_workspace import LOST, NUM_FRAMES, NUM_TRAIN, make_workspace
 from test_avatar import make_avatar
 from test_motion import random_frames, write_bvh
@@ -16,8 +18,10 @@ from test_motion import random_frames, write_bvh
 from capture.camera import invert, project, transform
 from capture.errors import UserError
 from fitting.body.model import BodyModel
-from rendering.avatar import Shape, person_box
-from rendering.render import Captured, render, world_from_color
+from rendering.avatar import Shape
+from rendering.captured import Captured, world_from_color
+from rendering.framing import person_box
+from rendering.render import Wish, render
 from rendering.studio import Room, studio
 from rendering.viewpoints import View, load_views, look_at, orbit
 
@@ -44,7 +48,7 @@ def frames_of(path) -> list[np.ndarray]:
 
 
 def test_replay_shows_the_heldout_frames_over_their_own_background(subject_dir, tmp_path):
-    render(subject_dir / "06_avatar", subject_dir, "doll", "heldout", "capture", tmp_path / "a.mp4")
+    render(subject_dir / "06_avatar", subject_dir.parent, "doll", Wish(camera="capture"), tmp_path / "a.mp4")
     shown = frames_of(tmp_path / "a.mp4")
     heldout = [i for i in range(NUM_TRAIN, NUM_FRAMES) if i != LOST]
     assert len(shown) == len(heldout)
@@ -61,15 +65,63 @@ def test_replay_shows_the_heldout_frames_over_their_own_background(subject_dir, 
 
 
 def test_replay_from_all_sides_is_in_the_studio(subject_dir, tmp_path):
-    render(subject_dir / "06_avatar", subject_dir, None, "heldout", "orbit", tmp_path / "a.mp4", max_frames=2)
+    wish = Wish(camera="orbit", max_frames=2)
+    render(subject_dir / "06_avatar", subject_dir.parent, None, wish, tmp_path / "a.mp4")
     shown = frames_of(tmp_path / "a.mp4")
     assert len(shown) == 2 and shown[0].shape == (800, 600, 3)
     assert shown[0][:20].std(axis=1).max() < 12  # a calm backdrop, not the painted room
 
 
+def test_a_doll_is_cut_out_over_a_colour_a_picture_and_nothing(subject_dir, tmp_path):
+    def shown(background: str, out: str) -> np.ndarray:
+        wish = Wish(background=background, image_wh=(120, 160), max_frames=1)
+        render(subject_dir / "06_avatar", subject_dir.parent, "doll", wish, tmp_path / out)
+        with Image.open(tmp_path / out / "000000.png") as image:
+            return np.array(image)
+
+    green = np.zeros((50, 100, 3), np.uint8) + np.array([10, 200, 30], np.uint8)
+    cv2.imwrite(str(tmp_path / "wall.png"), green[..., ::-1])
+    plain, wall = shown("#0ac81e", "plain"), shown(str(tmp_path / "wall.png"), "wall")
+    assert plain.shape == (160, 120, 3) and np.array_equal(plain, wall)
+    cut = shown("transparent", "cut")
+    alpha = cut[..., 3:] / 255
+    empty = cut[..., 3] == 0
+    assert empty[0, 0] and alpha.max() > 0.5 and np.abs(plain[empty].astype(int) - (10, 200, 30)).max() <= 3
+    again = cut[..., :3] * alpha + np.array([10, 200, 30]) * (1 - alpha)
+    assert np.abs(again - plain).max() < 3
+
+
+def test_the_truth_stands_beside_the_avatar(subject_dir, tmp_path):
+    wish = Wish(is_side_by_side=True, max_frames=2)
+    render(subject_dir / "06_avatar", subject_dir.parent, "doll", wish, tmp_path / "a.mp4")
+    shown = frames_of(tmp_path / "a.mp4")[1]
+    assert shown.shape == (320, 480, 3)
+    truth = Captured.load(subject_dir).recording.color(NUM_TRAIN + 1)
+    assert np.abs(shown[:, :240].astype(int) - truth).mean() < 4
+
+
+def test_another_rate_keeps_the_duration(subject_dir, person_dir, tmp_path):
+    render(
+        subject_dir / "06_avatar", subject_dir.parent, "doll", Wish(frames_per_second=15, image_wh=(48, 64)),
+        tmp_path / "a.mp4",
+    )  # fmt: skip
+    assert len(frames_of(tmp_path / "a.mp4")) == 2  # of five at 30
+    motion = write_bvh(tmp_path / "m.bvh", random_frames(8))
+    wish = Wish(str(motion), frames_per_second=50, image_wh=(48, 64))
+    render(person_dir, None, "doll", wish, tmp_path / "b.mp4")
+    assert len(frames_of(tmp_path / "b.mp4")) == 16  # of eight at 25
+
+
+def test_a_doll_replays_its_own_fit_before_its_own_room(subject_dir, tmp_path):
+    for word in ("fit:doll", "doll", str(subject_dir / "03_fit" / "fit.npz")):
+        wish = Wish(word, image_wh=(48, 64), max_frames=0 if word == "doll" else 2)
+        render(subject_dir / "06_avatar", subject_dir.parent, "doll", wish, tmp_path / "a.mp4")
+        assert len(frames_of(tmp_path / "a.mp4")) == (NUM_FRAMES - 1 if word == "doll" else 2)
+
+
 def test_a_bvh_moves_the_avatar_without_any_recording(person_dir, tmp_path):
     motion = write_bvh(tmp_path / "m.bvh", random_frames())
-    render(person_dir, None, "doll", str(motion), None, tmp_path / "a.mp4", max_frames=3)
+    render(person_dir, None, "doll", Wish(str(motion), max_frames=3), tmp_path / "a.mp4")
     shown = frames_of(tmp_path / "a.mp4")
     assert len(shown) == 3 and np.abs(shown[0].astype(int) - shown[2]).max() > 40
 
@@ -79,7 +131,8 @@ def test_a_camera_file_is_obeyed(person_dir, tmp_path):
     fields = {"camera": CAMERA.to_json(), "camera_from_world": [view.camera_from_world.tolist()]}
     (tmp_path / "camera.json").write_text(json.dumps(fields))
     motion = write_bvh(tmp_path / "m.bvh", random_frames())
-    render(person_dir, None, "doll", str(motion), str(tmp_path / "camera.json"), tmp_path / "a.mp4", max_frames=2)
+    wish = Wish(str(motion), str(tmp_path / "camera.json"), max_frames=2)
+    render(person_dir, None, "doll", wish, tmp_path / "a.mp4")
     assert frames_of(tmp_path / "a.mp4")[0].shape == (320, 240, 3)
 
 
@@ -90,6 +143,13 @@ def test_a_camera_file_is_obeyed(person_dir, tmp_path):
         ({"motion": "nothing.bvh"}, "nothing.bvh"),
         ({"camera": "nothing.json"}, "nothing.json"),
         ({"out": "film.avi"}, ".mp4"),
+        ({"background": "transparent"}, "film.mov"),
+        ({"background": "purple"}, "purple"),
+        ({"background": "room"}, "--camera capture"),
+        ({"is_side_by_side": True}, "side-by-side"),
+        ({"image_wh": (4, 4)}, "4x4"),
+        ({"frames_per_second": 0.5}, "0.5"),
+        ({"motion": "fit:nobody"}, "nobody"),
         ({"motion": "heldout"}, "recording"),
         ({"camera": "capture"}, "recording"),
     ],
@@ -97,9 +157,9 @@ def test_a_camera_file_is_obeyed(person_dir, tmp_path):
 def test_what_cannot_be_rendered_is_refused_in_one_line(person_dir, tmp_path, given, word):
     motion = write_bvh(tmp_path / "m.bvh", random_frames())
     wanted = {"subject": "doll", "motion": str(motion), "camera": "orbit", "out": "film.mp4"} | given
-    out = tmp_path / str(wanted["out"])
+    out, subject = tmp_path / str(wanted.pop("out")), str(wanted.pop("subject"))
     with pytest.raises(UserError, match=word) as refused:
-        render(person_dir, None, wanted["subject"], wanted["motion"], wanted["camera"], out)
+        render(person_dir, tmp_path, subject, Wish(**wanted), out)
     assert "\n" not in str(refused.value)
     assert not list(tmp_path.glob("film*"))
 

@@ -146,6 +146,7 @@ def _merged(base: Avatar, state: TrainState, actor: Actor, change: dict[str, Any
     settings["subjects"] = list(dict.fromkeys([*settings["subjects"], name]))
     frames = {"train": len(actor.train_positions), "keyframes": len(actor.keyframe_positions)}
     settings["frames"] = {**settings["frames"], name: frames}
+    settings["px_per_m"] = {**settings.get("px_per_m", {}), name: actor.px_per_m}
     change = {"command": "adapt" if is_new else "finetune", **change, "steps": state.step}
     settings["changes"] = [*settings.get("changes", []), change]
     return Avatar(

@@ -18,6 +18,7 @@ from capture.recording import Recording
 from fitting.fit import BodyFit
 from fitting.keyframes import Keyframes
 from rendering.avatar import Shape, body_from_pixel
+from rendering.framing import px_per_m_of, visible_depth
 from rendering.rasters import Rasters
 from training.dataset import SubjectFrames, room_of
 
@@ -34,6 +35,7 @@ class Actor:
     keyframe_positions: np.ndarray  # frames that train T
     shape: Shape
     heldback_positions: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # judge when to stop
+    px_per_m: tuple[float, float] | None = None  # that a metre of the person has in these crops, least and most
 
     @staticmethod
     def load(name: str, folder: Path, device: torch.device, holds_back: bool = False, with_view: bool = False) -> Actor:
@@ -58,6 +60,7 @@ class Actor:
             train_positions=train_positions,
             keyframe_positions=keyframe_positions if len(keyframe_positions) else train_positions,
             shape=Shape(fit.body, fit.shape, fit.vertex_offsets_m),
+            px_per_m=_px_per_m(fit, rasters, frames.frame_indices),
         )
         return hold_back(actor) if holds_back else actor
 
@@ -69,7 +72,13 @@ def hold_back(actor: Actor) -> Actor:
         raise UserError(f"train.early_stop: {actor.frames.name} has only one training frame; leave early_stop off")
     train, heldback = np.sort(actor.train_positions)[:-count], np.sort(actor.train_positions)[-count:]
     keyframes = np.setdiff1d(actor.keyframe_positions, heldback)
-    return Actor(actor.frames, train, keyframes if len(keyframes) else train, actor.shape, heldback)
+    keyframes = keyframes if len(keyframes) else train
+    return replace(actor, train_positions=train, keyframe_positions=keyframes, heldback_positions=heldback)
+
+
+def _px_per_m(fit: BodyFit, rasters: Rasters, frame_indices: np.ndarray) -> tuple[float, float]:
+    distances_m = [visible_depth(fit.vertices_color_m(int(i)), rasters.cameras[int(i)]) for i in frame_indices]
+    return px_per_m_of(np.array([rasters.cameras[int(i)].fy_px for i in frame_indices]), np.array(distances_m))
 
 
 def load_cast(

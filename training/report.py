@@ -20,8 +20,8 @@ from capture.recording import write_atomically
 from fitting.keyframes import Keyframes
 from fitting.residuals import in_words, kind, residual_chart
 from rendering.avatar import Avatar
+from rendering.captured import Captured
 from rendering.rasters import Rasters
-from rendering.render import Captured
 from training import charts
 from training.advice import SECTORS, advise, advise_about_avatar, sector_counts
 from training.score import AVATAR, BARE_TEXTURE, NEAREST, TEXTURE

@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 
 from fitting.keyframes import Keyframes
-from rendering.avatar import Avatar, body_from_pixel, paste, surface_of
+from rendering.avatar import Avatar, body_from_pixel, surface_of
+from rendering.captured import Captured, shrunk
+from rendering.pasting import paste
 from rendering.rasters import Rasters
-from rendering.render import Captured, shrunk
 from rendering.studio import Room
 from training import metrics
 from training.dataset import crop_image
@@ -129,7 +130,8 @@ def comparison(scene: Scene, guess: Crop) -> tuple[np.ndarray, ...]:
     What a method paints beyond the picture's edge is cut off: it can be neither right nor wrong.
     """
     alpha = guess.alpha * scene.is_filmed
-    pasted = paste(np.dstack([guess.color, guess.alpha]), scene.box_px, (scene.full.shape[1], scene.full.shape[0]))
+    image_wh = scene.full.shape[1], scene.full.shape[0]
+    pasted = paste(np.dstack([guess.color, guess.alpha]), scene.box_px, image_wh).picture(image_wh)
     return (
         metrics.composite(guess.color, alpha, GREY),
         metrics.composite(scene.crop.color, scene.crop.alpha, GREY),

@@ -16,8 +16,8 @@ import numpy as np
 from capture.recording import encode_jpeg
 from fitting.residuals import caption
 from rendering.avatar import Avatar
+from rendering.captured import Captured
 from rendering.rasters import Rasters
-from rendering.render import Captured
 from training.dataset import crop_image
 from training.pictures import at_height
 from training.score import AVATAR, NEAREST, TEXTURE

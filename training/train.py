@@ -319,6 +319,7 @@ def _settings(
             actor.frames.name: {"train": len(actor.train_positions), "keyframes": len(actor.keyframe_positions)}
             for actor in cast
         },
+        "px_per_m": {actor.frames.name: actor.px_per_m for actor in cast},
         "exposure_range": {
             actor.frames.name: _range(exposure) for actor, exposure in zip(cast, state.exposures, strict=True)
         },
