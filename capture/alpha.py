@@ -127,7 +127,7 @@ def nearest_body_depth(probability: np.ndarray, depth_m: np.ndarray, gate_m: flo
     trunk_m = median_depth(is_sure, depth_m)
     if not np.isfinite(trunk_m):
         return None
-    core = is_sure & (np.abs(depth_m - trunk_m) < FAR_REACH * gate_m)  # NaN is not
+    core = is_sure & (np.abs(depth_m - trunk_m) < gate_m)  # NaN is not
     core &= ~_wall(core, depth_m, trunk_m, probability)
     if core.sum() < LEAST_PX:
         return None

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from capture.alpha import cleaned, enlarged, evidence, gated, matted
+from capture.alpha import FAR_REACH, cleaned, enlarged, evidence, gated, matted
 from capture.camera import Rig
 from capture.likelihood import Room, posterior, rim_alpha, room_behind
 from capture.matte_config import MatteConfig
@@ -52,12 +52,14 @@ def refined(
         is_known = np.isfinite(room.sigma)
         firm, is_sure = is_known.astype(np.float32), is_known & (prior > SURE)
     if crop.depth_m is not None:
+        # Where somebody else is about, small surfaces and what lies at arm's length are what is left of him.
+        is_alone = place is None or place.is_alone
         if place is not None and np.isfinite(place.distance_m):
-            # Where somebody else is about, small surfaces are what is left of him.
-            spared = is_sure if place.is_alone else None
+            spared = is_sure if is_alone else None
             is_else = somebody_else(prior, crop.depth_m, place.distance_m, config.gate_m, spared)
             prior, is_sure = np.where(is_else, np.float32(0), prior), is_sure & ~is_else
-        prior, separation = gated(prior, crop.depth_m, config.gate_m, crop.footprint_px, is_sure)
+        reach_m = config.gate_m * (FAR_REACH if is_alone else 1)
+        prior, separation = gated(prior, crop.depth_m, reach_m, crop.footprint_px, is_sure)
         firm = np.maximum(firm, separation)
     if room is not None:
         prior, is_read = rim_alpha(prior, crop.color, room)

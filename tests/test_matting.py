@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from capture import finding
-from capture.alpha import cleaned, floor_depth, gated
+from capture.alpha import FAR_REACH, cleaned, floor_depth, gated
 from capture.camera import Camera, Rig
 from capture.errors import UserError
 from capture.importers import ImportConfig, record
@@ -213,8 +213,10 @@ def test_a_far_hand_before_a_farther_wall_is_the_person():
     truth[trunk] = truth[hand] = 1
     depth_m = np.full(truth.shape, 4.2, np.float32)
     depth_m[trunk], depth_m[hand] = 2.5, 3.15  # the shoulder is hidden: nothing leads from the trunk to the hand
-    prior, _ = gated(rough(truth), depth_m, gate_m=0.6, footprint_px=1)
+    prior, _ = gated(rough(truth), depth_m, gate_m=0.6 * FAR_REACH, footprint_px=1)
     assert prior[103:107, 103:122].min() > 0.5 and prior[130:, 110:].max() < 0.1
+    prior, _ = gated(rough(truth), depth_m, gate_m=0.6, footprint_px=1)  # as where others are about
+    assert prior[103:107, 103:122].max() < 0.5
 
 
 def test_who_stands_elsewhere_is_somebody_else_and_an_arm_that_reaches_out_is_not():
