@@ -55,8 +55,7 @@ def refined(
         # Where somebody else is about, small surfaces and what lies at arm's length are what is left of him.
         is_alone = place is None or place.is_alone
         if place is not None and np.isfinite(place.distance_m):
-            spared = is_sure if is_alone else None
-            is_else = somebody_else(prior, crop.depth_m, place.distance_m, config.gate_m, spared)
+            is_else = somebody_else(prior, crop.depth_m, place, config.gate_m, is_sure)
             prior, is_sure = np.where(is_else, np.float32(0), prior), is_sure & ~is_else
         reach_m = config.gate_m * (FAR_REACH if is_alone else 1)
         prior, separation = gated(prior, crop.depth_m, reach_m, crop.footprint_px, is_sure)

@@ -184,7 +184,7 @@ def _part_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frames:
         probability = read_raw(out_dir, index).probability
         depth_m = _depth_beside(recording, index, probability)
         assert depth_m is not None
-        is_else = somebody_else(probability, depth_m, distance_m, config.gate_m)
+        is_else = somebody_else(probability, depth_m, Whereabouts(distance_m, is_alone=False), config.gate_m)
         alone = np.where(is_else, 0, np.rint(255 * probability)).astype(np.uint8)
         leave(retry_path(out_dir, index), png(alone))
     return len(frames)

@@ -26,10 +26,10 @@ class Surfaces:
     median_m: np.ndarray  # (S,)
     share: np.ndarray  # (S,) of the pixels with depth
 
-    def is_elsewhere(self, distance_m: float, gate_m: float) -> np.ndarray:
+    def is_elsewhere(self, distance_m: float, gate_m: float, is_alone: bool = True) -> np.ndarray:
         """(S,) bool: too far from a person at ``distance_m`` to be part of him.  Where the trunk hides the shoulder,
-        the arm is a small surface of its own, and may be as far as it reaches."""
-        reach_m = np.where(self.share > ARM_SHARE, gate_m, FAR_REACH * gate_m)
+        the arm is a small surface of its own, and may be as far as it reaches; of two people it may be either's."""
+        reach_m = np.where((self.share > ARM_SHARE) | (not is_alone), gate_m, FAR_REACH * gate_m)
         return np.abs(self.median_m - distance_m) > reach_m
 
 
@@ -71,19 +71,21 @@ def _medians(labels: np.ndarray, values: np.ndarray, count: int) -> tuple[np.nda
 
 
 def somebody_else(
-    probability: np.ndarray, depth_m: np.ndarray, distance_m: float, gate_m: float, is_sure: np.ndarray | None = None
+    probability: np.ndarray, depth_m: np.ndarray, place: Whereabouts, gate_m: float, is_sure: np.ndarray | None = None
 ) -> np.ndarray:
-    """(H, W) bool: what the probability (H, W) takes for the person, and what stands elsewhere than at ``distance_m``;
-    whole surfaces, up to their edges in depth (H, W), NaN = unknown.  Surfaces too small to be anybody, flying pixels
-    for the most part, do not overrule what ``is_sure`` (H, W) to be the person."""
+    """(H, W) bool: what the probability (H, W) takes for the person, and what stands elsewhere than in his ``place``;
+    whole surfaces, up to their edges in depth (H, W), NaN = unknown.  Where he is alone, surfaces too small to be
+    anybody, flying pixels for the most part, do not overrule what ``is_sure`` (H, W) to be the person."""
     found = surfaces(probability, depth_m)
-    is_else = found.is_elsewhere(distance_m, gate_m)
+    is_else = found.is_elsewhere(place.distance_m, gate_m, place.is_alone)
     if not is_else.any():
         return np.zeros(probability.shape, bool)
     weight = np.concatenate([[0], np.where(found.share > NOBODY_SHARE, 2, 1) * is_else]).astype(np.float32)
     # Edges, and what depth does not know, go with the surface that is nearest.
     near = nearest_value(found.labels > 0, weight[found.labels])
-    is_spared = np.zeros(probability.shape, bool) if is_sure is None else (near == 1) & is_sure
+    is_spared = np.zeros(probability.shape, bool)
+    if is_sure is not None and place.is_alone:
+        is_spared = (near == 1) & is_sure
     return (probability > 0.5) & (near > 0) & ~is_spared
 
 

@@ -19,7 +19,7 @@ from capture.camera import Camera, Rig
 from capture.errors import UserError
 from capture.importers import ImportConfig, record
 from capture.matting import Masks, MatteConfig, matte
-from capture.parting import somebody_else, trunk_distance
+from capture.parting import Whereabouts, somebody_else, trunk_distance
 from capture.recording import Recording, RecordingWriter, encode_png
 from capture.segment import Segment, boxes_beside, main_part, scored, strangers
 from capture.steady import flow_gray, steadied
@@ -27,6 +27,7 @@ from capture.steady import flow_gray, steadied
 DATA = Path(__file__).parents[2] / "shared" / "data"
 WH = (160, 200)
 CAMERA = Camera(WH, 200.0, 200.0, 80.0, 100.0)
+ALONE = Whereabouts(2.5, is_alone=True)
 
 
 def figure(shift_px: int = 0) -> np.ndarray:
@@ -226,19 +227,19 @@ def test_who_stands_elsewhere_is_somebody_else_and_an_arm_that_reaches_out_is_no
         probability[part] = 0.95
     depth_m[body], depth_m[passer], depth_m[rim] = 2.5, 3.5, np.nan
     depth_m[arm] = np.linspace(2.5, 1.6, 45)  # 0.9 m before the trunk, and of one piece with it
-    is_else = somebody_else(probability, depth_m, 2.5, 0.6)
+    is_else = somebody_else(probability, depth_m, ALONE, 0.6)
     assert is_else[passer].all() and is_else[rim].all() and not is_else[body].any() and not is_else[arm].any()
     assert not is_else[probability == 0].any()
     depth_m[passer] = 1.5  # now in front
-    assert somebody_else(probability, depth_m, 2.5, 0.6)[passer].all()
+    assert somebody_else(probability, depth_m, ALONE, 0.6)[passer].all()
     depth_m[passer] = 3.2  # somebody near behind, for the far arm is smaller
     far_arm = np.s_[15:20, 80:92]
-    assert somebody_else(probability, depth_m, 2.5, 0.6)[passer].all()
+    assert somebody_else(probability, depth_m, ALONE, 0.6)[passer].all()
     probability[passer], probability[far_arm], probability[rim] = 0, 0.95, 0
-    assert not somebody_else(probability, depth_m, 2.5, 0.6).any()
+    assert not somebody_else(probability, depth_m, ALONE, 0.6).any()
     probability[passer], probability[rim] = 0.95, 0.95
     depth_m[passer] = 2.8  # a leg held back
-    assert not somebody_else(probability, depth_m, 2.5, 0.6).any()
+    assert not somebody_else(probability, depth_m, ALONE, 0.6).any()
     assert trunk_distance(probability, depth_m) == pytest.approx(2.5)
     assert np.isnan(trunk_distance(probability * 0, depth_m))
 

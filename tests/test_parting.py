@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from capture.matte_job import leave, missing, raw_path
-from capture.parting import ARM_SHARE, somebody_else, steady_distances, surfaces
+from capture.parting import ARM_SHARE, Whereabouts, somebody_else, steady_distances, surfaces
+
+ALONE = Whereabouts(2.5, is_alone=True)
 
 
 def test_surfaces_end_at_steps_in_depth_and_have_the_median_of_their_pixels() -> None:
@@ -29,8 +31,8 @@ def test_surfaces_end_at_steps_in_depth_and_have_the_median_of_their_pixels() ->
 def test_nobody_is_found_where_depth_says_nothing() -> None:
     probability, depth_m = np.ones((20, 20), np.float32), np.full((20, 20), np.nan, np.float32)
     assert len(surfaces(probability, depth_m).median_m) == 0
-    assert not somebody_else(probability, depth_m, 2.0, 0.6).any()
-    assert not somebody_else(probability, np.full_like(depth_m, 9.0), float("nan"), 0.6).any()
+    assert not somebody_else(probability, depth_m, ALONE, 0.6).any()
+    assert not somebody_else(probability, np.full_like(depth_m, 9.0), Whereabouts(float("nan"), True), 0.6).any()
 
 
 def test_a_small_surface_may_be_as_far_as_an_arm_reaches() -> None:
@@ -62,8 +64,13 @@ def test_flying_pixels_do_not_overrule_what_is_sure():
     probability[body], depth_m[body] = 0.95, 2.5
     depth_m[spray] = 3.6
     is_sure = probability > 0.9
-    assert somebody_else(probability, depth_m, 2.5, 0.6)[spray].any()
-    assert not somebody_else(probability, depth_m, 2.5, 0.6, is_sure).any()
+    assert somebody_else(probability, depth_m, ALONE, 0.6)[spray].any()
+    assert not somebody_else(probability, depth_m, ALONE, 0.6, is_sure).any()
     probability[passer], depth_m[passer] = 0.95, 3.6
-    is_else = somebody_else(probability, depth_m, 2.5, 0.6, probability > 0.9)
+    is_else = somebody_else(probability, depth_m, ALONE, 0.6, probability > 0.9)
     assert is_else[passer].all() and not is_else[spray].any()
+    crowd = Whereabouts(2.5, is_alone=False)
+    assert somebody_else(probability, depth_m, crowd, 0.6, is_sure)[spray].any()
+    depth_m[spray] = 3.2  # as far as an arm reaches: whose arm?
+    assert not somebody_else(probability, depth_m, ALONE, 0.6)[spray].any()
+    assert somebody_else(probability, depth_m, crowd, 0.6)[spray].any()
