@@ -112,6 +112,7 @@ def test_a_scene_file_becomes_a_film_as_long_as_its_longest_movement(workspace: 
         ({"people": [{"avatar": "bob", "motion": "walk.bvh"}]}, "bob"),
         ({"people": [{"avatar": "ann", "motion": "walk.bvh", "subject": "eve"}]}, "eve"),
         ({"people": [{"avatar": "ann", "motion": "jump.bvh"}]}, "jump.bvh"),
+        ({"people": [{"avatar": "ann", "motion": "recording"}]}, "03_fit"),
         ({"people": [{"avatar": "ann", "motion": "walk.bvh", "x_m": "left"}]}, "not a scene"),
         ({"lamp": 1}, "lamp"),
         ({"camera": {"image_wh": [8, 8]}}, "camera"),
