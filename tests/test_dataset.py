@@ -23,7 +23,6 @@ from training.dataset import (
     crop_image,
     crop_planes,
     fill_background,
-    foreground_of,
     in_doubt,
 )
 from training.warmstart import back_projected
@@ -219,15 +218,3 @@ class WithDoubt:
 
     def __getitem__(self, index: int) -> CompactRaster:
         return self.film[index]
-
-
-def test_the_room_is_no_part_of_the_foreground():
-    alpha = np.zeros((40, 60), np.float32)
-    alpha[:, :30] = 1
-    alpha = cv2.GaussianBlur(alpha, (0, 0), 2.0)
-    person, room = np.array([200.0, 60.0, 40.0]), np.array([20.0, 90.0, 220.0])
-    color = np.rint(alpha[..., None] * person + (1 - alpha[..., None]) * room).astype(np.uint8)
-    own = foreground_of(color, alpha)
-    edge = (alpha > 0.2) & (alpha < 0.99)
-    assert np.abs(own - person)[edge].mean() < 8 < 25 < np.abs(color - person)[edge].mean()
-    np.testing.assert_array_equal(own[alpha >= 0.999], color[alpha >= 0.999])

@@ -25,10 +25,9 @@ from rendering.texels import push_pull
 from training.step import Batch
 
 # Planes of one resident frame, uint8.
-COLOR, BACKGROUND, ALPHA, VALID, FOREGROUND = slice(0, 3), slice(3, 6), slice(6, 7), slice(7, 8), slice(8, 11)
-NUM_PLANES = 11
+COLOR, BACKGROUND, ALPHA, VALID = slice(0, 3), slice(3, 6), slice(6, 7), slice(7, 8)
+NUM_PLANES = 8
 AROUND_DOUBT = 0.025  # of the crop's height, 5 cm: clothes stand off, and nearly right limbs lie beside themselves
-OPAQUE = 254 / 255  # no room shines through
 ROOM_APART = 8.0  # grey levels, median: beyond, the camera stood elsewhere when the room was empty
 UV_SCALE, UV_ZERO = 65535.0, 32768  # uv as int16, shifted: torch knows few operations on uint16
 NORMAL_SCALE = 127.0
@@ -157,7 +156,6 @@ class SubjectFrames:
             surface=surface,
             target=planes[:, COLOR] * 2 - 1,
             background=planes[:, BACKGROUND] * 2 - 1,
-            foreground=planes[:, FOREGROUND] * 2 - 1,
             mask=planes[:, ALPHA],
             valid=planes[:, VALID].round(),
             positions=positions,
@@ -219,7 +217,6 @@ def crop_planes(
     planes[COLOR] = crop.transpose(2, 0, 1)
     behind = None if room is None else crop_image(room, box_px, image_wh, cv2.BORDER_REPLICATE)
     planes[BACKGROUND] = fill_background(crop, matte, behind).transpose(2, 0, 1)
-    planes[FOREGROUND] = foreground_of(crop, matte).transpose(2, 0, 1)
     planes[ALPHA] = np.rint(matte * 255)
     planes[VALID] = np.where(seen >= 128, 255, 0)
     return planes
@@ -262,19 +259,6 @@ def crop_image(image: np.ndarray, box_px: Sequence[float], image_wh: tuple[int, 
         borderMode=border,
     )
     return cv2.resize(fine, image_wh, interpolation=cv2.INTER_AREA) if repeat > 1 else fine
-
-
-def foreground_of(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """F of  I = a F + (1 - a) B  in the soft edge, the picture I itself elsewhere: (H, W, 3) uint8.
-
-    What is half person and half room in a picture must not be learned as the person's colour (Germer et al., "Fast
-    Multi-Level Foreground Estimation", ICPR 2020; pymatting's).
-    """
-    from pymatting import estimate_foreground_ml
-
-    found = np.asarray(estimate_foreground_ml(color / 255.0, alpha.astype(np.float64)))
-    is_mixed = (alpha > 1 - OPAQUE) & (alpha < OPAQUE)
-    return np.where(is_mixed[..., None], np.rint(255 * found).clip(0, 255), color).astype(np.uint8)
 
 
 def fill_background(color: np.ndarray, alpha: np.ndarray, room: np.ndarray | None = None) -> np.ndarray:

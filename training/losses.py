@@ -21,9 +21,6 @@ def composite(image: Tensor, mask: Tensor, background: Tensor) -> Tensor:
 def pixel_loss(image: Tensor, rough: Tensor, mask: Tensor, target: Tensor) -> Tensor:
     """Eq. 3: M |J - I| + M |I-hat - I|, the predicted mask M weighting both terms.
 
-    ``target`` I is the person without the room: at a soft edge the picture itself is half room, and would be learned as
-    a halo that shows before any other background.
-
     M is a weight here, not a variable: with its gradient the cheapest way to lower this term is to shrink the mask
     wherever the colour is still wrong, which eats hands and hair first.  The mask learns from Eqs. 4, 5 and 7.
     """

@@ -36,7 +36,6 @@ class Batch:
     surface: Surface
     target: Tensor  # (B, 3, H, W)
     background: Tensor  # (B, 3, H, W) the true picture, the person painted over with what surrounds him
-    foreground: Tensor  # (B, 3, H, W) the person's own colours, also where the picture mixes them with the room's
     mask: Tensor  # (B, 1, H, W) matte in [0, 1]
     valid: Tensor  # (B, 1, H, W) 1 where the camera saw; 0 where the crop reaches beyond the picture
     positions: Tensor  # (B,) int64 which of the subject's frames
@@ -175,7 +174,7 @@ def compare(
     truth = torch.where(batch.valid > 0, batch.target, batch.background)
     losses = {}
     if config.pixel:
-        losses["pixel"] = config.pixel_weight * pixel_loss(rendering.image, rendering.rough, visible, batch.foreground)
+        losses["pixel"] = config.pixel_weight * pixel_loss(rendering.image, rendering.rough, visible, truth)
     if config.mask:
         losses["mask"] = config.mask_weight * mask_loss(rendering.mask_logit, batch.mask, batch.valid)
     if config.tv:
