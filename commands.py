@@ -229,11 +229,11 @@ OPTIONS = {
     "avatar": click.option("--avatar", metavar="NAME", help="The avatar; by default named like its only subject."),
     "source": click.option(
         "--source",
-        metavar="demo|kinect|PATH",
+        metavar="demo|kinect|webcam|PATH",
         help="A video or RGB-D folder to import, or a sensor.",
     ),
     "record_source": click.option(
-        "--source", metavar="kinect|demo|replay:PATH|PATH", help="A sensor to film with, or a file or folder to import."
+        "--source", metavar="kinect|webcam|demo|PATH", help="A sensor to film with, or a file or folder to import."
     ),
     "no_depth": click.option("--no-depth", is_flag=True, help="Leave the source's depth out."),
     "preset": click.option("--preset", metavar="NAME", help="demo, cpu, gpu or paper; by default the last one used."),

@@ -160,6 +160,7 @@ SENSORS = {  # what is filmed live: --source NAME or NAME:ARGUMENT -> who opens 
     "demo": "demo.live.DemoSensor",
     "kinect": "capture.kinect.sensor.KinectSensor",
     "replay": "capture.sensor.ReplaySensor",
+    "webcam": "capture.webcam.Webcam",
 }
 
 log = logging.getLogger("pipeline")
@@ -329,7 +330,7 @@ def render_command(workspace: Path, avatar: str | None, subjects: tuple[str, ...
 
 @cli.command("drive")
 @options("avatar", "subjects", "set")
-@click.option("--source", required=True, metavar="kinect|replay:PATH|demo|PATH", help="Who moves: a sensor, a film.")
+@click.option("--source", required=True, metavar="kinect|webcam|demo|PATH", help="Who moves: a sensor, a film.")
 @click.option("--driver", metavar="NAME", help="Whose body is tracked: from a fit that was made before.")
 @click.option("--show", "layout", default="beside", metavar="beside|instead", help="With the camera's picture or not.")
 @click.option("--background", default="studio", metavar="WORD", help="studio, #rrggbb or a picture.")
@@ -420,7 +421,7 @@ def morph_command(avatar: str, workspace: Path, first: str, second: str, out: Pa
 
 
 @cli.command("track")
-@click.option("--source", required=True, metavar="demo|kinect|PATH", help="What to play: a video, a sensor, ...")
+@click.option("--source", required=True, metavar="demo|kinect|webcam|PATH", help="What to play: a video, a sensor, ...")
 @click.option("--subject", metavar="NAME", help="Whose body to track: from a fit that was made before.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE.mp4", help="Keep what is shown.")
 @click.option("--no-window", is_flag=True, help="Only write --out; every frame is tracked.")

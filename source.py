@@ -18,7 +18,7 @@ from capture.errors import UserError
 from capture.manifest import digest_file
 
 DEMO, SENSOR = "demo", "sensor"  # kinds
-LIVE = ("kinect", "replay")  # somebody has to stand before these: nothing that a stage could read by itself
+LIVE = ("kinect", "replay", "webcam")  # somebody has to stand before these: nothing that a stage could read by itself
 MAX_FILES = 200_000  # half an hour of a Kinect is 108 000; beyond, somebody gave their home folder
 
 
