@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from capture.camera import Camera, invert
-from rendering.avatar import Avatar
+from rendering.avatar import Avatar, Shape
 from rendering.browser import picture_wh, view_of
 from rendering.layers import ALL, LAYERS, Figure, Painted, crop_wh, label, lay_over, paint, tiles
 from rendering.networks import NeuralTexture
@@ -39,7 +39,7 @@ class Eye:
 class Wanted:
     """Everything that a picture depends on but its resolution."""
 
-    subject: str
+    shape: Shape
     texture: NeuralTexture
     pose: Pose
     layer: str  # of LAYERS, or ALL
@@ -60,7 +60,7 @@ def picture(avatar: Avatar, wanted: Wanted, scale: float) -> np.ndarray:
     painted = _painted(avatar, wanted, view.camera, view.camera_from_world, scale)
     if wanted.layer == ALL:
         return tiles(painted, image_wh, _text(wanted, image_wh))
-    vertices_m = avatar.bodies[wanted.subject].vertices_camera_m(wanted.pose.joints, wanted.pose.world_from_body)
+    vertices_m = wanted.shape.vertices_camera_m(wanted.pose.joints, wanted.pose.world_from_body)
     behind = backdrop(view, vertices_m)
     return behind if painted is None else lay_over(behind, LAYERS[wanted.layer](painted), painted.box_px)
 
@@ -69,7 +69,7 @@ def _painted(
     avatar: Avatar, wanted: Wanted, camera: Camera, camera_from_world: np.ndarray, scale: float
 ) -> Painted | None:
     camera_from_body = camera_from_world @ wanted.pose.world_from_body
-    figure = Figure(avatar.bodies[wanted.subject], wanted.texture, wanted.pose.joints, camera_from_body)
+    figure = Figure(wanted.shape, wanted.texture, wanted.pose.joints, camera_from_body)
     return paint(avatar, figure, camera, crop_wh(avatar, scale))
 
 

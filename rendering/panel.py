@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from capture.errors import UserError
-from rendering.clothes import REGIONS, wearers
+from rendering.clothes_menu import ClothesMenu, put
 from rendering.gizmos import Gizmos
 from rendering.layers import ALL, LAYERS
 from rendering.live_picture import ALONE, BESIDE, WIPE
@@ -45,8 +45,8 @@ class Panel:
         self._motion()
         self._pose()
         self._recording()
-        self._clothes_folder: viser.GuiFolderHandle | None = None
-        self._clothes()
+        self._clothes = ClothesMenu(visitor)
+        self._clothes.show()
         self._agree()
         visitor.on_shown = self.follow
 
@@ -70,7 +70,7 @@ class Panel:
         self._visitor.dress(subject)
         self._names()
         self._recording_state()
-        self._clothes()
+        self._clothes.show()
         self._agree()
 
     # What the person does
@@ -119,7 +119,7 @@ class Panel:
     def perform(self, name: str) -> None:
         """Start a motion and say so while it is being put on the body."""
         visitor = self._visitor
-        _put(self._act, "value", name)
+        put(self._act, "value", name)
         with self._trouble(), _Notice(visitor.client, f"Putting {name} on the body", "a minute for a long one"):
             visitor.perform(name)
         self._agree()
@@ -190,22 +190,6 @@ class Panel:
         seen = "Both are seen from the recording's camera." if has else "Not in this workspace."
         self._note.content = f"<sub>{seen}</sub>"
 
-    # Whose clothes
-
-    def _clothes(self) -> None:
-        visitor, gui = self._visitor, self._gui
-        if self._clothes_folder is not None:
-            self._clothes_folder.remove()
-            self._clothes_folder = None
-        cast = wearers(visitor.avatar, visitor.subject)
-        if len(cast) < 2:
-            return
-        self._clothes_folder = gui.add_folder("Clothes")
-        with self._clothes_folder:
-            for region in REGIONS:
-                whose = gui.add_dropdown(region.capitalize(), cast, initial_value=visitor.subject)
-                self._on(whose, lambda region=region, whose=whose: visitor.wear(region, whose.value))  # type: ignore[misc]
-
     # Afterwards
 
     def follow(self) -> None:
@@ -225,13 +209,13 @@ class Panel:
             playback = visitor.playback
             count, is_playing, is_changed = len(playback.act.motion), playback.is_playing, playback.is_changed
             frame = playback.frame(time.monotonic())
-        _put(self._play, "label", "Pause" if is_playing else "Play")
-        _put(self._play, "icon", self._icons.PLAYER_PAUSE if is_playing else self._icons.PLAYER_PLAY)
-        _put(self._play, "disabled", count < 2)
-        _put(self._frame, "max", max(1, count - 1))
-        _put(self._frame, "disabled", count < 2)
-        _put(self._frame, "value", frame)
-        _put(self._undo, "disabled", not is_changed)
+        put(self._play, "label", "Pause" if is_playing else "Play")
+        put(self._play, "icon", self._icons.PLAYER_PAUSE if is_playing else self._icons.PLAYER_PLAY)
+        put(self._play, "disabled", count < 2)
+        put(self._frame, "max", max(1, count - 1))
+        put(self._frame, "disabled", count < 2)
+        put(self._frame, "value", frame)
+        put(self._undo, "disabled", not is_changed)
 
     def _agree(self) -> None:
         """Show choices that were made elsewhere: comparing starts the recording, another motion ends it.
@@ -241,10 +225,10 @@ class Panel:
         visitor = self._visitor
         with visitor.lock:
             name, compare, stays = visitor.act_name, visitor.compare, visitor.stays
-        _put(self._act, "value", name)
-        _put(self._compare, "value", compare)
-        _put(self._wipe, "disabled", compare != WIPE)
-        _put(self._stays, "value", stays)
+        put(self._act, "value", name)
+        put(self._compare, "value", compare)
+        put(self._wipe, "disabled", compare != WIPE)
+        put(self._stays, "value", stays)
         self._settle()
 
     def _set(self, name: str, value: Any) -> None:
@@ -262,11 +246,6 @@ class Panel:
 
     def _trouble(self, hidden: str = "") -> _Trouble:
         return _Trouble(self._visitor.client, hidden)
-
-
-def _put(control: Any, name: str, value: Any) -> None:
-    if getattr(control, name) != value:
-        setattr(control, name, value)
 
 
 class _Notice:

@@ -24,6 +24,7 @@ from capture.errors import UserError
 from capture.interrupt import interruptible
 from rendering.avatar import Avatar
 from rendering.browser import pose_of
+from rendering.outfits import Outfits
 from rendering.panel import Panel
 from rendering.repertoire import Repertoire, standing
 from rendering.viewpoints import orbit
@@ -62,6 +63,7 @@ class Viewer:
     def __init__(self, avatar: Avatar, repertoire: Repertoire, subject: str, host: str, port: int) -> None:
         self._avatar, self._repertoire, self._subject = avatar, repertoire, subject
         self._host, self._port = host, port
+        self._outfits = Outfits(avatar)
         self._visitors: dict[int, Visitor] = {}
         self._condition = threading.Condition()
         self._is_over = False
@@ -125,7 +127,7 @@ class Viewer:
         server.initial_camera.fov = fov_rad
 
     def _welcome(self, client: viser.ClientHandle) -> None:
-        visitor = Visitor(client, self._avatar, self._repertoire, self._subject, self._wake)
+        visitor = Visitor(client, self._avatar, self._repertoire, self._outfits, self._subject, self._wake)
         title = self._avatar.settings.get("name") or ", ".join(self._avatar.subjects)
         panel = Panel(visitor, str(title))
         with self._condition:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,10 @@ from capture.camera import transform
 from capture.errors import UserError
 from rendering.avatar import Avatar
 from rendering.browser import pose_of
-from rendering.clothes import worn
 from rendering.layers import LAYERS
 from rendering.live_picture import ALONE, Eye, Wanted, picture
 from rendering.motion import MotionClip
+from rendering.outfits import Outfits
 from rendering.pacing import REST_S, Pace, Rate
 from rendering.playback import Playback
 from rendering.puppet import Handle, Pose, Puppet
@@ -52,9 +52,15 @@ class Visitor:
     """State of one browser.  ``wake`` tells the painting thread that there is something to do."""
 
     def __init__(
-        self, client: viser.ClientHandle, avatar: Avatar, repertoire: Repertoire, subject: str, wake: Callable[[], None]
+        self,
+        client: viser.ClientHandle,
+        avatar: Avatar,
+        repertoire: Repertoire,
+        outfits: Outfits,
+        subject: str,
+        wake: Callable[[], None],
     ) -> None:
-        self.client, self.avatar, self.repertoire = client, avatar, repertoire
+        self.client, self.avatar, self.repertoire, self.outfits = client, avatar, repertoire, outfits
         self.lock = threading.RLock()
         self.pace, self.rate = Pace(), Rate()
         self.own: dict[str, MotionClip] = {}  # motion files that this visitor brought
@@ -80,19 +86,27 @@ class Visitor:
         """Show ``subject`` in his own clothes, standing."""
         with self.lock:
             self.subject, self.clothes = subject, dict[str, str]()
-            self.texture = self.avatar.textures[subject]
+            self.texture, self.shape = self.outfits.outfit(subject, {})
             self.puppet = Puppet(self.avatar.bodies[subject])
             self.act_name = STANDING
             self.playback = Playback(self.repertoire.act(subject, STANDING, self.own))
             self.stays, self.compare = False, ALONE
             self.touch()
 
-    def wear(self, region: str, name: str) -> None:
-        """Put a region of ``name``'s texture on."""
+    def choose(self, clothes: Mapping[str, str]) -> None:
+        """Say whose clothes are to be worn in some regions, {region: cast member}; ``change`` puts them on."""
         with self.lock:
-            self.clothes = {**self.clothes, region: name}
-            self.texture = worn(self.avatar, self.subject, self.clothes)
-            self.touch()
+            self.clothes = {**self.clothes, **clothes}
+
+    def change(self) -> None:
+        """Put on what was chosen last.  Takes a moment for what nobody has worn yet; pictures go on meanwhile."""
+        with self.lock:
+            subject, clothes = self.subject, self.clothes
+        outfit = self.outfits.outfit(subject, clothes)
+        with self.lock:
+            if (subject, clothes) == (self.subject, self.clothes):  # nothing else was chosen meanwhile
+                self.texture, self.shape = outfit
+                self.touch()
 
     def perform(self, name: str) -> None:
         """Start an act.  Takes a while for a motion file.  Raises UserError for one that does not fit this body."""
@@ -164,7 +178,7 @@ class Visitor:
             return None
         with self.lock:
             return Wanted(
-                subject=self.subject,
+                shape=self.shape,
                 texture=self.texture,
                 pose=self.pose(),
                 layer=self.layer,
@@ -197,8 +211,8 @@ class Visitor:
         return orbit(self._middle_m()[None], np.array([azimuth]), height_m, facing, page_wh)[0]
 
     def _middle_m(self) -> np.ndarray:
-        shape, pose = self.avatar.bodies[self.subject], self.pose()
-        vertices_m = shape.vertices_camera_m(pose.joints, pose.world_from_body)
+        pose = self.pose()
+        vertices_m = self.shape.vertices_camera_m(pose.joints, pose.world_from_body)
         return np.asarray((vertices_m.min(0) + vertices_m.max(0)) / 2, float)
 
     # Pictures

@@ -80,6 +80,13 @@ def check_subject(avatar: Avatar, subject: str) -> None:
         raise UserError(f"subject {subject!r} is not in this avatar; it has {', '.join(avatar.subjects)}")
 
 
+def same_atlas(avatar: Avatar, first: str, second: str) -> bool:
+    """Whether the texture of one fits the body of the other."""
+    one, other = avatar.bodies[first].body, avatar.bodies[second].body
+    is_same = np.array_equal(one.uv, other.uv) and np.array_equal(one.face_uv, other.face_uv)
+    return is_same and avatar.textures[first].texels.shape == avatar.textures[second].texels.shape
+
+
 def clothes_of(body: BodyModel) -> tuple[str, ...]:
     """The regions that clothes cover, as far as this body has names for them."""
     known = region_words(body)
@@ -130,12 +137,9 @@ def mixed_texture(avatar: Avatar, people: Sequence[str], shares: np.ndarray) -> 
 
     Where one of them has all, the texel is his, bit for bit.  Raises UserError for bodies with different atlases.
     """
-    body = avatar.bodies[people[0]].body
     textures = [avatar.textures[subject] for subject in people]
-    for subject, texture in zip(people, textures, strict=True):
-        other = avatar.bodies[subject].body
-        is_same = np.array_equal(other.uv, body.uv) and np.array_equal(other.face_uv, body.face_uv)
-        if not is_same or texture.texels.shape != textures[0].texels.shape:
+    for subject in people:
+        if not same_atlas(avatar, subject, people[0]):
             raise UserError(
                 f"{subject} and {people[0]} have bodies with different atlases; train both with one fit.body"
             )

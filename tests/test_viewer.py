@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from bvh_files import random_frames, write_bvh
 from click.testing import CliRunner
 from miniature import doll
@@ -27,9 +29,9 @@ from capture.camera import invert, project, transform
 from capture.errors import UserError
 from pipeline import cli
 from rendering.browser import MAX_LONG_SIDE_PX, picture_wh, pose_of, view_of
-from rendering.clothes import REGIONS, region_texels, wearers, worn
 from rendering.layers import ALL, LAYERS, lay_over
 from rendering.live_picture import ALONE, BESIDE, WIPE, Eye, Wanted, backdrop, picture
+from rendering.outfits import PIECES, Outfits
 from rendering.pacing import SCALES, Pace, Rate
 from rendering.playback import Playback
 from rendering.possible import beyond_range
@@ -39,6 +41,7 @@ from rendering.retarget import Motion
 from rendering.viewer import Viewer, check_port
 from rendering.viewpoints import look_at, orbit
 from rendering.visitor import Visitor
+from rendering.worn import worn
 
 PAGE_WH = (300, 240)
 
@@ -46,6 +49,15 @@ PAGE_WH = (300, 240)
 @pytest.fixture(scope="module")
 def duo(body):
     return cast(body, "alice", "bob")
+
+
+@pytest.fixture(scope="module")
+def clothed(duo):
+    """The same two; bob's clothes stand off."""
+    shape = duo.bodies["bob"]._replace(
+        vertex_offsets_m=np.full(len(duo.bodies["bob"].body.template_m), 0.03, np.float32)
+    )
+    return duo.with_subject("bob", duo.textures["bob"], shape)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +84,7 @@ def front(avatar, azimuth=0.0, distance=1.0) -> tuple[Pose, Eye]:
 
 def wanted(avatar, pose, eye, **more) -> Wanted:
     name = avatar.subjects[0]
-    return Wanted(name, avatar.textures[name], pose, **{"layer": "Avatar", "eye": eye, **more})
+    return Wanted(avatar.bodies[name], avatar.textures[name], pose, **{"layer": "Avatar", "eye": eye, **more})
 
 
 # Cameras
@@ -221,24 +233,57 @@ def test_laying_over_is_compositing(duo):
 # Clothes
 
 
-def test_regions_of_another_are_worn_and_everything_else_stays(duo, body):
-    texture = worn(duo, "alice", {"torso": "bob", "head": "alice"})
-    torso = region_texels(body, "torso", 64)
-    assert torch_equal(texture.texels[torso], duo.textures["bob"].texels[torso])
-    assert torch_equal(texture.texels[~torso], duo.textures["alice"].texels[~torso])
-    assert worn(duo, "alice", {"torso": "alice"}) is duo.textures["alice"]
-    masks = [region_texels(body, region, 256) for region in REGIONS]
-    assert all(mask.any() for mask in masks)
-    assert sum(mask.astype(int) for mask in masks).max() == 1  # no texel belongs to two
+def test_chosen_clothes_are_put_on_with_their_cut_and_taken_off_again(clothed, tmp_path):
+    visitor = visitor_of(clothed, tmp_path)
+    for clothes in ({"torso": "bob"}, {"torso": "bob", "legs": "bob"}):
+        visitor.choose(clothes)
+        visitor.change()
+        texture, shape = worn(clothed, "alice", clothes)
+        assert torch.equal(visitor.texture.texels, texture.texels)
+        assert np.array_equal(visitor.shape.vertex_offsets_m, shape.vertex_offsets_m)
+    assert visitor.wanted().shape.vertex_offsets_m.max() == pytest.approx(0.03)
+    visitor.choose(dict.fromkeys(visitor.clothes, "alice"))
+    visitor.change()
+    assert visitor.texture is clothed.textures["alice"] and visitor.shape is clothed.bodies["alice"]
+    visitor.choose({"torso": "bob"})
+    visitor.dress("bob")  # somebody else, in his own
+    visitor.change()
+    assert visitor.clothes == {} and visitor.texture is clothed.textures["bob"]
 
 
-def torch_equal(first, second) -> bool:
-    return bool((first == second).all())
+def test_the_cut_of_the_clothes_is_seen(clothed, tmp_path):
+    visitor = visitor_of(clothed, tmp_path)
+    visitor.layer = "IUV raster"
+    bare = picture(clothed, visitor.wanted(), 1.0)
+    visitor.choose(dict.fromkeys(("torso", "legs"), "bob"))
+    visitor.change()
+    assert (picture(clothed, visitor.wanted(), 1.0) != bare).any(2).sum() > 200  # px: 30 mm more all round
+
+
+def test_an_outfit_is_made_once_and_the_last_choice_wins(clothed, tmp_path):
+    visitor = visitor_of(clothed, tmp_path)
+    make = visitor.outfits.outfit
+    assert make("alice", {"torso": "bob", "feet": "alice"}) is make("alice", {"torso": "bob"})
+
+    def slow(subject, clothes):
+        visitor.outfits.outfit = make
+        visitor.choose({"legs": "bob"})  # while the first choice is being put on
+        visitor.change()
+        return make(subject, clothes)
+
+    visitor.outfits.outfit = slow
+    visitor.choose({"torso": "bob"})
+    visitor.change()
+    assert visitor.texture is make("alice", {"torso": "bob", "legs": "bob"})[0]
 
 
 def test_clothes_are_offered_by_those_with_the_same_atlas(duo):
-    assert wearers(duo, "bob") == ("bob", "alice")
-    assert wearers(cast(doll(), "alice", "bob"), "alice") == ("alice",)  # a body without regions
+    outfits = Outfits(duo)
+    assert outfits.wearers("bob") == ("bob", "alice")
+    assert outfits.pieces("bob") == PIECES
+    assert Outfits(cast(doll(), "alice", "bob")).pieces("alice") == {"Torso": "torso"}  # it has no such arms
+    stranger = replace(duo, bodies={**duo.bodies, "bob": cast(doll(), "bob").bodies["bob"]})
+    assert Outfits(stranger).wearers("alice") == ("alice",)
 
 
 # Hands
@@ -429,10 +474,15 @@ class FakeClient:
         pass
 
 
+def visitor_of(avatar, workspace) -> Visitor:
+    repertoire, outfits = Repertoire(avatar, workspace), Outfits(avatar)
+    return Visitor(FakeClient(front(avatar)[1]), avatar, repertoire, outfits, "alice", lambda: None)
+
+
 @pytest.fixture
 def visitor(filmed):
     avatar, workspace = filmed
-    return Visitor(FakeClient(front(avatar)[1]), avatar, Repertoire(avatar, workspace), "alice", lambda: None)
+    return visitor_of(avatar, workspace)
 
 
 def test_at_rest_the_last_picture_is_the_full_one_and_then_nothing_is_painted(visitor):
@@ -455,7 +505,7 @@ def test_comparing_starts_the_recording_and_another_motion_ends_it(visitor, duo,
     assert visitor.compare == WIPE
     visitor.perform(STANDING)
     assert visitor.compare == ALONE
-    stranger = Visitor(FakeClient(front(duo)[1]), duo, Repertoire(duo, tmp_path), "alice", lambda: None)
+    stranger = visitor_of(duo, tmp_path)
     with pytest.raises(UserError, match="not in this workspace"):
         stranger.compare_with(BESIDE)
 
