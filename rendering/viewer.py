@@ -24,6 +24,7 @@ from capture.errors import UserError
 from capture.interrupt import interruptible
 from rendering.avatar import Avatar
 from rendering.browser import pose_of
+from rendering.origins import own_pages_only
 from rendering.outfits import Outfits
 from rendering.panel import Panel
 from rendering.repertoire import Repertoire, standing
@@ -74,7 +75,8 @@ class Viewer:
         check_port(self._host, self._port)
         # Whoever closes the page does so while a picture is on its way.
         warnings.filterwarnings("ignore", "Queued a .* on a closed connection")
-        with contextlib.redirect_stdout(io.StringIO()):  # viser prints a box with the address, quiet or not
+        quiet = contextlib.redirect_stdout(io.StringIO())  # viser prints a box with the address, quiet or not
+        with quiet, own_pages_only(self._host):
             server = self._server = viser.ViserServer(self._host, self._port, label="avatar", verbose=False)
         if self._port and server.get_port() != self._port:  # somebody was faster; viser then takes the next one
             self._stop()

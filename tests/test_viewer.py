@@ -10,16 +10,21 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import viser
 from bvh_files import random_frames, write_bvh
 from click.testing import CliRunner
 from miniature import doll
 from small_workspace import NUM_TRAIN, make_recording
 from untrained import COLORS, cast
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -31,6 +36,7 @@ from pipeline import cli
 from rendering.browser import MAX_LONG_SIDE_PX, picture_wh, pose_of, view_of
 from rendering.layers import ALL, LAYERS, lay_over
 from rendering.live_picture import ALONE, BESIDE, WIPE, Eye, Wanted, backdrop, picture
+from rendering.origins import is_own
 from rendering.outfits import PIECES, Outfits
 from rendering.pacing import SCALES, Pace, Rate
 from rendering.playback import Playback
@@ -474,7 +480,7 @@ class FakeClient:
         pass
 
 
-def visitor_of(avatar, workspace) -> Visitor:
+def visitor_of(avatar, workspace):
     repertoire, outfits = Repertoire(avatar, workspace), Outfits(avatar)
     return Visitor(FakeClient(front(avatar)[1]), avatar, repertoire, outfits, "alice", lambda: None)
 
@@ -526,6 +532,43 @@ def test_a_port_in_use_is_one_clear_line():
 
 
 # Served
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "is_local", "expected"),
+    [
+        ("127.0.0.1:8080", "http://127.0.0.1:8080", True, True),
+        ("localhost:8080", "http://localhost:8080", True, True),
+        ("[::1]:8080", "http://[::1]:8080", True, True),
+        ("127.0.0.1:8080", None, True, True),  # a program
+        ("127.0.0.1:8080", "https://evil.example", True, False),
+        ("127.0.0.1:8080", "http://127.0.0.1:9090", True, False),  # another server here
+        ("127.0.0.1:8080", "null", True, False),  # a file, a sandboxed frame
+        ("evil.example:8080", "http://evil.example:8080", True, False),  # a foreign name that leads here
+        ("evil.example:8080", None, True, False),
+        ("alice.local:8080", "http://alice.local:8080", False, True),  # --host 0.0.0.0
+        ("192.168.1.7:8080", "http://evil.example", False, False),
+        ("", "null", False, False),
+        ("[::1:8080", None, True, False),
+    ],
+)
+def test_whose_page_may_talk_to_the_server(host, origin, is_local, expected):
+    assert is_own(host, origin, is_local) == expected
+
+
+def test_other_pages_of_the_browser_cannot_talk_to_the_viewer(duo, tmp_path):
+    with Viewer(duo, Repertoire(duo, tmp_path), "alice", "127.0.0.1", 0) as viewer:
+        address = viewer.url.replace("http", "ws", 1)
+        protocols = [f"viser-v{viser.__version__}"]
+        connect(address, subprotocols=protocols, origin=viewer.url).close()
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(address, subprotocols=protocols, origin="https://evil.example")
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(address, subprotocols=protocols, additional_headers={"Origin": "https://evil.example"}, origin=None)
+        with urlopen(viewer.url) as page:
+            assert page.status == 200
+        with pytest.raises(HTTPError, match="403"):
+            urlopen(Request(viewer.url, headers={"Host": "evil.example"}))
 
 
 def decoded(jpeg: bytes | None) -> np.ndarray:
