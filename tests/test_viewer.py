@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -482,7 +483,8 @@ class FakeClient:
 
 def visitor_of(avatar, workspace):
     repertoire, outfits = Repertoire(avatar, workspace), Outfits(avatar)
-    return Visitor(FakeClient(front(avatar)[1]), avatar, repertoire, outfits, "alice", lambda: None)
+    client: Any = FakeClient(front(avatar)[1])
+    return Visitor(client, avatar, repertoire, outfits, "alice", lambda: None)
 
 
 @pytest.fixture
