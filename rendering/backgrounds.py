@@ -21,7 +21,6 @@ from rendering.viewpoints import View
 
 STUDIO, ROOM, TRANSPARENT = "studio", "room", "transparent"
 COLOUR = re.compile(r"#?([0-9a-fA-F]{6}|[0-9a-fA-F]{3})")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
