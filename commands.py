@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,11 +54,12 @@ OUR_LOGGERS = (
 
 @dataclass(frozen=True)
 class Atlas:
-    """The three tables of pipeline.py."""
+    """The tables of pipeline.py."""
 
     stages: tuple[Stage, ...]
     configs: Mapping[str, str]  # section -> dotted path of its dataclass
     presets: Mapping[str, Mapping[str, Any]]
+    sensors: Mapping[str, str] = field(default_factory=dict)  # what is filmed live: NAME -> who opens it
 
     def stage(self, word: str) -> Stage:
         """The stage that a user means by ``fit``, ``03_fit`` or ``03``.  Raises UserError for no stage."""
@@ -164,13 +165,13 @@ def live_settings(atlas: Atlas, workspace: Path, subject: str | None, assignment
     return Settings(atlas.configs, (Layer("--set", chosen, is_text=True),))
 
 
-def live_source(atlas: Atlas, workspace: Path, source: str, settings: Settings, sensors: Mapping[str, str]) -> Source:
+def live_source(atlas: Atlas, workspace: Path, source: str, settings: Settings) -> Source:
     """The frames of a source to watch, not opened yet.  Raises UserError for a source that cannot be read."""
     if is_live(source):
         from capture.live import LiveFrames
         from capture.sensor import open_sensor
 
-        return LiveFrames(open_sensor(source, sensors, workspace))
+        return LiveFrames(open_sensor(source, atlas.sensors, workspace))
     from capture.replay import Replay
 
     sources.check(source)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from capture.errors import UserError
 from project import Project, Stage
 from stages import check_inputs_exist
 from workspace import claim
@@ -43,9 +42,7 @@ def _tabulate(
     seeds: int,
     steps: int | None,
 ) -> str:
-    avatar_dir = project.folder(stage, project.avatar)
-    if not avatar_dir.exists():
-        raise UserError(f"{avatar_dir}: not made yet; run pipeline.py train --avatar {project.avatar}")
+    avatar_dir = project.trained(stage)
     from rendering.avatar import Avatar
     from training.adapt import as_trained
     from training.compare import run_rows

@@ -45,9 +45,7 @@ def morph(project: Project, stage: Stage, first: str, second: str, out: Path) ->
 
 
 def _open(project: Project, stage: Stage) -> Avatar:
-    folder = project.folder(stage, project.avatar)
-    if not folder.exists():
-        raise UserError(f"{folder}: not made yet; run pipeline.py train --avatar {project.avatar}")
+    folder = project.trained(stage)
     from rendering.avatar import Avatar
 
     return Avatar.load(folder)

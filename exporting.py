@@ -37,9 +37,7 @@ class Wish:
 def export(project: Project, stage: Stage, wish: Wish) -> None:
     """Write ``wish.out``.  Raises UserError for options that do not go together, and without a trained avatar."""
     _check(wish)
-    avatar_dir = project.folder(stage, project.avatar)
-    if not avatar_dir.exists():
-        raise UserError(f"{avatar_dir}: not made yet; run pipeline.py train --avatar {project.avatar}")
+    avatar_dir = project.trained(stage)
     from rendering.avatar import Avatar
 
     avatar = Avatar.load(avatar_dir, "cpu")

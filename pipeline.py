@@ -5,7 +5,8 @@
 
 Each row of STAGES makes one folder from earlier folders; its function, right below, names the module that does it.
 ``stages.py`` decides what must run and why.  Settings are called ``section.key``: CONFIGS says which dataclass holds a
-section; named bundles of settings are in ``presets.py``, what else the command line needs in ``commands.py``.
+section; named bundles of settings are in ``presets.py``, what else the command line needs in ``commands.py``; the
+commands that show an avatar in ``show_commands.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Any
 import click
 
 import doctor as doctors
-import dressing
 from capture.errors import UserError
 from changes import change
 from commands import (
@@ -33,10 +33,9 @@ from commands import (
     show,
 )
 from comparing import ablate, compare
-from exporting import SUFFIXES, Wish, export
 from presets import PRESETS
 from project import Job, Stage
-from showing import drive_avatar, render_film, track_body
+from show_commands import COMMANDS
 from stages import plan, run
 from workspace import claim, known_names
 
@@ -164,10 +163,10 @@ SENSORS = {  # what is filmed live: --source NAME or NAME:ARGUMENT -> who opens 
 }
 
 log = logging.getLogger("pipeline")
-ATLAS = Atlas(STAGES, CONFIGS, PRESETS)
+ATLAS = Atlas(STAGES, CONFIGS, PRESETS, SENSORS)
 
 
-@click.group(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"], "obj": ATLAS})
 def cli() -> None:
     """Film one person, get an avatar back.  For a first try: pipeline.py run --subject demo"""
 
@@ -312,128 +311,6 @@ def report_command(**given: Any) -> None:
     click.echo(folder / "report.html")
 
 
-@cli.command("render")
-@options("avatar", "subjects", "out")
-@click.option("--motion", metavar="heldout|recording|NAME|FILE", help="Kept frames, a fit, a .bvh or .npz.")
-@click.option("--scene", type=click.Path(path_type=Path), metavar="FILE.json", help="Several avatars instead of one.")
-@click.option("--camera", metavar="capture|orbit|FILE", help="Where from; capture for what was filmed, else orbit.")
-@click.option("--background", metavar="WORD", help="studio, room, transparent, #rrggbb or a picture.")
-@click.option("--size", metavar="WxH", help="Pixels of the picture.")
-@click.option("--fps", type=float, metavar="N", help="Pictures a second; by default the motion's own.")
-@click.option("--side-by-side", is_flag=True, help="What was filmed beside the avatar.")
-def render_command(workspace: Path, avatar: str | None, subjects: tuple[str, ...], out: Path, **wished: Any) -> None:
-    """The avatar in motion, as a film."""
-    for note in render_film(workspace, ATLAS, (avatar, subjects), out, wished):
-        log.warning("%s", note)
-    click.echo(out)
-
-
-@cli.command("drive")
-@options("avatar", "subjects", "set")
-@click.option("--source", required=True, metavar="kinect|webcam|demo|PATH", help="Who moves: a sensor, a film.")
-@click.option("--driver", metavar="NAME", help="Whose body is tracked: from a fit that was made before.")
-@click.option("--show", "layout", default="beside", metavar="beside|instead", help="With the camera's picture or not.")
-@click.option("--background", default="studio", metavar="WORD", help="studio, #rrggbb or a picture.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.mp4", help="Keep what is shown.")
-@click.option("--no-window", is_flag=True, help="Only write --out; every frame is tracked.")
-@click.option("--realtime", is_flag=True, help="With --no-window: miss frames as a live source would make you.")
-@click.option("--seconds", type=float, metavar="N", help="Stop after so much of the source.")
-def drive_command(
-    workspace: Path, avatar: str | None, subjects: tuple[str, ...], out: Path | None, **driven: Any
-) -> None:
-    """Move, and your avatar moves: live, or while a film plays."""
-    for line in drive_avatar(open_project(ATLAS, workspace, subjects, avatar), ATLAS, SENSORS, out, driven):
-        click.echo(line)
-
-
-@cli.command("export")
-@options("avatar", "subjects")
-@click.option("--format", "kind", required=True, type=click.Choice(list(SUFFIXES)), help="A page, networks, a mesh.")
-@click.option(
-    "--motion", "motions", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help=".bvh or .npz."
-)
-@click.option("--runtime", type=click.Path(path_type=Path), metavar="FILE.tgz", help="ONNX Runtime Web of your own.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="PATH", help="What to write.")
-def export_command(kind: str, motions: tuple[Path, ...], runtime: Path | None, out: Path, **given: Any) -> None:
-    """The avatar for other programs: a web page that shows it, its networks as ONNX, its body as glTF."""
-    export(open_project(ATLAS, **given), ATLAS.stage("train"), Wish(kind, out, motions, runtime))
-    click.echo(out)
-
-
-@cli.command("view")
-@options("avatar")
-@click.option("--subject", metavar="NAME", help="Whom of the cast to show first.")
-@click.option(
-    "--motion",
-    "motions",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A .bvh or AMASS .npz to play; may be repeated.",
-)
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    metavar="ADDRESS",
-    help="Who may look: only you, or 0.0.0.0 for the network.",
-)
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, metavar="N", help="0: any that is free."
-)
-def view_command(
-    avatar: str | None, subject: str | None, motions: tuple[Path, ...], host: str, port: int, workspace: Path
-) -> None:
-    """The avatar live in your browser: orbit, pose, play motions, dress, compare."""
-    project = open_project(ATLAS, workspace, (), avatar or subject)
-    avatar_dir = project.folder(ATLAS.stage("train"), project.avatar)
-    if not avatar_dir.exists():
-        raise UserError(f"{avatar_dir}: not made yet; run pipeline.py train --avatar {project.avatar}")
-    from rendering.viewer import view
-
-    for line in view(avatar_dir, workspace, subject, motions, host, port):
-        click.echo(line)
-
-
-@cli.command("tryon")
-@options("base", "out")
-@click.option("--body", metavar="NAME", help="Who moves.")
-@click.option("--wear", metavar="NAME", help="Whose clothes.")
-@click.option("--regions", metavar="torso,legs,...", help="Where; by default torso, upper_arm, legs and feet.")
-@click.option("--motion", default="recording", metavar="recording|heldout|FILE", help="Frames of the body, or a file.")
-@click.option("--camera", default="orbit", metavar="orbit|capture|FILE", help="From where; capture in his own room.")
-@click.option("--all", "everybody", is_flag=True, help="A JPEG of everybody in everybody's clothes instead.")
-def tryon_command(avatar: str, workspace: Path, out: Path, **given: Any) -> None:
-    """One of a cast in the clothes of another, as a video."""
-    for note in dressing.tryon(open_project(ATLAS, workspace, (), avatar), ATLAS.stage("train"), out=out, **given):
-        log.warning("%s", note)
-    click.echo(out)
-
-
-@cli.command("morph")
-@options("base", "out")
-@click.option("--from", "first", required=True, metavar="NAME", help="Who at the beginning.")
-@click.option("--to", "second", required=True, metavar="NAME", help="Who at the end.")
-def morph_command(avatar: str, workspace: Path, first: str, second: str, out: Path) -> None:
-    """One of a cast becomes another, as a video: look, clothes and figure."""
-    dressing.morph(open_project(ATLAS, workspace, (), avatar), ATLAS.stage("train"), first, second, out)
-    click.echo(out)
-
-
-@cli.command("track")
-@click.option("--source", required=True, metavar="demo|kinect|webcam|PATH", help="What to play: a video, a sensor, ...")
-@click.option("--subject", metavar="NAME", help="Whose body to track: from a fit that was made before.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.mp4", help="Keep what is shown.")
-@click.option("--no-window", is_flag=True, help="Only write --out; every frame is tracked.")
-@click.option("--realtime", is_flag=True, help="With --no-window: miss frames as a live source would make you.")
-@click.option("--seconds", type=float, metavar="N", help="Stop after so much of the source.")
-@options("set")
-def track_command(workspace: Path, out: Path | None, **tracked: Any) -> None:
-    """The body over the picture while a source plays, as if it were live."""
-    for line in track_body(workspace, ATLAS, SENSORS, out, tracked):
-        click.echo(line)
-
-
 @cli.command("status")
 @options("subjects", "preset", "set")
 def status_command(subjects: tuple[str, ...], workspace: Path, **given: Any) -> None:
@@ -460,6 +337,10 @@ def doctor_command(workspace: Path, source: Path | None) -> None:
         checks.append(check)
     if any(check.state == "missing" for check in checks):
         raise UserError(f"{source or 'this machine'} is not ready; see the lines marked missing")
+
+
+for command in COMMANDS:
+    cli.add_command(command)
 
 
 if __name__ == "__main__":

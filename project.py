@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import source as sources
+from capture.errors import UserError
 from capture.manifest import Manifest, Scalar
 from settings import Settings
 
@@ -110,6 +111,13 @@ class Project:
     def folder(self, stage: Stage, name: str) -> Path:
         """The final folder of a stage of a subject or avatar."""
         return self.workspace / name / stage.name
+
+    def trained(self, stage: Stage) -> Path:
+        """The folder of the avatar that ``stage`` made.  Raises UserError where there is none yet."""
+        folder = self.folder(stage, self.avatar)
+        if not folder.exists():
+            raise UserError(f"{folder}: not made yet; run pipeline.py {stage.command} --avatar {self.avatar}")
+        return folder
 
     def inputs(self, stage: Stage, name: str) -> dict[str, Path]:
         """Input name, as in stage.json -> its folder."""

@@ -25,14 +25,6 @@ def read_size(text: str | None) -> tuple[int, int] | None:
     return int(match.group(1)), int(match.group(2))
 
 
-def avatar_folder(project: Project, atlas: Atlas) -> Path:
-    """Where the project's avatar is.  Raises UserError when it was not trained."""
-    folder = project.folder(atlas.stage("train"), project.avatar)
-    if not folder.exists():
-        raise UserError(f"{folder}: not made yet; run pipeline.py train --avatar {project.avatar}")
-    return folder
-
-
 def one_subject(project: Project) -> str:
     """Whom to show.  Raises UserError when there are several to choose from."""
     if len(project.subjects) > 1:
@@ -57,7 +49,7 @@ def render_film(
         wish = Wish("", wished["camera"], wished["background"], size, wished["fps"])
         return render_scene(scene, workspace, wish, out)
     project = open_project(atlas, workspace, subjects, avatar)
-    folder = avatar_folder(project, atlas)
+    folder = project.trained(atlas.stage("train"))
     from rendering.render import HELDOUT, Wish, render
 
     wish = Wish(
@@ -66,32 +58,27 @@ def render_film(
     return render(folder, project.workspace, one_subject(project), wish, out)
 
 
-def drive_avatar(
-    project: Project, atlas: Atlas, sensors: Mapping[str, str], out: Path | None, driven: Mapping[str, Any]
-) -> list[str]:
+def drive_avatar(project: Project, atlas: Atlas, out: Path | None, driven: Mapping[str, Any]) -> list[str]:
     """``pipeline.py drive``; ``driven`` holds its options.  Returns the lines to print."""
-    folder, subject = avatar_folder(project, atlas), one_subject(project)
+    folder, subject = project.trained(atlas.stage("train")), one_subject(project)
     from rendering.avatar import Avatar
     from rendering.driving import Puppet, check_layout
 
     check_layout(driven["layout"], driven["background"])
     played = {**driven, "subject": driven["driver"], "option": "--driver", "title": "drive (q ends)"}
     puppet = Puppet(Avatar.load(folder), subject, driven["layout"], driven["background"])
-    return _played(project.workspace, atlas, sensors, out, played, puppet)
+    return _played(project.workspace, atlas, out, played, puppet)
 
 
-def track_body(
-    workspace: Path, atlas: Atlas, sensors: Mapping[str, str], out: Path | None, tracked: Mapping[str, Any]
-) -> list[str]:
+def track_body(workspace: Path, atlas: Atlas, out: Path | None, tracked: Mapping[str, Any]) -> list[str]:
     """``pipeline.py track``; ``tracked`` holds its options.  Returns the lines to print."""
     played = {**tracked, "option": "--subject", "title": "track (q ends)"}
-    return _played(workspace, atlas, sensors, out, played, None)
+    return _played(workspace, atlas, out, played, None)
 
 
 def _played(
     workspace: Path,
     atlas: Atlas,
-    sensors: Mapping[str, str],
     out: Path | None,
     played: Mapping[str, Any],
     draw: Draw | None,
@@ -99,7 +86,7 @@ def _played(
     """Track ``played["source"]`` and show it; ``played["subject"]``, given by ``option``, is whose body it is."""
     subject = played["subject"]
     settings = live_settings(atlas, workspace, subject, played["assignments"])
-    frames = live_source(atlas, workspace, played["source"], settings, sensors)
+    frames = live_source(atlas, workspace, played["source"], settings)
     from fitting.fit import BodyFit
     from fitting.play import Show, play
 
