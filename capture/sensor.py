@@ -137,6 +137,47 @@ class Mailbox:
         return item
 
 
+class DeliveringSensor(Sensor):
+    """A sensor whose device a thread of its own listens to: ``_deliver`` fills the mailbox until ``_is_over``.
+
+    ``_start`` calls ``_launch`` when the device runs, ``_deliver`` sets ``_has_begun`` once ``rig`` is known, ``_stop``
+    calls ``_halt`` before it lets go of the device.
+    """
+
+    _thread: threading.Thread | None = None
+
+    def _launch(self, source: str, within_s: float) -> bool:
+        """Begin to listen.  Returns whether it has begun ``within_s``; raises what kept it from it."""
+        self._is_over, self._has_begun = threading.Event(), threading.Event()
+        self._mailbox = Mailbox(source)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+        has_begun = self._has_begun.wait(within_s)
+        if self._failure is not None:
+            raise self._failure
+        return has_begun
+
+    def _halt(self) -> None:
+        if self._thread is not None:
+            self._is_over.set()
+            self._thread.join(10)
+            self._thread = None
+
+    def _listen(self) -> None:
+        ended: BaseException = Ended()
+        try:
+            self._deliver()
+        except BaseException as error:  # handed to whoever reads
+            ended = self._failure = error
+        self._mailbox.put(ended, self._is_over.is_set)
+        self._has_begun.set()
+
+    @abstractmethod
+    def _deliver(self) -> None:
+        """Runs in the thread.  What it raises ends the sensor."""
+
+
 class ReplaySensor(Sensor):
     """Any recording or file that can be imported, played at its own speed, or as fast as it is read.
 

@@ -6,7 +6,6 @@ tell its focal length: the usual one of its kind stands in, and the fit refines 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from capture.camera import Rig
 from capture.errors import UserError
 from capture.importers import guessed_camera
 from capture.recording import Frame
-from capture.sensor import FIRST_FRAME_S, GONE_S, Ended, Mailbox, Sensor
+from capture.sensor import FIRST_FRAME_S, GONE_S, DeliveringSensor
 
 WISHED_WH, WISHED_HZ = (1280, 720), 30  # what is asked for; a camera gives what it has
 RETRY_S = 0.02  # after a read without a picture
@@ -45,7 +44,7 @@ def open_device(argument: str) -> Any:
     return capture
 
 
-class Webcam(Sensor):
+class Webcam(DeliveringSensor):
     """Colour pictures with the time at which they came."""
 
     focal_is_known = False
@@ -59,15 +58,11 @@ class Webcam(Sensor):
     ) -> None:
         self._argument, self._open_device, self._clock = argument, open_device, clock
         self._device: Any = None
-        self._thread: threading.Thread | None = None
 
     def read(self, timeout_s: float) -> Frame:
         return self._mailbox.get(timeout_s)
 
     def _start(self) -> None:
-        self._is_over, self._has_begun = threading.Event(), threading.Event()
-        self._mailbox = Mailbox("webcam")
-        self._failure: BaseException | None = None
         self._device = self._open_device(self._argument)
         for what, wish in (
             (cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG")),  # raw pictures come at 10 Hz over USB 2
@@ -76,41 +71,28 @@ class Webcam(Sensor):
             (cv2.CAP_PROP_FPS, WISHED_HZ),
         ):
             self._device.set(what, wish)
-        self._thread = threading.Thread(target=self._deliver, args=(self._device,), daemon=True)
-        self._thread.start()
-        if not self._has_begun.wait(FIRST_FRAME_S):
+        if not self._launch("webcam", FIRST_FRAME_S):
             raise UserError(f"webcam: no picture within {FIRST_FRAME_S:.0f} s; does another program use it?")
-        if self._failure is not None:
-            raise self._failure
 
     def _stop(self) -> None:
-        if self._thread is not None:
-            self._is_over.set()
-            self._thread.join(10)
-            self._thread = None
+        self._halt()
         if self._device is not None:
             self._device.release()
             self._device = None
 
-    def _deliver(self, device: Any) -> None:
+    def _deliver(self) -> None:
         index, heard_s = 0, self._clock()
-        ended: BaseException = Ended()
-        try:
-            while not self._is_over.is_set():
-                is_there, picture = device.read()
-                now_s = self._clock()
-                if not is_there:
-                    if now_s - heard_s > GONE_S:
-                        raise UserError(f"webcam: no picture for {now_s - heard_s:.0f} s; is it still connected?")
-                    time.sleep(RETRY_S)
-                    continue
-                heard_s = now_s
-                if not self._has_begun.is_set():
-                    self.rig = Rig(guessed_camera((picture.shape[1], picture.shape[0])))
-                    self._has_begun.set()
-                self._mailbox.put(Frame(index, now_s, np.ascontiguousarray(picture[..., ::-1]), None))
-                index += 1
-        except BaseException as error:  # handed to whoever reads
-            ended = self._failure = error
-        self._mailbox.put(ended, self._is_over.is_set)
-        self._has_begun.set()
+        while not self._is_over.is_set():
+            is_there, picture = self._device.read()
+            now_s = self._clock()
+            if not is_there:
+                if now_s - heard_s > GONE_S:
+                    raise UserError(f"webcam: no picture for {now_s - heard_s:.0f} s; is it still connected?")
+                time.sleep(RETRY_S)
+                continue
+            heard_s = now_s
+            if not self._has_begun.is_set():
+                self.rig = Rig(guessed_camera((picture.shape[1], picture.shape[0])))
+                self._has_begun.set()
+            self._mailbox.put(Frame(index, now_s, np.ascontiguousarray(picture[..., ::-1]), None))
+            index += 1

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from capture.kinect.calibration import Calibration
 from capture.kinect.driver import COLOR, DEPTH, Driver
 from capture.kinect.pairing import Pair, Pairing
 from capture.recording import Frame
-from capture.sensor import Ended, Mailbox, Sensor, Silence
+from capture.sensor import DeliveringSensor, Silence
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def driver_of(argument: str) -> Callable[[], Driver]:
     return DRIVERS[name]
 
 
-class KinectSensor(Sensor):
+class KinectSensor(DeliveringSensor):
     """Colour 1920 x 1080 and depth 512 x 424, upright, from one moment where ``Frame.depth_mm`` is not None."""
 
     calibration: Calibration  # from ``open`` on
@@ -66,7 +65,6 @@ class KinectSensor(Sensor):
     ) -> None:
         self._make_driver, self._clock = make_driver or driver_of(argument), clock
         self._driver: Driver | None = None
-        self._thread: threading.Thread | None = None
 
     def read(self, timeout_s: float) -> Frame:
         try:
@@ -85,48 +83,35 @@ class KinectSensor(Sensor):
         return ""
 
     def _start(self) -> None:
-        self._is_over, self._has_begun = threading.Event(), threading.Event()
-        self._mailbox, self._pairing = Mailbox("kinect"), Pairing(self._clock)
-        self._failure: BaseException | None = None
+        self._pairing = Pairing(self._clock)
         self._heard_s = self._clock()
         self._seen: set[str] = set()
         self._driver = self._make_driver()
         self._driver.start()
-        self._thread = threading.Thread(target=self._deliver, args=(self._driver,), daemon=True)
-        self._thread.start()
         log.info("kinect (%s): waiting for its first pictures", self._driver.name)
-        if not self._has_begun.wait(SETTLE_S):
+        if not self._launch("kinect", SETTLE_S):
             silent = [stream for stream in (COLOR, DEPTH) if stream not in self._seen]
             what = f"no {' and no '.join(silent)}" if silent else "no calibration"
             raise UserError(f"kinect: {what} within {SETTLE_S:.0f} s; {self._driver.trouble()}")
-        if self._failure is not None:
-            raise self._failure
 
     def _stop(self) -> None:
-        if self._thread is not None:
-            self._is_over.set()
-            self._thread.join(10)
-            self._thread = None
+        self._halt()
         if self._driver is not None:
             self._driver.stop()
             self._driver = None
 
-    def _deliver(self, driver: Driver) -> None:
-        try:
-            while not self._is_over.is_set():
-                shots = driver.wait(WAIT_S)
-                self._seen.update(shot.stream for shot in shots)
-                if not self._has_begun.is_set():
-                    self._calibrate(driver)
-                    continue  # these were taken before
-                pairs = [pair for shot in shots for pair in self._pairing.add(shot)] or self._pairing.late()
-                for pair in pairs:
-                    self._give(pair)
-            ended: BaseException = Ended()
-        except BaseException as error:  # handed to whoever reads
-            ended = self._failure = error
-        self._mailbox.put(ended, self._is_over.is_set)
-        self._has_begun.set()
+    def _deliver(self) -> None:
+        driver = self._driver
+        assert driver is not None
+        while not self._is_over.is_set():
+            shots = driver.wait(WAIT_S)
+            self._seen.update(shot.stream for shot in shots)
+            if not self._has_begun.is_set():
+                self._calibrate(driver)
+                continue  # these were taken before
+            pairs = [pair for shot in shots for pair in self._pairing.add(shot)] or self._pairing.late()
+            for pair in pairs:
+                self._give(pair)
 
     def _calibrate(self, driver: Driver) -> None:
         """Ask for the cameras once both deliver; the device does not tell before."""
