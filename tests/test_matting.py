@@ -18,11 +18,13 @@ from capture.alpha import FAR_REACH, cleaned, floor_depth, gated
 from capture.camera import Camera, Rig
 from capture.errors import UserError
 from capture.importers import ImportConfig, record
+from capture.matte_job import Job
 from capture.matting import Masks, MatteConfig, matte
 from capture.parting import Whereabouts, somebody_else, trunk_distance
 from capture.recording import Recording, RecordingWriter, encode_png
 from capture.segment import Segment, boxes_beside, main_part, scored, strangers
 from capture.steady import flow_gray, steadied
+from capture.workers import Workers
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 WH = (160, 200)
@@ -151,6 +153,28 @@ def test_who_passes_behind_is_left_out_and_who_stands_in_the_way_leaves_nobody(t
     assert iou(masks[4], truth) > 0.93 and iou(masks[5], truth) > 0.93 and not masks.is_found[6]
     again = sorted(path.name for path in (masks.folder / "scratch").glob("again_*"))
     assert again == ["again_000004.png", "again_000006.png"]  # who is alone is not looked at twice
+
+
+def test_for_a_second_around_a_passer_by_the_person_is_not_alone(tmp_path, network):
+    count, crowded, rate_hz = 16, 11, 5
+    truth = figure(0)
+    with_passer = truth.copy()
+    with_passer[40:110, 8:30] = 1
+    writer = RecordingWriter(tmp_path / "film", Rig(CAMERA, CAMERA, np.eye(4)), "a painted film")
+    for i in range(count):
+        depth_mm = np.rint(1000 * depth(truth)).astype(np.uint16)
+        if i == crowded:
+            depth_mm[(with_passer > 0.5) & (truth < 0.5)] = 2800
+        writer.add(i / rate_hz, encode_png(picture(with_passer if i == crowded else truth)), depth_mm)
+    writer.finish()
+    out_dir = tmp_path / "masks"
+    (out_dir / "scratch").mkdir(parents=True)
+    with Workers(1) as workers:
+        job = Job(MatteConfig(workers=1), out_dir, tmp_path / "film", workers)
+        found, places = finding.find(job, Recording.load(tmp_path / "film"), [])
+    assert all(found)
+    assert [place.is_alone for place in places] == [abs(i - crowded) > rate_hz for i in range(count)]
+    assert all(abs(place.distance_m - 2.0) < 0.02 for place in places)
 
 
 def test_a_film_with_nobody_is_refused(tmp_path, network):
