@@ -155,7 +155,7 @@ def _wall(core: np.ndarray, depth_m: np.ndarray, trunk_m: float, probability: np
     background = (probability < 0.05) & np.isfinite(depth_m)
     if not background.any():
         return np.zeros_like(core)
-    behind_m = nearest_value(background, np.nan_to_num(depth_m))
+    behind_m: np.ndarray | None = None  # most crops have no patch far enough behind to ask it for
     smooth = (core & (range_around(np.where(core, depth_m, np.nan)) < JUMP_M)).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(smooth, connectivity=4)
     is_wall = np.zeros(count, bool)
@@ -163,7 +163,9 @@ def _wall(core: np.ndarray, depth_m: np.ndarray, trunk_m: float, probability: np
         if 20 <= stats[label, cv2.CC_STAT_AREA] < 0.5 * core.sum():
             is_this = labels == label
             patch_m = float(np.median(depth_m[is_this]))
-            is_wall[label] = patch_m > trunk_m + FAR_M and abs(patch_m - float(np.median(behind_m[is_this]))) < NEAR_M
+            if patch_m > trunk_m + FAR_M:
+                behind_m = nearest_value(background, np.nan_to_num(depth_m)) if behind_m is None else behind_m
+                is_wall[label] = abs(patch_m - float(np.median(behind_m[is_this]))) < NEAR_M
     return is_wall[labels]
 
 

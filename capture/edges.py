@@ -16,6 +16,7 @@ import numpy as np
 
 from capture.alpha import FAR_REACH, cleaned, enlarged, evidence, gated, matted
 from capture.camera import Rig
+from capture.glance import glance
 from capture.likelihood import Room, posterior, rim_alpha, room_behind
 from capture.matte_config import MatteConfig
 from capture.parting import Whereabouts, somebody_else
@@ -150,7 +151,7 @@ def _samples(folder: Path, indices: Sequence[int], has_depth: bool) -> list[tupl
         if depth_mm is not None:
             depth_m = depth_in_color(recording.rig, depth_mm, recording.rig.color.resize(wh))
             depth_mm = np.rint(1000 * np.nan_to_num(depth_m)).astype(np.uint16)
-        result.append((i, Sample(reduced_to(recording.color(i), wh), depth_mm)))
+        result.append((i, Sample(reduced_to(glance(recording, i, max(wh)), wh), depth_mm)))
     return result
 
 

@@ -23,8 +23,8 @@ from capture.matte_job import (
     distance_path,
     gray_path,
     leave,
+    leave_map,
     missing,
-    png,
     raw_path,
     read_raw,
     read_segment,
@@ -92,9 +92,9 @@ def _segment_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, fram
         if config.method == REMBG and segment.is_found:
             segment = outlined(segment, recording.color(index), _local_model(config.model, config.weights_sha256))
         if box is None:
-            leave(gray_path(out_dir, index), png(flow_gray(small)))
+            leave_map(gray_path(out_dir, index), flow_gray(small))
         path = raw_path(out_dir, index) if box is None else retry_path(out_dir, index)
-        leave(path, png(np.rint(segment.probability * 255).astype(np.uint8)))
+        leave_map(path, np.rint(segment.probability * 255).astype(np.uint8))
     return len(frames)
 
 
@@ -127,7 +127,7 @@ def _follow_one_person(job: Job, boxes: np.ndarray) -> list[str]:
     again = [i for i in map(int, np.flatnonzero(~is_trusted)) if np.isfinite(beside[i, 0]) or is_stranger[i]]
     for i in [i for i in again if not np.isfinite(beside[i, 0])]:
         empty = np.zeros_like(read_segment(raw_path(out_dir, i)).probability, np.uint8)
-        leave(retry_path(out_dir, i), png(empty))
+        leave_map(retry_path(out_dir, i), empty)
     todo = [(i, tuple(beside[i])) for i in again if not retry_path(out_dir, i).is_file()]
     job.run(_segment_chunk, todo, "look again")
     return [f"somebody else was in {is_stranger.sum()} frames and is left out"] if is_stranger.any() else []
@@ -186,7 +186,7 @@ def _part_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frames:
         assert depth_m is not None
         is_else = somebody_else(probability, depth_m, Whereabouts(distance_m, is_alone=False), config.gate_m)
         alone = np.where(is_else, 0, np.rint(255 * probability)).astype(np.uint8)
-        leave(retry_path(out_dir, index), png(alone))
+        leave_map(retry_path(out_dir, index), alone)
     return len(frames)
 
 

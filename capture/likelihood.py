@@ -23,6 +23,7 @@ P_SHADOW, P_OTHER = 0.1, 0.01  # shares of the room that lie in a shadow; that a
 MOST = 6.0  # no single cue is believed further than 400 : 1: noise is not Gaussian that far out
 REACH = 0.1  # of the person's longer side: how far limbs may reach beyond what the network saw
 OVERLOOKED, FAR_OUT = 1.0, 4.0  # log odds against the person outside the network's outline, and more at REACH
+NOTHING = 80.0  # squared sigmas: beyond, a density is a millionth of P_OTHER's
 FIRM = 3.0  # log odds for the person deep inside: camouflage makes no holes there
 DEPTH_SIGMA = 0.004  # m per m^2: a time-of-flight sensor's error grows with the square of the distance
 DEPTH_BIAS_M = 0.02  # several paths of light, edges of the footprint
@@ -98,7 +99,7 @@ def _color_log_odds(color: np.ndarray, behind: np.ndarray, sigma: np.ndarray, pe
     p_plain = (1 - P_SHADOW - P_OTHER) / (2 * np.pi) ** 1.5
     p_shadow = P_SHADOW / (2 * np.pi) / (1 - SHADE)
     p_other = P_OTHER / 256.0**3
-    per_bin = 256 // BINS
+    log_other, per_bin = np.log(p_other), 256 // BINS
     for y in range(height):
         for x in range(width):
             noise = sigma[y, x]
@@ -117,10 +118,13 @@ def _color_log_odds(color: np.ndarray, behind: np.ndarray, sigma: np.ndarray, pe
                 d = color[y, x, c] - shade * behind[y, x, c]
                 off2 += d * d
             scale = 1 / (noise * noise)
-            plain = p_plain * scale / noise * np.exp(-0.5 * apart2 * scale)
-            shadow = p_shadow * scale / np.sqrt(brightness2) * np.exp(-0.5 * off2 * scale)
-            bins = color[y, x] // per_bin
-            found = person_log[bins[0], bins[1], bins[2]] - np.log(plain + shadow + p_other)
+            density = p_other
+            if off2 * scale < NOTHING:  # a shadow explains at least as much as none does
+                density += p_shadow * scale / np.sqrt(brightness2) * np.exp(-0.5 * off2 * scale)
+                if apart2 * scale < NOTHING:
+                    density += p_plain * scale / noise * np.exp(-0.5 * apart2 * scale)
+            r, g, b = color[y, x, 0] // per_bin, color[y, x, 1] // per_bin, color[y, x, 2] // per_bin
+            found = person_log[r, g, b] - (log_other if density == p_other else np.log(density))
             odds[y, x] = min(max(found, -MOST), MOST)
     return odds
 

@@ -152,7 +152,7 @@ def test_who_passes_behind_is_left_out_and_who_stands_in_the_way_leaves_nobody(t
     masks = run(tmp_path, tmp_path / "film")
     assert iou(masks[4], truth) > 0.93 and iou(masks[5], truth) > 0.93 and not masks.is_found[6]
     again = sorted(path.name for path in (masks.folder / "scratch").glob("again_*"))
-    assert again == ["again_000004.png", "again_000006.png"]  # who is alone is not looked at twice
+    assert again == ["again_000004.map", "again_000006.map"]  # who is alone is not looked at twice
 
 
 def test_for_a_second_around_a_passer_by_the_person_is_not_alone(tmp_path, network):
@@ -191,7 +191,7 @@ def test_a_resumed_run_gives_the_same_files_and_repeats_nothing(tmp_path, networ
     for name in ("scratch", "masks"):
         (out_dir / name).mkdir()
     for path in [
-        *sorted((first.folder / "scratch").glob("[rg]*_00000[01].png")),
+        *sorted((first.folder / "scratch").glob("[rg]*_00000[01].map")),
         first.folder / "masks" / "000001.png",
     ]:
         (out_dir / path.relative_to(first.folder)).write_bytes(path.read_bytes())
