@@ -36,6 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **GPU,
         "train.steps": 100_000,
         "train.warm_start": False,
+        "train.light": False,
         "train.exposure": False,
         "train.rescale_min": 0.5,
         "train.rescale_max": 1.25,

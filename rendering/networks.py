@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from capture.errors import UserError
+from rendering.light import lit
 from rendering.texels import add_texels, read_texels
 
 M = TypeVar("M", bound=nn.Module)
@@ -115,10 +116,15 @@ class NeuralTexture(nn.Module):
     """One identity: T x T texels of C channels."""
 
     needs_view = False  # whether ``features`` asks a surface for its view directions
+    takes_light = True  # whether it is made with one
 
-    def __init__(self, initial: Tensor) -> None:
+    def __init__(self, initial: Tensor, light: Tensor | None = None) -> None:
+        """``initial`` (T, T, C); ``light`` (LIGHT_TERMS, 3) of ``rendering.light``, which its first three channels are
+        shown in, and which training leaves as it is."""
         super().__init__()
         self.texels = nn.Parameter(initial.clone())  # (T, T, C)
+        self.light: Tensor | None
+        self.register_buffer("light", None if light is None else light.clone())
 
     @staticmethod
     def shared_initial(texture_px: int, channels: int, seed: int) -> Tensor:
@@ -131,6 +137,7 @@ class NeuralTexture(nn.Module):
     def of(cls: type[AnyTexture], tensors: Mapping[str, Tensor]) -> AnyTexture:
         """The texture whose state_dict was saved."""
         texture = cls(torch.zeros_like(tensors["texels"]))
+        texture.light = tensors.get("light")  # a texture without one is shown as it is
         texture.load_state_dict(dict(tensors))
         return texture
 
@@ -148,7 +155,10 @@ class NeuralTexture(nn.Module):
 
     def features(self, surface: Surface) -> Tensor:
         """(K, C) what the covered pixels show of this texture."""
-        return self.sample(surface.uv)
+        sampled = self.sample(surface.uv)
+        if self.light is None:
+            return sampled
+        return torch.cat([lit(sampled[:, :RGB], surface.normal, self.light), sampled[:, RGB:]], dim=1)
 
     def forward(self, surface: Surface) -> Tensor:
         """The paper's I_uv painted with this texture: (B, C, H, W), zero outside the body."""

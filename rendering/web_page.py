@@ -114,6 +114,8 @@ def _description(avatar: Avatar, subject: str, motions: Sequence[Motion], table:
         table.add(name, values, "int32")
     table.add("uv", body.uv)
     table.add("texels", texture.texels.detach().cpu().numpy())
+    if texture.light is not None:
+        table.add("light", texture.light.cpu().numpy())
     if body.pose_basis_m is not None:
         table.add("pose_basis", body.pose_basis_m)
     return {

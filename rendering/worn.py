@@ -19,6 +19,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
+from torch import Tensor
 
 from capture.errors import UserError
 from fitting.body.model import BodyModel
@@ -59,7 +60,8 @@ def worn(avatar: Avatar, body: str, regions: Mapping[str, str], seam_m: float = 
     if avatar.settings["train"].get("warm_start"):  # otherwise the texture's channels are no colours
         shares = _with_own_skin(avatar, people, body, shares, depth_px * max(seam_m, 1e-6))
     offsets_m = mixed_offsets_m(avatar, people, shares_of(depth))
-    return mixed_texture(avatar, people, shares), avatar.bodies[body]._replace(vertex_offsets_m=offsets_m)
+    texture = mixed_texture(avatar, people, shares, avatar.textures[body].light)
+    return texture, avatar.bodies[body]._replace(vertex_offsets_m=offsets_m)
 
 
 def morphed(avatar: Avatar, first: str, second: str, share: float) -> tuple[NeuralTexture, Shape]:
@@ -67,7 +69,12 @@ def morphed(avatar: Avatar, first: str, second: str, share: float) -> tuple[Neur
     for subject in (first, second):
         check_subject(avatar, subject)
     people, shares = [first, second], np.array([1 - share, share], np.float32)
-    texture, offsets_m = mixed_texture(avatar, people, shares), mixed_offsets_m(avatar, people, shares)
+    lights = [avatar.textures[subject].light for subject in people]
+    light = None
+    if any(own is not None for own in lights):
+        light = sum(part * own for part, own in zip(shares.tolist(), lights, strict=True) if own is not None)
+    texture = mixed_texture(avatar, people, shares, light)
+    offsets_m = mixed_offsets_m(avatar, people, shares)
     figures = [avatar.bodies[subject].shape for subject in people]
     count = max(map(len, figures))
     figure = sum(part * np.pad(f, (0, count - len(f))) for part, f in zip(shares, figures, strict=True))
@@ -132,8 +139,10 @@ def depth_m(shape: Shape, label: np.ndarray, num_people: int) -> np.ndarray:
     )
 
 
-def mixed_texture(avatar: Avatar, people: Sequence[str], shares: np.ndarray) -> NeuralTexture:
-    """The texture with ``shares`` (T, T, S), or (S,) everywhere, of each of ``people``.
+def mixed_texture(
+    avatar: Avatar, people: Sequence[str], shares: np.ndarray, light: Tensor | None = None
+) -> NeuralTexture:
+    """The texture with ``shares`` (T, T, S), or (S,) everywhere, of each of ``people``, all of it in one ``light``.
 
     Where one of them has all, the texel is his, bit for bit.  Raises UserError for bodies with different atlases.
     """
@@ -145,7 +154,8 @@ def mixed_texture(avatar: Avatar, people: Sequence[str], shares: np.ndarray) -> 
             )
     weights = torch.from_numpy(np.array(shares, np.float32)).to(textures[0].texels.device)
     parts = [weight[..., None] * texture.texels for weight, texture in zip(weights.unbind(-1), textures, strict=True)]
-    return type(textures[0]).of({"texels": torch.stack(parts).sum(0)}).to(weights.device).requires_grad_(False)
+    tensors = {"texels": torch.stack(parts).sum(0)} | ({} if light is None else {"light": light})
+    return type(textures[0]).of(tensors).to(weights.device).requires_grad_(False)
 
 
 def mixed_offsets_m(avatar: Avatar, people: Sequence[str], shares: np.ndarray) -> np.ndarray | None:

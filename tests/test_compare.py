@@ -140,7 +140,7 @@ def test_a_trial_is_another_one_when_anything_matters(tmp_path):
 def test_a_method_that_is_not_there_is_one_clear_line(workspace, words, said):
     with pytest.raises(UserError, match=said) as caught:
         invoke(workspace, "compare", "--methods", words)
-    assert "anr, dnr" in str(caught.value) and "\n" not in str(caught.value)
+    assert "anr, anr-unlit, dnr" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_other_mistakes_are_clear_too(workspace, tmp_path):
@@ -169,6 +169,7 @@ def test_every_ablation_changes_one_thing(base):
     assert ("no-adversarial" in keys) == base.adversarial and ("with-adversarial" in keys) != base.adversarial
     assert ("no-split" in keys) == base.split and ("split" in keys) != base.split
     assert ("warm-start" in keys) != base.warm_start
+    assert ("no-light" in keys) == base.warm_start  # without colours to start from there is none
 
 
 def test_rows_that_would_be_the_same_are_trained_once():

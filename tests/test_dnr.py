@@ -17,10 +17,11 @@ import pipeline
 from capture.camera import project
 from capture.errors import UserError
 from rendering.avatar import OURS, Avatar, body_from_pixel, surface_of
+from rendering.light import harmonics
 from rendering.networks import NeuralRenderer, SingleRenderer, Surface, num_parameters, parse_widths
 from rendering.rasterize import rasterize_covered
 from training import train as training
-from training.baselines.dnr import CHANNELS, DNR, PyramidTexture, as_dnr, harmonics, split_into_bands
+from training.baselines.dnr import CHANNELS, DNR, PyramidTexture, as_dnr, split_into_bands
 from training.baselines.single import TOLERANCE, equal_widths
 from training.cast import Actor
 from training.dataset import Augment

@@ -22,6 +22,7 @@ from capture.errors import UserError
 from fitting.body.model import BodyModel
 from rendering import ort_web
 from rendering.avatar import Avatar, Shape
+from rendering.light import LIGHT_TERMS
 from rendering.moves import moves
 from rendering.networks import NeuralTexture
 from rendering.painter import Painter
@@ -42,7 +43,8 @@ def person() -> Avatar:
             for module in layer:
                 if isinstance(module, torch.nn.BatchNorm2d):
                     torch.nn.init.normal_(module.weight, std=0.3)
-    texture = NeuralTexture(NeuralTexture.shared_initial(64, 8, seed=2)).requires_grad_(False)
+    light = 0.3 * torch.randn(LIGHT_TERMS, 3)
+    texture = NeuralTexture(NeuralTexture.shared_initial(64, 8, seed=2), light).requires_grad_(False)
     rng = np.random.default_rng(0)
     offsets_m = rng.normal(0.005, 0.003, len(body.template_m)).astype(np.float32)
     shape = Shape(body, rng.normal(0, 1, body.num_shape).astype(np.float32), offsets_m)

@@ -8,6 +8,7 @@ Enters: the avatar's folder and a subject's folder.  Leaves: the whole avatar ag
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -25,8 +26,7 @@ from training.cast import Actor, check_size
 from training.features import load_features
 from training.ranks import everywhere, is_lead
 from training.state import TrainState
-from training.train import TrainConfig, num_shards, optimise, pick_dtype, reproducible
-from training.warmstart import warm_texture
+from training.train import TrainConfig, num_shards, optimise, pick_dtype, reproducible, start_texture
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +112,7 @@ def as_trained(base: Avatar, chosen: Mapping[str, Any]) -> TrainConfig:
             raise UserError(
                 f"train.{key} = {chosen[key]}: this avatar was trained with {made[key]}, which cannot change"
             )
+    made = {"light": False, **made}  # avatars from before there was one
     machine = {"device": "auto", "precision": "auto"}  # this one, not the one it was trained on
     return TrainConfig(**{**made, **machine, **chosen})
 
@@ -121,13 +122,12 @@ def _start(config: TrainConfig, base: Avatar, actor: Actor, device: torch.device
     name = actor.frames.name
     if is_new:
         initial = NeuralTexture.shared_initial(config.texture_px, config.texture_channels, config.seed)
-        if config.warm_start:
-            initial = warm_texture(initial, actor.frames, actor.keyframe_positions)
+        texture = start_texture(config, initial, actor)
     else:
-        initial = base.textures[name].texels.detach()
+        texture = copy.deepcopy(base.textures[name]).requires_grad_(True)
     return TrainState(
         base.renderer.requires_grad_(True),
-        [NeuralTexture(initial)],
+        [texture],
         [nn.Parameter(torch.zeros(len(actor.frames), 3))],
         None,
         weight_decay=config.weight_decay,

@@ -16,7 +16,7 @@ from training.baselines.dnr import DNR, as_dnr
 from training.baselines.single import equal_widths, two_without_normals, with_normals
 from training.train import TrainConfig
 
-METHODS = ("anr", "dnr")
+METHODS = ("anr", "anr-unlit", "dnr")
 NOT_HERE = {"tna": "Textured Neural Avatars", "vid2vid": "vid2vid"}  # the paper's other two
 LOSSES = {
     "pixel": "pixel loss",
@@ -42,6 +42,7 @@ def methods(config: TrainConfig, words: str) -> list[Row]:
     """The rows of "anr,dnr".  Raises UserError for a method that is not there."""
     rows = {
         "anr": Row("anr", "ANR, two networks and normals", config),
+        "anr-unlit": Row("anr-unlit", "the same without the light", replace(config, light=False)),
         "dnr": Row("dnr", "DNR, one network of equal capacity", as_dnr(config), DNR),
     }
     return [rows[word] for word in _chosen("--methods", words, METHODS)]
@@ -92,6 +93,9 @@ def _model(config: TrainConfig) -> list[Row]:
         Row(_key(other), other, replace(config, split=not config.split)),
         Row(_key(warm), warm, replace(config, warm_start=not config.warm_start)),
     ]
+    if config.warm_start:  # there is no light without
+        word = "no light" if config.light else "light"
+        rows.append(Row(_key(word), word, replace(config, light=not config.light)))
     if config.grid_noise:
         rows.append(Row("no-grid-noise", "no grid noise", replace(config, grid_noise=0.0)))
     return rows

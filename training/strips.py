@@ -12,11 +12,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
 from capture.recording import encode_jpeg
 from fitting.residuals import caption
 from rendering.avatar import Avatar
 from rendering.captured import Captured
+from rendering.light import gain
 from rendering.rasters import Rasters
 from training.dataset import crop_image
 from training.pictures import at_height
@@ -123,10 +125,9 @@ def person_crop(captured: Captured, rasters: Rasters, index: int, height: int) -
 
 def texture_pictures(avatar: Avatar, name: str) -> list[Picture]:
     """The first three channels of the learned texture, which stay close to colours, and the charts they lie on."""
-    texels = np.concatenate([p.detach().cpu().numpy().ravel() for p in avatar.textures[name].parameters()])
-    channels = int(avatar.settings["train"]["texture_channels"])
-    size = round((len(texels) / channels) ** 0.5)
-    colors = np.rint((texels.reshape(size, size, channels)[..., :3].clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+    texels = avatar.textures[name].texels.detach().cpu().numpy()
+    size = len(texels)
+    colors = np.rint((texels[..., :3].clip(-1, 1) + 1) * 127.5).astype(np.uint8)
     body = avatar.bodies[name].body
     layout = np.full((size * 2, size * 2, 3), 245, np.uint8)
     corners = np.rint(body.uv[body.face_uv] * size * 2 * 16).astype(np.int32)  # (F, 3, 2) in sixteenths of a pixel
@@ -134,10 +135,24 @@ def texture_pictures(avatar: Avatar, name: str) -> list[Picture]:
         hsv = np.array([[[int(part) * 37 % 180, 90, 225]]], np.uint8)
         hue = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0]
         cv2.fillPoly(layout, [corner], hue.tolist(), cv2.LINE_AA, 4)
-    return [
+    found = [
         Picture(jpeg_uri(at_height(colors, 384), 90), "learned texture, first three channels"),
         Picture(jpeg_uri(at_height(layout, 384), 90), "charts of the body it lies on"),
     ]
+    light = avatar.textures[name].light
+    if light is not None:
+        found.append(Picture(jpeg_uri(lit_ball(light.cpu(), 384), 90), "the light it was filmed in, on a grey ball"))
+    return found
+
+
+def lit_ball(light: torch.Tensor, size_px: int) -> np.ndarray:
+    """(size_px, size_px, 3) uint8: a grey ball in ``light`` (``rendering.light``), as the camera would see it."""
+    y, x = torch.meshgrid(*2 * [torch.linspace(-1.1, 1.1, size_px)], indexing="ij")
+    z = -(1 - x**2 - y**2).clamp(min=0).sqrt()
+    normal = torch.nn.functional.normalize(torch.stack([x, y, z], dim=-1).flatten(0, 1), dim=1)
+    shown = (0.5 * gain(normal, light)).clamp(max=1) * 255
+    shown[(x**2 + y**2 > 1).flatten()] = 245
+    return shown.reshape(size_px, size_px, 3).round().numpy().astype(np.uint8)
 
 
 def jpeg_uri(image: np.ndarray, quality: int = 84) -> str:

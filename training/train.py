@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from training.ranks import everywhere, is_lead, rank, world_size
 from training.state import TrainState
 from training.step import Batch, NotFinite, Outcome, train_step
 from training.ticks import append, masked_psnr_db, tick, truncate_log
-from training.warmstart import warm_texture
+from training.warmstart import light_of, warm_texture
 
 __all__ = ["Actor", "TrainConfig", "fit_cast", "masked_psnr_db", "new_state", "train", "truncate_log"]
 
@@ -51,7 +51,9 @@ class TrainConfig:
     texture_px: int = 256  # paper, section 4.1
     texture_channels: int = 8  # paper, section 4.1
     warm_start: bool = True  # first three texture channels start as back-projected colours
-    steps: int = 900  # held-out quality is flat from about 500 on; sharpness still grows
+    # The colours are those seen from the front, shown in a light found in the frames.  Only with warm_start.
+    light: bool = True
+    steps: int = 900  # per subject of the cast; held-out quality is flat from about 500 on; sharpness still grows
     batch_size: int = 2  # at equal cost, more and smaller steps were better
     shards: int = 2  # parts of a batch, each on a CPU core of its own; a GPU takes the batch whole
     # Alternate R on all frames (Eq. 9) with T on keyframes (Eq. 10); false: both at once on all frames.  The paper
@@ -132,8 +134,9 @@ def fit_cast(
         config.feature_width, config.feature_blocks, config.seed, config.feature_kind
     )
     state = new_state(config, cast, device, parts)
+    whole = replace(config, steps=config.steps * len(cast))  # everybody has as many turns as somebody alone
     log.info("%s parameters, %s, %s", f"{num_parameters(state.renderer):,}", device, state.dtype)
-    optimise(config, out_dir, cast, state, on_device(features, device))
+    optimise(whole, out_dir, cast, state, on_device(features, device))
     if is_lead():
         Avatar(
             renderer=state.average_renderer.eval(),
@@ -233,10 +236,7 @@ def _my_pieces(actor: Actor, chosen: Tensor, augment: Augment, state: TrainState
 def new_state(config: TrainConfig, cast: list[Actor], device: torch.device, parts: Parts = OURS) -> TrainState:
     """Networks and textures at step 0."""
     initial = NeuralTexture.shared_initial(config.texture_px, config.texture_channels, config.seed)
-    textures = [
-        parts.texture(warm_texture(initial, actor.frames, actor.keyframe_positions) if config.warm_start else initial)
-        for actor in cast
-    ]
+    textures = [start_texture(config, initial, actor, parts.texture) for actor in cast]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         renderer = parts.renderer(asdict(config))
@@ -255,6 +255,18 @@ def new_state(config: TrainConfig, cast: list[Actor], device: torch.device, part
         dtype=pick_dtype(config, device),
         num_shards=num_shards(config, device),
     )
+
+
+def start_texture(
+    config: TrainConfig, initial: Tensor, actor: Actor, kind: type[NeuralTexture] = NeuralTexture
+) -> NeuralTexture:
+    """What somebody's texture is before training: ``initial`` (T, T, C), or his colours, and the light he stood in."""
+    if not config.warm_start:
+        return kind(initial)
+    if not (config.light and kind.takes_light):
+        return kind(warm_texture(initial, actor.frames, actor.keyframe_positions))
+    light = light_of(actor.frames, actor.train_positions)
+    return kind(warm_texture(initial, actor.frames, actor.keyframe_positions, light), light)
 
 
 def num_shards(config: TrainConfig, device: torch.device) -> int:

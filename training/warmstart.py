@@ -1,4 +1,4 @@
-"""The true colours, averaged onto the texture: what the body would be painted with if no network were needed.
+"""What an avatar starts from: the true colours, averaged onto the texture, and the light that they were filmed in.
 
 K covered pixels, T texels per side.
 """
@@ -8,26 +8,48 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from rendering.light import LIGHT_TERMS, gain, light_terms
 from rendering.texels import push_pull
 from training.dataset import ALPHA, COLOR, VALID, SubjectFrames
 
 MIN_ALPHA = 0.95  # a half-covered pixel shows background
 NUM_CORNERS = 4
+LIGHT_FRAMES = 60  # evenly spread: a light has 24 unknowns
+LIGHT_TEXELS = 64  # per side: coarse ones are seen from more sides than fine ones, and by more of the skin around them
+LEAST_FACING = 0.2  # cosine: more slanted pixels show the edge
+DARK = 0.04  # of white, added before logarithms are taken: noise in the dark says nothing
+DOUBT = 0.15  # in logarithms of the gain: what wrinkles and wrong poses do, as the weights are halved at
+PRIOR = 1e-3  # ridge: a coarse texel has slopes of colour that look like light while nobody turns
+ROUNDS = 5  # of reweighting
 
 
-def back_projected(frames: SubjectFrames, positions: np.ndarray, texture_px: int) -> torch.Tensor:
-    """(T, T, 3) float32 in [-1, 1]: colours of the frames at ``positions``, seen head-on rather than slanted.
+def warm_texture(
+    initial: torch.Tensor, frames: SubjectFrames, positions: np.ndarray, light: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``initial`` (T, T, C) with its first three channels replaced by the colours of the frames at ``positions``, the
+    light taken out of them."""
+    warm = initial.clone()
+    warm[..., :3] = back_projected(frames, positions, initial.shape[0], light)
+    return warm
+
+
+def back_projected(
+    frames: SubjectFrames, positions: np.ndarray, texture_px: int, light: torch.Tensor | None = None
+) -> torch.Tensor:
+    """(T, T, 3) float32 in [-1, 1]: colours of the frames at ``positions``, seen head-on rather than slanted, with
+    ``light`` (``rendering.light``) as they would be seen head-on.
 
     Texels that no frame shows are filled from their neighbours.
     """
     total = np.zeros((texture_px * texture_px, 4))
     for position in positions:
         own = frames.covered(position)
-        planes = frames.planes[position].flatten(1).cpu().numpy()[:, frames.pixel[own].cpu().numpy()]  # (8, K)
-        facing = np.maximum(-frames.normal(own)[:, 2].cpu().numpy(), 0)
-        is_seen = (planes[ALPHA][0] >= MIN_ALPHA * 255) & (planes[VALID][0] > 0)
+        colors, facing, is_seen = _seen(frames, position)
         weight = np.where(is_seen, facing**2, 0)
-        values = np.concatenate([planes[COLOR].T / 127.5 - 1, np.ones((len(facing), 1))], axis=1)
+        if light is not None:
+            gains = gain(frames.normal(own), light.to(frames.normal_i8.device)).cpu().numpy()  # (K, 3)
+            colors, weight = colors / gains, weight * gains.mean(axis=1) ** 2  # bright pixels know more
+        values = np.concatenate([2 * colors - 1, np.ones((len(facing), 1))], axis=1)
         for corner, share in _corners(frames.uv(own).cpu().numpy(), texture_px):
             for channel in range(NUM_CORNERS):
                 amount = values[:, channel] * weight * share
@@ -35,6 +57,52 @@ def back_projected(frames: SubjectFrames, positions: np.ndarray, texture_px: int
     seen = total[:, 3].astype(np.float32).reshape(texture_px, texture_px)
     colors = (total[:, :3] / np.maximum(total[:, 3:], 1e-9)).astype(np.float32).reshape(texture_px, texture_px, 3)
     return torch.from_numpy(push_pull(colors, (seen > 1e-3).astype(np.float32)))
+
+
+def light_of(frames: SubjectFrames, positions: np.ndarray) -> torch.Tensor:
+    """(LIGHT_TERMS, 3) float32, the light in the frames at ``positions``, for ``rendering.light``.
+
+    Whatever a texel's colour is, it is the same in all frames; what changes with the normal is light.  Least squares of
+    log colour over the harmonics, a free constant per texel, errors beyond ``DOUBT`` losing weight (Cauchy), and a
+    small prior for no light at all: sides that a person never turned to the camera stay as bright as the others.
+    """
+    spread = np.linspace(0, len(positions) - 1, min(LIGHT_FRAMES, len(positions))).round().astype(int)
+    parts = []
+    for position in np.asarray(positions)[spread]:
+        own = frames.covered(position)
+        colors, facing, is_seen = _seen(frames, position)
+        kept = np.flatnonzero(is_seen & (facing > LEAST_FACING))
+        column, row = (frames.uv(own).cpu().numpy()[kept].T * LIGHT_TEXELS).astype(np.int64).clip(0, LIGHT_TEXELS - 1)
+        terms = light_terms(frames.normal(own)).cpu().numpy()[kept]
+        parts.append((row * LIGHT_TEXELS + column, facing[kept] ** 2, terms, np.log(colors[kept] + DARK)))
+    texel, weight, terms, logs = (np.concatenate(column) for column in zip(*parts, strict=True))
+    if not len(texel):
+        return torch.zeros(LIGHT_TERMS, 3)
+
+    def within_texels(values: np.ndarray) -> np.ndarray:
+        """(S, M) without each texel's weighted mean."""
+        mass = np.bincount(texel, weight, LIGHT_TEXELS**2)
+        sums = np.stack([np.bincount(texel, weight * column, LIGHT_TEXELS**2) for column in values.T], axis=1)
+        return values - (sums / np.maximum(mass, 1e-9)[:, None])[texel]
+
+    terms, logs = within_texels(terms), within_texels(logs)
+    belief = weight
+    for _ in range(ROUNDS):
+        weighted = terms * belief[:, None]
+        normal_matrix = weighted.T @ terms + PRIOR * belief.sum() * np.eye(LIGHT_TERMS)
+        light = np.linalg.solve(normal_matrix, weighted.T @ logs)
+        belief = weight / (1 + (np.abs(logs - terms @ light).mean(axis=1) / DOUBT) ** 2)
+    return torch.from_numpy(light.astype(np.float32))
+
+
+def _seen(frames: SubjectFrames, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the covered pixels of a frame the colour (K, 3) in [0, 1], the cosine to the view axis (K,), and whether they
+    show the person (K,) bool."""
+    own = frames.covered(position)
+    planes = frames.planes[position].flatten(1).cpu().numpy()[:, frames.pixel[own].cpu().numpy()]  # (8, K)
+    facing = np.maximum(-frames.normal(own)[:, 2].cpu().numpy(), 0)
+    is_seen = (planes[ALPHA][0] >= MIN_ALPHA * 255) & (planes[VALID][0] > 0)
+    return planes[COLOR].T / 255, facing, is_seen
 
 
 def _corners(uv: np.ndarray, texture_px: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -48,10 +116,3 @@ def _corners(uv: np.ndarray, texture_px: int) -> list[tuple[np.ndarray, np.ndarr
             share = np.abs(1 - right - fraction[:, 0]) * np.abs(1 - down - fraction[:, 1])
             corners.append(((low[:, 1] + down) * texture_px + low[:, 0] + right, share))
     return corners
-
-
-def warm_texture(initial: torch.Tensor, frames: SubjectFrames, positions: np.ndarray) -> torch.Tensor:
-    """``initial`` (T, T, C) with its first three channels replaced by the back-projected colours."""
-    warm = initial.clone()
-    warm[..., :3] = back_projected(frames, positions, initial.shape[0])
-    return warm

@@ -9,6 +9,7 @@ class Avatar {
     this.framing = description;
     this.body = new Body(arrays);
     this.texels = arrays.texels;
+    this.light = arrays.light ?? null;
     this.texturePx = description.texture_px;
     this.channels = description.texture_channels;
     this.raster = new Rasterizer(this.body, this.width, this.height);
@@ -35,7 +36,8 @@ class Avatar {
 
   /** What the networks eat, from the rasteriser's covered pixels. */
   fillPlanes() {
-    const { features, normals, raster, texels, channels, texturePx: size } = this, area = this.width * this.height;
+    const { features, normals, raster, texels, channels, light, texturePx: size } = this, area = this.width * this.height;
+    const terms = new Float64Array(8);
     features.fill(0);
     normals.fill(0);
     for (let k = 0; k < raster.count; k++) {
@@ -49,6 +51,14 @@ class Avatar {
       let upper = (row * size + column) * channels, lower = upper + size * channels;
       for (let channel = 0; channel < channels; channel++, upper++, lower++) {
         features[channel * area + at] = a * texels[upper] + b * texels[upper + channels] + c * texels[lower] + d * texels[lower + channels];
+      }
+      if (light === null) continue;
+      lightTerms(raster.normal[3 * k], raster.normal[3 * k + 1], raster.normal[3 * k + 2], terms);
+      for (let channel = 0; channel < 3; channel++) {
+        let log = 0;
+        for (let i = 0; i < terms.length; i++) log += terms[i] * light[3 * i + channel];
+        const gain = Math.exp(Math.min(Math.max(log, -MOST_LOG), MOST_LOG)), to = channel * area + at;
+        features[to] = (features[to] + 1) * gain - 1;
       }
     }
   }
@@ -132,4 +142,18 @@ function shrinkAxis(from, to, lines, size, newSize, lineFrom, stepFrom, lineTo, 
       }
     }
   }
+}
+
+const MOST_LOG = 1.5; // rendering/light.py
+
+/** Harmonics of bands 1 and 2 of a unit normal, less those of what faces the camera, into out (rendering/light.py). */
+function lightTerms(x, y, z, out) {
+  out[0] = 0.48860251 * y;
+  out[1] = 0.48860251 * (z + 1);
+  out[2] = 0.48860251 * x;
+  out[3] = 1.09254843 * x * y;
+  out[4] = 1.09254843 * y * z;
+  out[5] = 0.31539157 * (3 * z * z - 3);
+  out[6] = 1.09254843 * x * z;
+  out[7] = 0.54627422 * (x * x - y * y);
 }

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from capture.errors import UserError
 from rendering.avatar import Parts
+from rendering.light import harmonics
 from rendering.networks import RGB, NeuralTexture, Surface
 from training.baselines.single import equal_widths, without_normals
 from training.train import TrainConfig
@@ -33,6 +34,7 @@ class PyramidTexture(NeuralTexture):
     """One identity: levels of T, T/2, T/4 and T/8 texels, each of C channels, summed where they are sampled."""
 
     needs_view = True
+    takes_light = False  # as published: its harmonics are of the view
 
     def __init__(self, initial: Tensor) -> None:
         """Starts as ``initial`` (T, T, C), split into bands: their sum at every texel is what it was."""
@@ -78,25 +80,6 @@ def split_into_bands(texels: Tensor, num_levels: int) -> list[Tensor]:
             band = band - F.interpolate(coarser, size=band.shape[-2:], mode="bilinear", align_corners=False)
         bands.append(band)
     return [band[0].permute(1, 2, 0).contiguous() for band in reversed(bands)]
-
-
-def harmonics(directions: Tensor) -> Tensor:
-    """The nine real spherical harmonics of bands 0 to 2 of unit directions (K, 3), orthonormal: (K, 9)."""
-    x, y, z = directions.unbind(dim=1)
-    return torch.stack(
-        [
-            torch.full_like(x, 0.28209479),
-            0.48860251 * y,
-            0.48860251 * z,
-            0.48860251 * x,
-            1.09254843 * x * y,
-            1.09254843 * y * z,
-            0.31539157 * (3 * z * z - 1),
-            1.09254843 * x * z,
-            0.54627422 * (x * x - y * y),
-        ],
-        dim=1,
-    )
 
 
 def as_dnr(config: TrainConfig) -> TrainConfig:

@@ -1,0 +1,156 @@
+"""The light in a clip is found, taken out of the texture, and put back where a picture is painted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from test_avatar import make_avatar
+
+from rendering.avatar import Avatar
+from rendering.light import HEAD_ON, LIGHT_TERMS, MOST_LOG, gain, light_terms, lit
+from rendering.networks import NeuralTexture, Surface
+from rendering.worn import mixed_texture
+from training.dataset import NORMAL_SCALE, NUM_PLANES, UV_SCALE, UV_ZERO, SubjectFrames
+from training.warmstart import back_projected, light_of
+
+HEIGHT, WIDTH = 48, 32
+LAMP = torch.tensor(
+    [[-0.5, -0.3, 0.4, 0.1, 0.0, -0.1, 0.0, 0.1], [-0.4, -0.3, 0.4, 0.1, 0.0, -0.1, 0.0, 0.1], [-0.3] + 7 * [0.0]]
+).T.contiguous()
+
+
+def albedo(uv: np.ndarray) -> np.ndarray:
+    """(K, 3) in [0, 1]: smooth over the atlas."""
+    return 0.35 + 0.15 * np.stack([np.sin(6 * uv[:, 0]), np.cos(5 * uv[:, 1]), np.sin(4 * uv.sum(axis=1))], axis=1)
+
+
+def turning(num_frames: int, light: torch.Tensor, degrees: tuple[float, float], nod_deg: float = 20) -> SubjectFrames:
+    """Frames of a ball that turns about the vertical axis, nodding on the way; every pixel is covered."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[-0.7 : 0.7 : HEIGHT * 1j, -0.7 : 0.7 : WIDTH * 1j]
+    seen = np.stack([x, y, -np.sqrt(1 - x**2 - y**2)], axis=-1).reshape(-1, 3)
+    planes, uvs = [], []
+    turns = np.stack([np.linspace(*degrees, num_frames), nod_deg * np.sin(np.arange(num_frames))], axis=1)
+    for turn in turns:
+        on_ball = Rotation.from_euler("yx", turn, degrees=True).inv().apply(seen)
+        longitude, latitude = np.arctan2(on_ball[:, 0], -on_ball[:, 2]), np.arcsin(on_ball[:, 1])
+        uv = np.stack([longitude / (2 * np.pi) + 0.5, latitude / np.pi + 0.5], axis=1)
+        colors = albedo(uv) * gain(torch.from_numpy(seen).float(), light).numpy()
+        plane = np.full((NUM_PLANES, HEIGHT * WIDTH), 255, np.uint8)
+        plane[:3] = np.rint(255 * (colors + rng.normal(0, 0.01, colors.shape)).T.clip(0, 1))
+        planes.append(plane.reshape(NUM_PLANES, HEIGHT, WIDTH))
+        uvs.append(uv)
+    count, normal = HEIGHT * WIDTH, np.tile(seen, (num_frames, 1))
+    uv_i16 = (np.rint(np.concatenate(uvs) * UV_SCALE).astype(np.int32) - UV_ZERO).astype(np.int16)
+    return SubjectFrames(
+        name="ball",
+        frame_indices=np.arange(num_frames),
+        planes=torch.from_numpy(np.stack(planes)),
+        starts=np.arange(num_frames + 1) * count,
+        pixel=torch.arange(count, dtype=torch.int32).repeat(num_frames),
+        uv_i16=torch.from_numpy(uv_i16),
+        normal_i8=torch.from_numpy(np.rint(normal * NORMAL_SCALE).astype(np.int8)),
+    )
+
+
+def directions() -> torch.Tensor:
+    """Normals that a camera sees."""
+    vectors = np.random.default_rng(1).normal(0, 1, (500, 3))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return torch.from_numpy(np.where(vectors[:, 2:] > 0, -vectors, vectors)).float()
+
+
+def test_the_light_and_the_colours_beneath_it_are_found():
+    frames = turning(40, LAMP, (-120, 120))
+    light = light_of(frames, np.arange(40))
+    normals = directions()
+    normals = normals[normals[:, 2] < -0.7]
+    truth = gain(normals, LAMP).log()
+    assert float((gain(normals, light).log() - truth).abs().mean()) < 0.15 * float(truth.abs().mean())
+    uv = frames.uv(slice(0, int(frames.starts[-1]))).numpy()
+    texel = (uv[(np.abs(uv - 0.5) < 0.15).all(axis=1)] * 64).astype(int)
+    found, averaged = (
+        (back_projected(frames, np.arange(40), 64, taken_out).numpy()[texel[:, 1], texel[:, 0]] + 1) / 2
+        for taken_out in (light, None)
+    )
+    colors = albedo((texel + 0.5) / 64)
+    assert np.abs(found - colors).mean() < 0.5 * np.abs(averaged - colors).mean()
+
+
+def test_it_shows_a_side_that_never_was_turned_that_way():
+    """What a plain average cannot: filmed turning one way, shown turned the other."""
+    filmed, shown = turning(40, LAMP, (-150, 0)), turning(1, LAMP, (40, 40))
+    light = light_of(filmed, np.arange(40))
+    truth = shown.planes[0, :3].flatten(1).T.float().numpy() / 127.5 - 1
+    uv = shown.uv(shown.covered(0))
+    was_seen = (uv[:, 0] < 0.5 + 40 / 360).numpy()  # where 40 degrees and more to the right were seen at 0 and before
+    errors = []
+    for taken_out in (None, light):
+        texture = NeuralTexture(back_projected(filmed, np.arange(40), 64, taken_out), taken_out)
+        surface = Surface(torch.arange(len(uv)), uv, shown.normal(shown.covered(0)), (1, HEIGHT, WIDTH))
+        with torch.no_grad():
+            errors.append(float(np.abs(texture.features(surface).numpy() - truth)[was_seen].mean()))
+    assert was_seen.sum() > 300 and errors[1] < 0.4 * errors[0], errors
+
+
+def test_no_light_is_invented():
+    dark = light_of(turning(20, torch.zeros(LIGHT_TERMS, 3), (-120, 120)), np.arange(20))
+    assert float(gain(directions(), dark).log().abs().mean()) < 0.05
+    # A person who never turns: every texel has one normal, and colour and light cannot be told apart.
+    still = light_of(turning(5, LAMP, (0, 0), nod_deg=0), np.arange(5))
+    assert float(gain(directions(), still).log().abs().max()) < 0.2
+    nobody = turning(3, LAMP, (-60, 60))
+    nobody.planes[:, 6] = 0
+    assert not light_of(nobody, np.arange(3)).any()
+
+
+def test_what_faces_the_camera_keeps_its_colour_and_a_gain_has_bounds():
+    head_on = torch.tensor([HEAD_ON])
+    assert torch.equal(light_terms(head_on), torch.zeros(1, LIGHT_TERMS))
+    colors = torch.tensor([[-1.0, 0.2, 0.7]])
+    torch.testing.assert_close(lit(colors, head_on, 5 * LAMP), colors)
+    assert float(gain(directions(), 50 * LAMP).log().abs().max()) == pytest.approx(MOST_LOG)
+    assert torch.equal(lit(torch.full((500, 3), -1.0), directions(), LAMP), torch.full((500, 3), -1.0))  # black
+
+
+def test_a_light_is_kept_with_its_avatar_and_old_avatars_have_none(tmp_path):
+    avatar = make_avatar()
+    (name,) = avatar.subjects
+    plain = avatar.textures[name]
+    avatar = avatar.with_subject(name, NeuralTexture(plain.texels, LAMP).requires_grad_(False), avatar.bodies[name])
+    surface = Surface(torch.arange(500), torch.rand(500, 2), directions(), (1, 20, 25))
+    shown = avatar.textures[name].features(surface)
+    assert torch.equal(shown[:, 3:], plain.features(surface)[:, 3:])
+    torch.testing.assert_close(shown[:, :3], lit(plain.features(surface)[:, :3], surface.normal, LAMP))
+    avatar.save(tmp_path / "lit")
+    assert torch.equal(Avatar.load(tmp_path / "lit", "cpu").textures[name].features(surface), shown)
+    avatar.with_subject(name, plain, avatar.bodies[name]).save(tmp_path / "old")
+    assert Avatar.load(tmp_path / "old", "cpu").textures[name].light is None
+
+
+def test_autocast_does_not_round_it():
+    texture = NeuralTexture(NeuralTexture.shared_initial(16, 8, seed=0), LAMP)
+    surface = Surface(torch.arange(500), torch.rand(500, 2), directions(), (1, 20, 25))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = texture.features(surface)
+    assert torch.equal(rounded, texture.features(surface))
+
+
+def test_clothes_are_shown_in_the_light_of_their_wearer():
+    avatar = make_avatar()
+    (name,) = avatar.subjects
+    other = NeuralTexture(avatar.textures[name].texels.flip(0), -LAMP).requires_grad_(False)
+    own = NeuralTexture(avatar.textures[name].texels, LAMP).requires_grad_(False)
+    avatar = replace(
+        avatar, textures={name: own, "other": other}, bodies=dict.fromkeys((name, "other"), avatar.bodies[name])
+    )
+    size = len(own.texels)
+    halves = np.zeros((size, size, 2), np.float32)
+    halves[: size // 2, :, 0] = halves[size // 2 :, :, 1] = 1
+    mixed = mixed_texture(avatar, [name, "other"], halves, own.light)
+    assert torch.equal(mixed.light, LAMP)
+    assert torch.equal(mixed.texels[size // 2 :], other.texels[size // 2 :])
