@@ -1,8 +1,8 @@
 """Baselines that anything worth training must beat, scored by the same evaluator.
 
 nearest   the training frame whose pose is closest, its crop and its matte used again as they are
-texture   colours of the training frames averaged into one texture, on the mesh, without a network: once on the mesh
-          that the avatar has too, with its vertex offsets, once on the bare body, which has none
+texture   colours of the training frames averaged into one texture, in the light found in them, on the mesh, without a
+          network: once on the mesh that the avatar has too, with its vertex offsets, once on the bare body, without
 
 N frames, J joints, K covered pixels, T texels per side, H x W pixels of the person crop.  Enters: what training may
 see.  Leaves: for a held-out frame a crop's colour (H, W, 3) in [0, 1] and its alpha (H, W).
@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
+import torch
 
 from capture.errors import UserError
-from rendering.networks import Surface
+from rendering.networks import NeuralTexture, Surface
 from rendering.rasterize import Covered, rasterize_covered
 from rendering.rasters import CompactRaster, Rasters
 from training.dataset import ALPHA, COLOR, VALID, SubjectFrames, crop_planes
-from training.warmstart import back_projected
+from training.warmstart import back_projected, light_of
 
 TEXTURE_SIZE = 256  # that of the neural texture: the comparison is fair
 TEXTURE_FRAMES = 200  # evenly spread; more do not sharpen an average
@@ -102,25 +102,17 @@ class BareRasters:
         return CompactRaster.of(self.covered(index))
 
 
-def average_texture(name: str, train_indices: np.ndarray, recording: Any, masks: Any, rasters: Any) -> np.ndarray:
-    """(T, T, 3) float32 in [0, 1]: back-projected colours of the training frames, head-on views counting most."""
+def average_texture(name: str, train_indices: np.ndarray, recording: Any, masks: Any, rasters: Any) -> NeuralTexture:
+    """(T, T, 3) back-projected colours of the training frames, head-on views counting most, and the light in them."""
     spread = np.linspace(0, len(train_indices) - 1, min(TEXTURE_FRAMES, len(train_indices))).round().astype(int)
     frames = SubjectFrames.load(name, np.asarray(train_indices)[spread], recording, masks, rasters)
-    texture = back_projected(frames, np.arange(len(frames)), TEXTURE_SIZE)
-    return ((texture.numpy() + 1) / 2).clip(0, 1).astype(np.float32)
+    positions = np.arange(len(frames))
+    light = light_of(frames, positions)
+    return NeuralTexture(back_projected(frames, positions, TEXTURE_SIZE, light), light).requires_grad_(False)
 
 
-def textured_mesh(texture: np.ndarray, surface: Surface) -> Crop:
-    """The mesh of one frame's raster with ``texture`` (T, T, 3) on it."""
-    _, height, width = surface.batch_hw
-    color, alpha = np.zeros((height * width, 3), np.float32), np.zeros(height * width, np.float32)
-    pixel = surface.pixel.numpy()
-    if len(pixel):
-        position = (surface.uv.numpy() * len(texture) - 0.5).astype(np.float32)
-        columns = 1024  # remap refuses maps longer than 32767
-        padded = np.zeros((-(-len(pixel) // columns) * columns, 2), np.float32)
-        padded[: len(pixel)] = position
-        maps = padded.reshape(-1, columns, 2)
-        sampled = cv2.remap(texture, maps[..., 0], maps[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        color[pixel], alpha[pixel] = sampled.reshape(-1, 3)[: len(pixel)], 1.0
-    return Crop(color.reshape(height, width, 3), alpha.reshape(height, width))
+def textured_mesh(texture: NeuralTexture, surface: Surface) -> Crop:
+    """The mesh of one frame's raster with ``texture`` (T, T, 3) on it, in its light."""
+    color = (texture(surface)[0].permute(1, 2, 0).numpy() + 1) / 2
+    alpha = surface.plane(torch.ones(len(surface.pixel), 1))[0, 0].numpy()
+    return Crop((color * alpha[..., None]).clip(0, 1), alpha)

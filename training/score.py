@@ -16,6 +16,7 @@ import numpy as np
 from fitting.keyframes import Keyframes
 from rendering.avatar import Avatar, body_from_pixel, surface_of
 from rendering.captured import Captured, shrunk
+from rendering.networks import NeuralTexture
 from rendering.pasting import paste
 from rendering.rasters import Rasters
 from rendering.studio import Room
@@ -40,9 +41,9 @@ class Subject:
     rasters: Rasters
     heldout: np.ndarray  # held-out frames with a tracked body
     nearest: np.ndarray  # the training frame for each of them
-    texture: np.ndarray  # (T, T, 3), on the avatar's own mesh
+    texture: NeuralTexture  # (T, T, 3), on the avatar's own mesh
     bare: BareRasters
-    bare_texture: np.ndarray  # (T, T, 3), on the body without vertex offsets
+    bare_texture: NeuralTexture  # (T, T, 3), on the body without vertex offsets
     room: Room
     full_wh: tuple[int, int]
 
