@@ -1,9 +1,9 @@
 """Which embedded feature loss does most for held-out frames: random filters, a Laplacian pyramid, SSIM, or none.
 
-    python benchmarks/feature_kinds.py SUBJECT_FOLDER [--steps 300] [--frames 12] [--kind random:30 --kind ssim:2 ...]
+    python benchmarks/feature_kinds.py [SUBJECT_FOLDER] [--steps 300] [--frames 12] [--kind random:30 --kind ssim:2 ...]
 
-SUBJECT_FOLDER holds the stages 01 to 05.  Every run has the same seed, frames, networks and number of updates; only
-the feature term differs.  Prints one row per KIND:WEIGHT; ``none`` leaves the term out.
+SUBJECT_FOLDER, by default workspace/demo, holds the stages 01 to 05.  Every run has the same seed, frames, networks and
+number of updates; only the feature term differs.  Prints one row per KIND:WEIGHT; ``none`` leaves the term out.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ FIGURES = ("masked_psnr_db", "crop_ssim", "crop_flip", "mask_iou")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("workspace/demo"))
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--frames", type=int, default=12, help="held-out frames that are scored, evenly spread")
     parser.add_argument("--kind", action="append", help="KIND:WEIGHT; may be repeated")
     parser.add_argument("--seed", type=int, action="append", help="may be repeated; figures are means over the seeds")
     given = parser.parse_args()
+    if not (given.folder / "05_rasters").is_dir():
+        print(f"skipped: {given.folder} holds no 05_rasters; film the demo first: pipeline.py run --subject demo")
+        return
     subject = Subject.load(given.folder.name, given.folder, 640)
     positions = sorted(spread(len(subject.heldout), given.frames))
     print(f"| feature term | {' | '.join(FIGURES)} | training, CPU s |\n|---|{'---|' * (len(FIGURES) + 1)}")

@@ -1,12 +1,13 @@
 """How good is an avatar after so many updates: trained as usual, with the split, or adapted from another one?
 
-    python benchmarks/updates.py SUBJECT_FOLDER [--steps 100 300 900 1800] [--kind own split adapt] [--avatar FOLDER]
+    python benchmarks/updates.py [SUBJECT_FOLDER] [--steps 100 300 900 1800] [--kind own split adapt] [--avatar FOLDER]
                                  [--set widths=8,16 ...] [--seed 0 ...]
 
-SUBJECT_FOLDER holds the stages 01 to 05; --avatar is the 06_avatar of others, which ``adapt`` starts from.  Every
-row is a run of its own from its first step to its last, with its rates falling to zero at its own end, scored on all
-held-out frames by the evaluator of ``compare``.  Prints one row each: figures (means over the seeds), seconds by the
-clock and of CPU that training took.  An update of the split changes either the networks or the texture.
+SUBJECT_FOLDER, by default workspace/demo, holds the stages 01 to 05; --avatar is the 06_avatar of others, which
+``adapt`` starts from.  Every row is a run of its own from its first step to its last, with its rates falling to zero at
+its own end, scored on all held-out frames by the evaluator of ``compare``.  Prints one row each: figures (means over
+the seeds), seconds by the clock and of CPU that training took.  An update of the split changes either the networks or
+the texture.
 
 What it answers: whether training longer makes held-out frames worse; how many updates the split needs for what the
 usual training reaches at its best; how much sooner ``adapt`` is as good as a training from nothing.
@@ -40,13 +41,16 @@ OWN, SPLIT, ADAPT = "own", "split", "adapt"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("workspace/demo"))
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 300, 900, 1800])
     parser.add_argument("--kind", nargs="+", choices=(OWN, SPLIT, ADAPT), default=[OWN])
     parser.add_argument("--avatar", type=Path)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the train section")
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
     given = parser.parse_args()
+    if not (given.folder / "05_rasters").is_dir():
+        print(f"skipped: {given.folder} holds no 05_rasters; film the demo first: pipeline.py run --subject demo")
+        return
     if ADAPT in given.kind and given.avatar is None:
         parser.error("adapt needs --avatar")
     types = field_types(TrainConfig)
