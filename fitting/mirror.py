@@ -114,7 +114,8 @@ class Evidence:
         height, width = known.shape
         finer = sight.color.shape[0] // height
         cells = sight.color.astype(np.float32).reshape(height, finer, width, finer, 3).mean((1, 3))[known]
-        gain = self.appearance.gain.get(index, np.ones(3))
+        normals = vertex_normals(vertices_m, self.body.faces).astype(float)[corners].mean(1)
+        gain = self.appearance.gains(index, normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9))
         expected, sigma = self.appearance.color[corners].mean(1), self.appearance.sigma[corners].mean(1)
         square = ((cells / gain - expected) ** 2).mean(1) / (SIGMA**2 + sigma**2) / COLOR_KERNEL**2
         cost = np.where(np.isfinite(square), np.minimum(square, 1.0), UNKNOWN_COLOR)

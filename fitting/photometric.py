@@ -1,13 +1,14 @@
 """Colours that stay put: the person's own pattern tells where the surface lies, within a fraction of a pixel.
 
-V vertices, N frames.  Each vertex has one colour over the clip, up to a gain per frame (exposure drifts):
+V vertices, N frames.  Each vertex has one colour over the clip, up to a gain per frame (exposure drifts) and one for
+the way it faces (``fitting.light``):
 
-    r = w ((I_i(pi(v)) / g_i - c_v),     w^-2 = sigma_noise^2 + sigma_v^2,
+    r = w ((I_i(pi(v)) / (g_i l(n_v)) - c_v),     w^-2 = sigma_noise^2 + sigma_v^2,
 
 linearised in the picture's gradient, so that a frame's colours are rows like all others (``fitting.terms.Rows``).
-c_v and its spread sigma_v are means over the teaching frames at the present poses, the gains fit each frame to them;
-poses and colours alternate, which is groupwise registration.  It polishes a fit that is right to a few pixels; it
-cannot find one.
+c_v and its spread sigma_v are means over the teaching frames at the present poses, l is found in them, the gains fit
+each frame to them; poses and colours alternate, which is groupwise registration.  It polishes a fit that is right to a
+few pixels; it cannot find one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from capture.camera import Camera, distort, pixel_rays
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import Clip
+from fitting.light import LIGHT_TERMS, found_light, gains, light_terms
 from fitting.observe import Observation
 from fitting.solve import State, render_view
 from fitting.terms import Rows
@@ -87,9 +89,14 @@ def look(clip: Clip, index: int, observation: Observation, blur_px: float) -> Si
 class Appearance:
     """The colours of a person."""
 
-    color: np.ndarray  # (V, 3) in [0, 1], NaN where hardly seen
+    color: np.ndarray  # (V, 3) in [0, 1] as seen from the front, NaN where hardly seen
     sigma: np.ndarray  # (V,) their spread over the clip
     gain: dict[int, np.ndarray]  # frame -> (3,)
+    light: np.ndarray  # (LIGHT_TERMS, 3)
+
+    def gains(self, index: int, normals: np.ndarray) -> np.ndarray:
+        """(K, 3) of what faces along ``normals`` (K, 3) in a frame."""
+        return self.gain.get(index, np.ones(3)) * gains(light_terms(normals), self.light)
 
 
 def learn(
@@ -100,21 +107,28 @@ def learn(
     teachers: Collection[int],
     pictures: Pictures,
 ) -> Appearance:
-    """Colours and spreads from the frames ``teachers``, and the gain of every frame, at the poses ``states``."""
+    """Colours, spreads and light from the frames ``teachers``, and the gain of every frame, at the poses ``states``."""
     count = chain.num_vertices
-    samples: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    samples: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = {}
     for index, state in states.items():
-        ids, xy, facing = _visible(body, chain, clip, index, state, pictures[index])
-        samples[index] = ids, _bilinear(pictures[index].color, xy), facing**2
+        ids, xy, facing, normals = _visible(body, chain, clip, index, state, pictures[index])
+        samples[index] = ids, _bilinear(pictures[index].color, xy), facing**2, light_terms(normals)
+    taught = [(index, *samples[index]) for index in samples if index in teachers]
+    light = np.zeros((LIGHT_TERMS, 3))
+    if taught:
+        frame = np.repeat([index for index, *_ in taught], [len(ids) for _, ids, *_ in taught])
+        ids, values, share, terms = (np.concatenate(column) for column in list(zip(*taught, strict=True))[1:])
+        light = found_light(ids.astype(np.int64), frame.astype(np.int64), share, terms, values)
+    shade = {index: gains(terms, light) for index, (_, _, _, terms) in samples.items()}
     gain = {index: np.ones(3) for index in samples}
     color = np.full((count, 3), np.nan)
     sigma = np.full(count, np.nan)
     for _ in range(3):
         total, squares, weight, seen = np.zeros((count, 3)), np.zeros(count), np.zeros(count), np.zeros(count)
-        for index, (ids, values, share) in samples.items():
+        for index, (ids, values, share, _) in samples.items():
             if index not in teachers:
                 continue
-            even = values / gain[index]
+            even = values / (gain[index] * shade[index])
             total[ids] += share[:, None] * even
             squares[ids] += share * (even**2).mean(1)
             weight[ids] += share
@@ -122,25 +136,29 @@ def learn(
         known = seen >= MIN_FRAMES
         color = np.where(known[:, None], total / np.maximum(weight, 1e-9)[:, None], np.nan)
         sigma = np.sqrt(np.maximum(squares / np.maximum(weight, 1e-9) - (color**2).mean(1), 0))
-        for index, (ids, values, share) in samples.items():
+        for index, (ids, values, share, _) in samples.items():
             use = known[ids]
-            c, v, w = color[ids[use]], values[use], (share[use] / (SIGMA**2 + sigma[ids[use]] ** 2))[:, None]
+            c, v, w = (
+                color[ids[use]] * shade[index][use],
+                values[use],
+                (share[use] / (SIGMA**2 + sigma[ids[use]] ** 2))[:, None],
+            )
             if len(c) > 30:
                 gain[index] = np.clip((w * c * v).sum(0) / np.maximum((w * c * c).sum(0), 1e-9), 0.5, 2.0)
-    return Appearance(color, sigma, gain)
+    return Appearance(color, sigma, gain, light)
 
 
 def color_rows(
     body: BodyModel, chain: Chain, clip: Clip, index: int, state: State, sight: Sight, appearance: Appearance
 ) -> Rows:
     """Rows of one frame: the displacement along the picture's gradient that would explain the colour, per channel."""
-    ids, xy, facing = _visible(body, chain, clip, index, state, sight)
+    ids, xy, facing, normals = _visible(body, chain, clip, index, state, sight)
     known = np.isfinite(appearance.color[ids, 0])
     ids, xy, facing = ids[known], xy[known], facing[known]
-    gain = appearance.gain.get(index, np.ones(3))
-    difference = _bilinear(sight.color, xy) / gain - appearance.color[ids]  # (K, 3)
+    gain = appearance.gains(index, normals[known])  # (K, 3)
+    difference = _bilinear(sight.color, xy) / gain - appearance.color[ids]
     ahead = [_bilinear(sight.color, xy + step) - _bilinear(sight.color, xy - step) for step in np.eye(2)]
-    gradient = np.stack(ahead, axis=-1) * (FINER / 2) / gain[:, None]
+    gradient = np.stack(ahead, axis=-1) * (FINER / 2) / gain[..., None]
     steep = np.linalg.norm(gradient, axis=2)  # (K, 3) per grid pixel
     row, channel = np.nonzero(steep > 0.01)
     slope = gradient[row, channel]  # (R, 2)
@@ -162,8 +180,9 @@ def color_rows(
 
 def _visible(
     body: BodyModel, chain: Chain, clip: Clip, index: int, state: State, sight: Sight
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices (K,) in plain view inside the matte, their place (K, 2) on the finer grid, and their facing (K,)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices (K,) in plain view inside the matte, their place (K, 2) on the finer grid, their facing (K,), and their
+    normals (K, 3)."""
     observation = clip[index]
     assert observation is not None
     vertices_m = chain.posed(state.pose, state.camera_from_body)[: chain.num_vertices]
@@ -177,7 +196,7 @@ def _visible(
     inside = (xy > 2).all(1) & (xy[:, 0] < width - 3) & (xy[:, 1] < height - 3) & (facing > MIN_FACING)
     ids, xy, facing = ids[inside], xy[inside], facing[inside]
     solid = sight.solid[xy[:, 1].astype(int), xy[:, 0].astype(int)]
-    return ids[solid], xy[solid], facing[solid]
+    return ids[solid], xy[solid], facing[solid], view.normals[ids[solid]]
 
 
 def _bilinear(plane: np.ndarray, xy: np.ndarray) -> np.ndarray:

@@ -17,11 +17,10 @@ import pipeline
 from capture.camera import project
 from capture.errors import UserError
 from rendering.avatar import OURS, Avatar, body_from_pixel, surface_of
-from rendering.light import harmonics
 from rendering.networks import NeuralRenderer, SingleRenderer, Surface, num_parameters, parse_widths
 from rendering.rasterize import rasterize_covered
 from training import train as training
-from training.baselines.dnr import CHANNELS, DNR, PyramidTexture, as_dnr, split_into_bands
+from training.baselines.dnr import CHANNELS, DNR, PyramidTexture, as_dnr, split_into_bands, view_harmonics
 from training.baselines.single import TOLERANCE, equal_widths
 from training.cast import Actor
 from training.dataset import Augment
@@ -93,7 +92,7 @@ def test_every_level_learns_and_fine_levels_fade_fastest():
 def test_harmonics_are_orthonormal():
     rng = np.random.default_rng(0)
     directions = F.normalize(torch.from_numpy(rng.normal(size=(200_000, 3))), dim=1)
-    values = harmonics(directions).double()
+    values = view_harmonics(directions).double()
     gram = 4 * np.pi * (values.T @ values) / len(values)
     torch.testing.assert_close(gram, torch.eye(9, dtype=torch.float64), atol=0.02, rtol=0)
 

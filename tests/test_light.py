@@ -10,8 +10,9 @@ import torch
 from scipy.spatial.transform import Rotation
 from test_avatar import make_avatar
 
+from fitting.light import LIGHT_TERMS, MOST_LOG, light_terms
 from rendering.avatar import Avatar
-from rendering.light import HEAD_ON, LIGHT_TERMS, MOST_LOG, gain, light_terms, lit
+from rendering.light import gain, lit
 from rendering.networks import NeuralTexture, Surface
 from rendering.worn import mixed_texture
 from training.dataset import NORMAL_SCALE, NUM_PLANES, UV_SCALE, UV_ZERO, SubjectFrames
@@ -28,18 +29,25 @@ def albedo(uv: np.ndarray) -> np.ndarray:
     return 0.35 + 0.15 * np.stack([np.sin(6 * uv[:, 0]), np.cos(5 * uv[:, 1]), np.sin(4 * uv.sum(axis=1))], axis=1)
 
 
-def turning(num_frames: int, light: torch.Tensor, degrees: tuple[float, float], nod_deg: float = 20) -> SubjectFrames:
+def turning(
+    num_frames: int,
+    light: torch.Tensor,
+    degrees: tuple[float, float],
+    nod_deg: float = 20,
+    exposure: list[float] | None = None,
+) -> SubjectFrames:
     """Frames of a ball that turns about the vertical axis, nodding on the way; every pixel is covered."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[-0.7 : 0.7 : HEIGHT * 1j, -0.7 : 0.7 : WIDTH * 1j]
     seen = np.stack([x, y, -np.sqrt(1 - x**2 - y**2)], axis=-1).reshape(-1, 3)
     planes, uvs = [], []
+    exposure = exposure or [1.0] * num_frames
     turns = np.stack([np.linspace(*degrees, num_frames), nod_deg * np.sin(np.arange(num_frames))], axis=1)
-    for turn in turns:
+    for turn, brightness in zip(turns, exposure, strict=True):
         on_ball = Rotation.from_euler("yx", turn, degrees=True).inv().apply(seen)
         longitude, latitude = np.arctan2(on_ball[:, 0], -on_ball[:, 2]), np.arcsin(on_ball[:, 1])
         uv = np.stack([longitude / (2 * np.pi) + 0.5, latitude / np.pi + 0.5], axis=1)
-        colors = albedo(uv) * gain(torch.from_numpy(seen).float(), light).numpy()
+        colors = brightness * albedo(uv) * gain(torch.from_numpy(seen).float(), light).numpy()
         plane = np.full((NUM_PLANES, HEIGHT * WIDTH), 255, np.uint8)
         plane[:3] = np.rint(255 * (colors + rng.normal(0, 0.01, colors.shape)).T.clip(0, 1))
         planes.append(plane.reshape(NUM_PLANES, HEIGHT, WIDTH))
@@ -68,9 +76,9 @@ def test_the_light_and_the_colours_beneath_it_are_found():
     frames = turning(40, LAMP, (-120, 120))
     light = light_of(frames, np.arange(40))
     normals = directions()
-    normals = normals[normals[:, 2] < -0.7]
+    normals = normals[normals[:, 2] < -0.3]
     truth = gain(normals, LAMP).log()
-    assert float((gain(normals, light).log() - truth).abs().mean()) < 0.15 * float(truth.abs().mean())
+    assert float((gain(normals, light).log() - truth).abs().mean()) < 0.3 * float(truth.abs().mean())
     uv = frames.uv(slice(0, int(frames.starts[-1]))).numpy()
     texel = (uv[(np.abs(uv - 0.5) < 0.15).all(axis=1)] * 64).astype(int)
     found, averaged = (
@@ -79,6 +87,11 @@ def test_the_light_and_the_colours_beneath_it_are_found():
     )
     colors = albedo((texel + 0.5) / 64)
     assert np.abs(found - colors).mean() < 0.5 * np.abs(averaged - colors).mean()
+
+
+def test_an_exposure_that_drifts_while_somebody_turns_is_not_light():
+    drifting = turning(40, torch.zeros(LIGHT_TERMS, 3), (-120, 120), exposure=np.linspace(0.7, 1.3, 40).tolist())
+    assert float(gain(directions(), light_of(drifting, np.arange(40))).log().abs().mean()) < 0.1
 
 
 def test_it_shows_a_side_that_never_was_turned_that_way():
@@ -109,8 +122,8 @@ def test_no_light_is_invented():
 
 
 def test_what_faces_the_camera_keeps_its_colour_and_a_gain_has_bounds():
-    head_on = torch.tensor([HEAD_ON])
-    assert torch.equal(light_terms(head_on), torch.zeros(1, LIGHT_TERMS))
+    head_on = torch.tensor([[0.0, 0.0, -1.0]])
+    np.testing.assert_allclose(light_terms(head_on.numpy()), 0, atol=1e-7)
     colors = torch.tensor([[-1.0, 0.2, 0.7]])
     torch.testing.assert_close(lit(colors, head_on, 5 * LAMP), colors)
     assert float(gain(directions(), 50 * LAMP).log().abs().max()) == pytest.approx(MOST_LOG)

@@ -20,9 +20,9 @@ from web_server import served
 
 from capture.errors import UserError
 from fitting.body.model import BodyModel
+from fitting.light import LIGHT_TERMS
 from rendering import ort_web
 from rendering.avatar import Avatar, Shape
-from rendering.light import LIGHT_TERMS
 from rendering.moves import moves
 from rendering.networks import NeuralTexture
 from rendering.painter import Painter

@@ -8,19 +8,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rendering.light import LIGHT_TERMS, gain, light_terms
+from fitting.light import found_light, light_terms
+from rendering.light import gain
 from rendering.texels import push_pull
 from training.dataset import ALPHA, COLOR, VALID, SubjectFrames
 
 MIN_ALPHA = 0.95  # a half-covered pixel shows background
 NUM_CORNERS = 4
 LIGHT_FRAMES = 60  # evenly spread: a light has 24 unknowns
-LIGHT_TEXELS = 64  # per side: coarse ones are seen from more sides than fine ones, and by more of the skin around them
+LIGHT_TEXELS = 128  # per side: in coarser ones slopes of colour look like light
 LEAST_FACING = 0.2  # cosine: more slanted pixels show the edge
-DARK = 0.04  # of white, added before logarithms are taken: noise in the dark says nothing
-DOUBT = 0.15  # in logarithms of the gain: what wrinkles and wrong poses do, as the weights are halved at
-PRIOR = 1e-3  # ridge: a coarse texel has slopes of colour that look like light while nobody turns
-ROUNDS = 5  # of reweighting
 
 
 def warm_texture(
@@ -60,12 +57,8 @@ def back_projected(
 
 
 def light_of(frames: SubjectFrames, positions: np.ndarray) -> torch.Tensor:
-    """(LIGHT_TERMS, 3) float32, the light in the frames at ``positions``, for ``rendering.light``.
-
-    Whatever a texel's colour is, it is the same in all frames; what changes with the normal is light.  Least squares of
-    log colour over the harmonics, a free constant per texel, errors beyond ``DOUBT`` losing weight (Cauchy), and a
-    small prior for no light at all: sides that a person never turned to the camera stay as bright as the others.
-    """
+    """(LIGHT_TERMS, 3) float32, the light in the frames at ``positions`` (``fitting.light``), with a colour for every
+    texel of a coarse texture."""
     spread = np.linspace(0, len(positions) - 1, min(LIGHT_FRAMES, len(positions))).round().astype(int)
     parts = []
     for position in np.asarray(positions)[spread]:
@@ -73,25 +66,10 @@ def light_of(frames: SubjectFrames, positions: np.ndarray) -> torch.Tensor:
         colors, facing, is_seen = _seen(frames, position)
         kept = np.flatnonzero(is_seen & (facing > LEAST_FACING))
         column, row = (frames.uv(own).cpu().numpy()[kept].T * LIGHT_TEXELS).astype(np.int64).clip(0, LIGHT_TEXELS - 1)
-        terms = light_terms(frames.normal(own)).cpu().numpy()[kept]
-        parts.append((row * LIGHT_TEXELS + column, facing[kept] ** 2, terms, np.log(colors[kept] + DARK)))
-    texel, weight, terms, logs = (np.concatenate(column) for column in zip(*parts, strict=True))
-    if not len(texel):
-        return torch.zeros(LIGHT_TERMS, 3)
-
-    def within_texels(values: np.ndarray) -> np.ndarray:
-        """(S, M) without each texel's weighted mean."""
-        mass = np.bincount(texel, weight, LIGHT_TEXELS**2)
-        sums = np.stack([np.bincount(texel, weight * column, LIGHT_TEXELS**2) for column in values.T], axis=1)
-        return values - (sums / np.maximum(mass, 1e-9)[:, None])[texel]
-
-    terms, logs = within_texels(terms), within_texels(logs)
-    belief = weight
-    for _ in range(ROUNDS):
-        weighted = terms * belief[:, None]
-        normal_matrix = weighted.T @ terms + PRIOR * belief.sum() * np.eye(LIGHT_TERMS)
-        light = np.linalg.solve(normal_matrix, weighted.T @ logs)
-        belief = weight / (1 + (np.abs(logs - terms @ light).mean(axis=1) / DOUBT) ** 2)
+        terms = light_terms(frames.normal(own).cpu().numpy()[kept])
+        frame = np.full(len(kept), position, np.int64)
+        parts.append((row * LIGHT_TEXELS + column, frame, facing[kept] ** 2, terms, colors[kept]))
+    light = found_light(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     return torch.from_numpy(light.astype(np.float32))
 
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from capture.errors import UserError
+from fitting.light import harmonics
 from rendering.avatar import Parts
-from rendering.light import harmonics
 from rendering.networks import RGB, NeuralTexture, Surface
 from training.baselines.single import equal_widths, without_normals
 from training.train import TrainConfig
@@ -59,8 +59,14 @@ class PyramidTexture(NeuralTexture):
     def features(self, surface: Surface) -> Tensor:
         plain = self.sample(surface.uv)
         weights = torch.ones_like(plain)
-        weights[:, RGB : RGB + NUM_HARMONICS] = harmonics(surface.view_body())
+        weights[:, RGB : RGB + NUM_HARMONICS] = view_harmonics(surface.view_body())
         return plain * weights
+
+
+def view_harmonics(directions: Tensor) -> Tensor:
+    """The nine real spherical harmonics of bands 0 to 2 of unit directions (K, 3), orthonormal: (K, 9)."""
+    x, y, z = directions.unbind(dim=1)
+    return torch.stack([torch.full_like(x, 0.28209479), *harmonics(x, y, z)], dim=1)
 
 
 def split_into_bands(texels: Tensor, num_levels: int) -> list[Tensor]:

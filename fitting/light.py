@@ -1,0 +1,82 @@
+"""How the room lights a person: a smooth gain over the directions that skin and clothes may face.
+
+Whatever the colour of a piece of a person is, it is the same in all frames; what changes with its normal is light.  Far
+lights on matt surfaces are nine spherical harmonics (Ramamoorthi and Hanrahan 2001); here they are those of the gain's
+logarithm, which keeps it positive.  Relative to what faces the camera: a colour is the one that is seen from the front.
+
+S samples of surface points in pictures.  Light is (LIGHT_TERMS, 3), channel by channel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+LIGHT_TERMS = 8  # bands 1 and 2; band 0 is the person's own brightness
+MOST_LOG = 1.5  # a gain of 4.5 either way: beyond, an extrapolated light would burn out
+DARK = 0.04  # of white, added before logarithms are taken: noise in the dark says nothing
+DOUBT = 0.15  # in logarithms of colour: errors by which a sample's weight is halved; wrinkles, wrong poses
+PRIOR = 3e-5  # ridge: where hardly anything turned, there is no light to be seen
+ROUNDS = 5  # of reweighting
+SWEEPS = 8
+
+
+def harmonics(x: Any, y: Any, z: Any) -> tuple[Any, ...]:
+    """The eight real spherical harmonics of bands 1 and 2, orthonormal, of unit directions; arrays of any library."""
+    return (
+        0.48860251 * y,
+        0.48860251 * z,
+        0.48860251 * x,
+        1.09254843 * (x * y),
+        1.09254843 * (y * z),
+        0.31539157 * (3 * z * z - 1),
+        1.09254843 * (x * z),
+        0.54627422 * (x * x - y * y),
+    )
+
+
+HEAD_ON = harmonics(0.0, 0.0, -1.0)  # of what faces the camera
+
+
+def light_terms(normals: np.ndarray) -> np.ndarray:
+    """(S, LIGHT_TERMS) of unit normals (S, 3), camera frame; zero for what faces the camera."""
+    return np.stack(harmonics(*normals.T), axis=1) - np.array(HEAD_ON)
+
+
+def gains(terms: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """(S, 3) by how much brighter surfaces with ``terms`` (S, LIGHT_TERMS) are than one that faces the camera."""
+    return np.exp((terms @ light).clip(-MOST_LOG, MOST_LOG))
+
+
+def found_light(
+    owner: np.ndarray, frame: np.ndarray, weight: np.ndarray, terms: np.ndarray, colors: np.ndarray
+) -> np.ndarray:
+    """(LIGHT_TERMS, 3) the light on samples of colour (S, 3) in [0, 1] with ``terms`` (S, LIGHT_TERMS).
+
+    owner, frame: (S,) int64, which piece of the person each sample shows, and in which picture; each piece has an
+    unknown colour, each picture an unknown exposure, which is not taken for light.  weight: (S,).  Least squares of the
+    logarithms, errors beyond DOUBT losing weight (Cauchy), and a small prior for no light at all: sides that were never
+    turned to the camera stay as bright as the others.  Zero without samples.
+    """
+    if not len(owner):
+        return np.zeros((LIGHT_TERMS, 3))
+    groups = [(group, np.maximum(np.bincount(group, weight), 1e-9)) for group in (owner, frame)]
+
+    def within_groups(values: np.ndarray) -> np.ndarray:
+        """(S, M) less their piece's and their picture's weighted means: the one, then the other, until neither is
+        left (Gauss-Seidel)."""
+        for _ in range(SWEEPS):
+            for group, mass in groups:
+                means = np.stack([np.bincount(group, weight * c, len(mass)) / mass for c in values.T], axis=1)
+                values = values - means[group]
+        return values
+
+    terms, logs = within_groups(terms), within_groups(np.log(colors.astype(np.float64) + DARK))
+    belief = weight
+    for _ in range(ROUNDS):
+        weighted = terms * belief[:, None]
+        ridge = PRIOR * belief.sum() * np.eye(LIGHT_TERMS)
+        light = np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ logs)
+        belief = weight / (1 + (np.abs(logs - terms @ light).mean(axis=1) / DOUBT) ** 2)
+    return light
