@@ -29,7 +29,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "raster.height_px": 384,
         "raster.width_px": 240,
         "train.widths": "24,48,96,192,256",
-        "train.steps": 3000,
+        "train.steps": 4000,
+        "train.rescale_min": 0.7,  # a longer training needs more to look at; a short one gains nothing by it
+        "train.rescale_max": 1.3,
+        "train.shift": 0.08,
     },
     "gpu": GPU,
     "paper": {  # what the paper says and nothing that it does not
