@@ -53,12 +53,16 @@ def room_behind(
 
 def posterior(prior: np.ndarray, color: np.ndarray, room: Room, seen_m: np.ndarray | None) -> np.ndarray:
     """(H, W) float32 probability of the person from the network's (H, W), the picture and its depth, NaN = unknown."""
-    evidence = color_log_odds(color, room)
-    if seen_m is not None:
-        evidence = evidence + depth_log_odds(seen_m, room.depth_m)
     is_person = (prior > 0.5).astype(np.uint8)
     if not is_person.any():
         return prior
+    evidence = color_log_odds(color, room)
+    if seen_m is not None:
+        evidence = evidence + depth_log_odds(seen_m, room.depth_m)
+    else:
+        # Beyond what the network saw, something new is the person only in colours that the person has: it may as well
+        # be floor that another light has just reached.  Depth tells the two apart better.
+        evidence = np.where(is_person > 0, evidence, np.minimum(evidence, familiar(color, room.person_log)))
     rows, columns = np.nonzero(is_person)
     reach_px = REACH * max(int(np.ptp(rows)), int(np.ptp(columns)), 1)
     outside_px = cv2.distanceTransform(1 - is_person, cv2.DIST_L2, 5)
@@ -89,6 +93,14 @@ def color_log_odds(color: np.ndarray, room: Room) -> np.ndarray:
     """(H, W) log p(I | person) - log p(I | room), 0 where the room is unknown; the mean over 3 x 3 pixels."""
     odds = _color_log_odds(color, room.color, room.sigma, room.person_log)
     return np.where(np.isfinite(room.sigma), cv2.blur(odds, (3, 3)), 0)
+
+
+def familiar(color: np.ndarray, person_log: np.ndarray) -> np.ndarray:
+    """(H, W) log odds, 0 to MOST, that the person shows a colour of (H, W, 3) uint8, against one never seen on the
+    person; the mean over 3 x 3 pixels."""
+    shown = np.minimum(person_log - person_log.min(), MOST).astype(np.float32)
+    r, g, b = np.moveaxis(color // (256 // BINS), -1, 0)
+    return cv2.blur(shown[r, g, b], (3, 3))
 
 
 @numba.njit(cache=True, fastmath={"contract", "arcp", "nsz"})
