@@ -13,7 +13,7 @@ few pixels; it cannot find one.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -35,6 +35,7 @@ COUNT = 120.0  # rows of one frame are worth so many independent ones
 MAX_SIGHTS = 500  # 0.7 MB each
 MIN_FACING = 0.35  # cosine; slanted skin smears
 MIN_FRAMES = 8  # a vertex seen less often has no colour to believe
+LIGHT_FRAMES = 200  # evenly spread: a light has 24 unknowns
 KERNEL = 2.5  # Geman-McClure, in units of sigma: a fold or a shadow is no displacement
 
 
@@ -109,23 +110,20 @@ def learn(
 ) -> Appearance:
     """Colours, spreads and light from the frames ``teachers``, and the gain of every frame, at the poses ``states``."""
     count = chain.num_vertices
-    samples: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = {}
+    samples: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    normals: dict[int, np.ndarray] = {}
     for index, state in states.items():
-        ids, xy, facing, normals = _visible(body, chain, clip, index, state, pictures[index])
-        samples[index] = ids, _bilinear(pictures[index].color, xy), facing**2, light_terms(normals)
-    taught = [(index, *samples[index]) for index in samples if index in teachers]
-    light = np.zeros((LIGHT_TERMS, 3))
-    if taught:
-        frame = np.repeat([index for index, *_ in taught], [len(ids) for _, ids, *_ in taught])
-        ids, values, share, terms = (np.concatenate(column) for column in list(zip(*taught, strict=True))[1:])
-        light = found_light(ids.astype(np.int64), frame.astype(np.int64), share, terms, values)
-    shade = {index: gains(terms, light) for index, (_, _, _, terms) in samples.items()}
+        ids, xy, facing, normal = _visible(body, chain, clip, index, state, pictures[index])
+        samples[index] = ids, _bilinear(pictures[index].color, xy), facing**2
+        normals[index] = normal.astype(np.float32)
+    light = _light_of(samples, normals, [index for index in samples if index in teachers])
+    shade = {index: gains(light_terms(normal), light).astype(np.float32) for index, normal in normals.items()}
     gain = {index: np.ones(3) for index in samples}
     color = np.full((count, 3), np.nan)
     sigma = np.full(count, np.nan)
     for _ in range(3):
         total, squares, weight, seen = np.zeros((count, 3)), np.zeros(count), np.zeros(count), np.zeros(count)
-        for index, (ids, values, share, _) in samples.items():
+        for index, (ids, values, share) in samples.items():
             if index not in teachers:
                 continue
             even = values / (gain[index] * shade[index])
@@ -136,16 +134,29 @@ def learn(
         known = seen >= MIN_FRAMES
         color = np.where(known[:, None], total / np.maximum(weight, 1e-9)[:, None], np.nan)
         sigma = np.sqrt(np.maximum(squares / np.maximum(weight, 1e-9) - (color**2).mean(1), 0))
-        for index, (ids, values, share, _) in samples.items():
+        for index, (ids, values, share) in samples.items():
             use = known[ids]
-            c, v, w = (
-                color[ids[use]] * shade[index][use],
-                values[use],
-                (share[use] / (SIGMA**2 + sigma[ids[use]] ** 2))[:, None],
-            )
+            c, v = color[ids[use]] * shade[index][use], values[use]
+            w = (share[use] / (SIGMA**2 + sigma[ids[use]] ** 2))[:, None]
             if len(c) > 30:
                 gain[index] = np.clip((w * c * v).sum(0) / np.maximum((w * c * c).sum(0), 1e-9), 0.5, 2.0)
     return Appearance(color, sigma, gain, light)
+
+
+def _light_of(
+    samples: Mapping[int, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    normals: Mapping[int, np.ndarray],
+    indices: Sequence[int],
+) -> np.ndarray:
+    """(LIGHT_TERMS, 3) the light in the frames ``indices``, or as many of them as are enough."""
+    if not indices:
+        return np.zeros((LIGHT_TERMS, 3))
+    spread = np.linspace(0, len(indices) - 1, min(LIGHT_FRAMES, len(indices))).round().astype(int)
+    parts = []
+    for index in np.asarray(indices)[spread].tolist():
+        ids, values, share = samples[index]
+        parts.append((ids.astype(np.int64), np.full(len(ids), index), share, light_terms(normals[index]), values))
+    return found_light(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def color_rows(
