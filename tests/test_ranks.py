@@ -13,7 +13,7 @@ from small_workspace import make_workspace, stamp
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = (
-    "train.widths=8,16", "train.texture_px=64", "train.feature_width=4", "train.feature_blocks=2", "train.steps=8",
+    "train.widths=8,16", "train.texture_px=64", "train.feature_width=4", "train.feature_blocks=2", "train.steps=4",
     "train.discriminator_width=4", "train.log_every=1", "train.device=cpu", "train.precision=fp32",
 )  # fmt: skip
 
@@ -51,7 +51,7 @@ def test_two_processes_have_the_loss_curve_of_one(workspace, more):
         assert done.returncode == 0, done.stderr
         curves.append(curve(workspace / name))
         files.append(sorted(p.name for p in (workspace / name / "06_avatar").rglob("*")))
-    assert len(curves[0]) == len(curves[1]) == 8
+    assert len(curves[0]) == len(curves[1]) == 8  # four for each of two people
     for one, two in zip(*curves, strict=True):
         for name in one.keys() - {"steps_per_s"}:
             assert two[name] == pytest.approx(one[name], abs=1e-4), (one["step"], name)
