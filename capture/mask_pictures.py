@@ -6,6 +6,7 @@ H x W pixels.  Everything is shown over a chequered ground, which no clothes hav
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -27,10 +28,16 @@ def write_sheets(
     if not found:
         return
     chosen = sorted({found[round(k * (len(found) - 1) / 7)] for k in range(8)})
-    strip = np.hstack([cut_out(recording.color(i), mask_of(i), 400) for i in chosen])
-    write_atomically(out_dir / "strip.jpg", encode_jpeg(strip, quality=88))
     worst = sorted(found, key=lambda i: (-doubts[i], i))[:10]
-    write_atomically(out_dir / "uncertain.jpg", encode_jpeg(uncertain(recording, mask_of, worst), quality=88))
+
+    def strip() -> np.ndarray:
+        own = Recording.load(recording.folder)  # a file to read from for each thread
+        return np.hstack([cut_out(own.color(i), mask_of(i), 400) for i in chosen])
+
+    with ThreadPoolExecutor(1) as beside:
+        other = beside.submit(strip)
+        write_atomically(out_dir / "uncertain.jpg", encode_jpeg(uncertain(recording, mask_of, worst), quality=88))
+        write_atomically(out_dir / "strip.jpg", encode_jpeg(other.result(), quality=88))
 
 
 def write_film(out_dir: Path, tiles: Iterable[np.ndarray], frames_per_second: float) -> None:
