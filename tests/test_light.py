@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -14,8 +14,9 @@ from fitting.light import LIGHT_TERMS, MOST_LOG, light_terms
 from rendering.avatar import Avatar
 from rendering.light import gain, lit
 from rendering.networks import NeuralTexture, Surface
-from rendering.worn import mixed_texture
+from training.adapt import as_trained
 from training.dataset import NORMAL_SCALE, NUM_PLANES, UV_SCALE, UV_ZERO, SubjectFrames
+from training.train import TrainConfig
 from training.warmstart import back_projected, light_of
 
 HEIGHT, WIDTH = 48, 32
@@ -153,17 +154,8 @@ def test_autocast_does_not_round_it():
     assert torch.equal(rounded, texture.features(surface))
 
 
-def test_clothes_are_shown_in_the_light_of_their_wearer():
-    avatar = make_avatar()
-    (name,) = avatar.subjects
-    other = NeuralTexture(avatar.textures[name].texels.flip(0), -LAMP).requires_grad_(False)
-    own = NeuralTexture(avatar.textures[name].texels, LAMP).requires_grad_(False)
-    avatar = replace(
-        avatar, textures={name: own, "other": other}, bodies=dict.fromkeys((name, "other"), avatar.bodies[name])
-    )
-    size = len(own.texels)
-    halves = np.zeros((size, size, 2), np.float32)
-    halves[: size // 2, :, 0] = halves[size // 2 :, :, 1] = 1
-    mixed = mixed_texture(avatar, [name, "other"], halves, own.light)
-    assert torch.equal(mixed.light, LAMP)
-    assert torch.equal(mixed.texels[size // 2 :], other.texels[size // 2 :])
+def test_who_was_trained_before_there_was_a_light_is_trained_on_without():
+    base = make_avatar()
+    made = {key: value for key, value in asdict(TrainConfig()).items() if key != "light"}
+    assert not as_trained(replace(base, settings={**base.settings, "train": made}), {}).light
+    assert as_trained(replace(base, settings={**base.settings, "train": {**made, "light": True}}), {}).light

@@ -12,6 +12,7 @@ from test_avatar import make_avatar
 
 from capture.errors import UserError
 from fitting.body.model import BodyModel
+from fitting.light import LIGHT_TERMS
 from rendering.avatar import Avatar, Shape
 from rendering.networks import NeuralTexture
 from rendering.skin import skin_of
@@ -226,3 +227,17 @@ def test_the_clothes_of_a_body_are_regions_it_has(cast):
     assert clothes_of(body) == CLOTHES
     covered = np.any([faces_of(body, word) for word in clothes_of(body)], axis=0)
     assert not covered[faces_of(body, "head")].any() and not covered[faces_of(body, "hands")].any()
+
+
+def test_clothes_are_shown_in_the_light_of_their_wearer_and_a_mixture_in_a_mixed_one(cast):
+    lights = {name: torch.full((LIGHT_TERMS, 3), value) for name, value in (("ada", 0.4), ("bob", -0.2))}
+    lit = cast
+    for name, light in lights.items():
+        lit = lit.with_subject(name, NeuralTexture(cast.textures[name].texels, light), cast.bodies[name])
+    dressed, _ = worn(lit, "ada", {"torso": "bob"})
+    assert torch.equal(dressed.light, lights["ada"])
+    assert torch.equal(dressed.texels, worn(cast, "ada", {"torso": "bob"})[0].texels)
+    assert torch.equal(worn(lit, "bob", {"torso": "ada"})[0].light, lights["bob"])
+    torch.testing.assert_close(morphed(lit, "ada", "bob", 0.25)[0].light, torch.full((LIGHT_TERMS, 3), 0.25))
+    torch.testing.assert_close(morphed(lit, "ada", "carol", 0.5)[0].light, torch.full((LIGHT_TERMS, 3), 0.2))
+    assert worn(lit, "carol", {"torso": "bob"})[0].light is None and morphed(cast, "ada", "bob", 0.5)[0].light is None

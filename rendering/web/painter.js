@@ -144,9 +144,9 @@ function shrinkAxis(from, to, lines, size, newSize, lineFrom, stepFrom, lineTo, 
   }
 }
 
-const MOST_LOG = 1.5; // rendering/light.py
+const MOST_LOG = 1.5; // fitting/light.py
 
-/** Harmonics of bands 1 and 2 of a unit normal, less those of what faces the camera, into out (rendering/light.py). */
+/** Harmonics of bands 1 and 2 of a unit normal, less those of what faces the camera, into out (fitting/light.py). */
 function lightTerms(x, y, z, out) {
   out[0] = 0.48860251 * y;
   out[1] = 0.48860251 * (z + 1);
