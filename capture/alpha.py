@@ -19,6 +19,7 @@ LINGER = 0.2  # alpha below is 0, above 1 - LINGER is 1
 FLOOR_M = 0.03  # from the floor along the ray: about 1 cm above it
 FLOOR_STEP = 2  # pixels: every other one of every other row is plenty for three unknowns
 FINGERS, SOLE = 0.06, 0.02  # of the longer side: how far limbs may reach beyond the network; without a known floor
+GUIDE_REACH_PX = 1  # pixels of alpha about a window's centre
 GUIDE_GREY = 5.1  # grey levels: less within a window is no edge for alpha to follow
 JUMP_M = 0.05  # between neighbouring pixels: two surfaces
 FAR_REACH = 1.4  # how much further the far arm reaches, of somebody seen from the side
@@ -107,8 +108,9 @@ def floor_depth(depth_m: np.ndarray, probability: np.ndarray) -> np.ndarray | No
     planes = planes[(planes[:, 1] > 0.3 * np.median(1 / depths)) & (np.abs(planes[:, 0]) < 0.5 * planes[:, 1])]
     if not len(planes):
         return None
-    with np.errstate(divide="ignore"):
-        is_on = np.abs(1 / (points[some] @ planes.T) - depths[some, None]) < FLOOR_M  # (1000, K)
+    nearby = points[some].astype(np.float32) @ planes.T.astype(np.float32)  # (1000, K) inverse metres
+    # |1/q - z| < FLOOR_M without the division
+    is_on = np.abs(1 - depths[some, None].astype(np.float32) * nearby) < np.float32(FLOOR_M) * np.abs(nearby)
     best = planes[is_on.sum(axis=0).argmax()]
     with np.errstate(divide="ignore"):
         inliers = np.abs(1 / (points @ best) - depths) < FLOOR_M
@@ -206,16 +208,17 @@ def matted(color: np.ndarray, known: Evidence, trust: np.ndarray, epsilon: float
     return alpha
 
 
-def enlarged(alpha: np.ndarray, color: np.ndarray) -> np.ndarray:
-    """Alpha (h, w) to the size of its picture (H, W, 3) uint8: a guided filter (He et al., PAMI 2013) follows the
-    picture's own edges inside the soft rim."""
+def enlarged(alpha: np.ndarray, guide: np.ndarray, color: np.ndarray) -> np.ndarray:
+    """Alpha (h, w) to the size of its picture (H, W, 3) uint8, of which ``guide`` (h, w, 3) is the reduction: a guided
+    filter (He et al., PAMI 2013) follows the picture's own edges inside the soft rim."""
     height, width = color.shape[:2]
     if alpha.shape == (height, width):
         return alpha
     smooth = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR)
-    radius = max(1, round(height / alpha.shape[0]))
-    rim = cv2.dilate(((smooth > 0.02) & (smooth < 0.98)).astype(np.uint8), disc(1)) > 0
-    return guided(color, smooth, rim, radius, GUIDE_GREY**2).clip(0, 1)
+    rim = cv2.dilate(((smooth > 0.02) & (smooth < 0.98)).astype(np.uint8), disc(1))
+    wanted = np.flatnonzero(rim)
+    smooth.ravel()[wanted] = guided(guide, alpha, color, wanted, GUIDE_REACH_PX, GUIDE_GREY**2).clip(0, 1)
+    return smooth
 
 
 def cleaned(alpha: np.ndarray, prior: np.ndarray) -> np.ndarray:

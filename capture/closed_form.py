@@ -47,6 +47,7 @@ def _laplacian(color: np.ndarray, number: np.ndarray, num_free: int, epsilon: fl
     size = WINDOW * WINDOW
     apart = np.empty((size, 3))
     seen = np.empty((size, 3))
+    mean = np.empty(3)
     for y in range(height - WINDOW + 1):
         for x in range(width - WINDOW + 1):
             has_free = False
@@ -55,24 +56,25 @@ def _laplacian(color: np.ndarray, number: np.ndarray, num_free: int, epsilon: fl
                     has_free = True
             if not has_free:
                 continue
-            mean = np.zeros(3)
+            mean[:] = 0
             for k in range(size):
                 for c in range(3):
                     apart[k, c] = color[y + k // WINDOW, x + k % WINDOW, c] / 255.0
                     mean[c] += apart[k, c] / size
-            spread = np.zeros(6)  # xx xy xz yy yz zz
+            xx = xy = xz = yy = yz = zz = 0.0
             for k in range(size):
                 for c in range(3):
                     apart[k, c] -= mean[c]
-                spread[0] += apart[k, 0] * apart[k, 0] / size
-                spread[1] += apart[k, 0] * apart[k, 1] / size
-                spread[2] += apart[k, 0] * apart[k, 2] / size
-                spread[3] += apart[k, 1] * apart[k, 1] / size
-                spread[4] += apart[k, 1] * apart[k, 2] / size
-                spread[5] += apart[k, 2] * apart[k, 2] / size
-            for c in (0, 3, 5):
-                spread[c] += epsilon / size
-            _solved_3(spread, apart, seen)
+                xx += apart[k, 0] * apart[k, 0]
+                xy += apart[k, 0] * apart[k, 1]
+                xz += apart[k, 0] * apart[k, 2]
+                yy += apart[k, 1] * apart[k, 1]
+                yz += apart[k, 1] * apart[k, 2]
+                zz += apart[k, 2] * apart[k, 2]
+            first = (xx + epsilon) / size, xy / size, xz / size
+            rest = (yy + epsilon) / size, yz / size, (zz + epsilon) / size
+            for k in range(size):
+                seen[k, 0], seen[k, 1], seen[k, 2] = _solved_3(first, rest, (apart[k, 0], apart[k, 1], apart[k, 2]))
             for i in range(size):
                 row = number[y + i // WINDOW, x + i % WINDOW]
                 if row < 0:
@@ -85,16 +87,17 @@ def _laplacian(color: np.ndarray, number: np.ndarray, num_free: int, epsilon: fl
 
 
 @numba.njit(cache=True, fastmath=FREE_ORDER)
-def _solved_3(s: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
-    """out (K, 3) = S^-1 right (K, 3) for the symmetric S = [[s0 s1 s2] [s1 s3 s4] [s2 s4 s5]], by cofactors."""
-    c0, c1, c2 = s[3] * s[5] - s[4] * s[4], s[2] * s[4] - s[1] * s[5], s[1] * s[4] - s[2] * s[3]
-    c3, c4, c5 = s[0] * s[5] - s[2] * s[2], s[1] * s[2] - s[0] * s[4], s[0] * s[3] - s[1] * s[1]
-    scale = 1.0 / (s[0] * c0 + s[1] * c1 + s[2] * c2)
-    for k in range(len(right)):
-        x, y, z = right[k, 0], right[k, 1], right[k, 2]
-        out[k, 0] = scale * (c0 * x + c1 * y + c2 * z)
-        out[k, 1] = scale * (c1 * x + c3 * y + c4 * z)
-        out[k, 2] = scale * (c2 * x + c4 * y + c5 * z)
+def _solved_3(
+    first: tuple[float, float, float], rest: tuple[float, float, float], right: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    """S^-1 right for the symmetric S with the rows xx xy xz (``first``) and the rest yy yz zz, by cofactors."""
+    xx, xy, xz = first
+    yy, yz, zz = rest
+    c0, c1, c2 = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
+    c3, c4, c5 = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
+    scale = 1.0 / (xx * c0 + xy * c1 + xz * c2)
+    x, y, z = right
+    return scale * (c0 * x + c1 * y + c2 * z), scale * (c1 * x + c3 * y + c4 * z), scale * (c2 * x + c4 * y + c5 * z)
 
 
 @numba.njit(cache=True, fastmath=FREE_ORDER)
@@ -152,54 +155,82 @@ def _applied(stencil: np.ndarray, places: np.ndarray, stride: int, image: np.nda
 
 
 @numba.njit(cache=True, fastmath=FREE_ORDER)
-def guided(guide: np.ndarray, source: np.ndarray, is_wanted: np.ndarray, radius_px: int, variance: float) -> np.ndarray:
-    """(H, W) float32: ``source`` (H, W), and where ``is_wanted`` (H, W) the guided filter of it along the edges of
-    ``guide`` (H, W, 3) uint8.  ``variance`` is He's epsilon, in squared grey levels."""
+def guided(
+    guide: np.ndarray, source: np.ndarray, fine: np.ndarray, wanted: np.ndarray, radius_px: int, variance: float
+) -> np.ndarray:
+    """(K,) float32: the guided filter of ``source`` (h, w) at pixels of a larger picture, along that picture's edges.
+
+    The windows' models a, b are found in ``guide`` (h, w, 3) uint8, the picture at the source's size, and laid
+    bilinearly over ``fine`` (H, W, 3) uint8, the picture itself (He and Sun, "Fast Guided Filter", 2015).  ``wanted``
+    (K,) are places in ``fine``, counted row by row; ``variance`` is He's epsilon, in squared grey levels.
+    """
     height, width = source.shape
-    model = np.zeros((height, width, 4), np.float32)  # a, b
-    is_known = np.zeros((height, width), np.bool_)
-    result = source.copy()
-    spread, covariance, slope, mean = np.empty(6), np.empty((1, 3)), np.empty((1, 3)), np.empty(4)
-    for y in range(height):
-        for x in range(width):
-            if not is_wanted[y, x]:
-                continue
-            top, bottom = max(0, y - radius_px), min(height, y + radius_px + 1)
-            left, right = max(0, x - radius_px), min(width, x + radius_px + 1)
-            mean[:] = 0
-            for v in range(top, bottom):
-                for u in range(left, right):
-                    if not is_known[v, u]:
-                        _window_model(guide, source, v, u, radius_px, variance, model[v, u], spread, covariance, slope)
-                        is_known[v, u] = True
-                    for c in range(4):
-                        mean[c] += model[v, u, c]
-            value = mean[3]
-            for c in range(3):
-                value += mean[c] * guide[y, x, c]
-            result[y, x] = value / ((bottom - top) * (right - left))
+    fine_height, fine_width = fine.shape[:2]
+    step_y, step_x = height / fine_height, width / fine_width
+    model = np.empty((height, width, 4), np.float32)  # a, b of the window around each pixel
+    mean = np.empty((height, width, 4), np.float32)  # of the windows that a pixel lies in
+    has_model, has_mean = np.zeros((height, width), np.bool_), np.zeros((height, width), np.bool_)
+    result = np.empty(len(wanted), np.float32)
+    for k in range(len(wanted)):
+        i, j = wanted[k] // fine_width, wanted[k] % fine_width
+        y, x = (i + 0.5) * step_y - 0.5, (j + 0.5) * step_x - 0.5
+        y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
+        top, left = int(y), int(x)
+        red = green = blue = offset = 0.0
+        for v in range(top, min(top + 2, height)):
+            for u in range(left, min(left + 2, width)):
+                if not has_mean[v, u]:
+                    _find_mean(guide, source, v, u, radius_px, variance, model, has_model, mean)
+                    has_mean[v, u] = True
+                share = (1 - abs(y - v)) * (1 - abs(x - u))
+                red += share * mean[v, u, 0]
+                green += share * mean[v, u, 1]
+                blue += share * mean[v, u, 2]
+                offset += share * mean[v, u, 3]
+        result[k] = red * fine[i, j, 0] + green * fine[i, j, 1] + blue * fine[i, j, 2] + offset
     return result
 
 
 @numba.njit(cache=True, fastmath=FREE_ORDER)
-def _window_model(
+def _find_mean(
     guide: np.ndarray,
     source: np.ndarray,
     y: int,
     x: int,
     radius_px: int,
     variance: float,
-    out: np.ndarray,
-    spread: np.ndarray,
-    covariance: np.ndarray,
-    slope: np.ndarray,
+    model: np.ndarray,
+    has_model: np.ndarray,
+    mean: np.ndarray,
 ) -> None:
-    """out (4,) = a, b of the window around (y, x); the last three are room to work in."""
+    """mean[y, x] = the mean of a, b over the windows that (y, x) lies in, those found that ``has_model`` lacks."""
+    height, width = source.shape
+    count = 0
+    red = green = blue = offset = 0.0
+    for v in range(max(0, y - radius_px), min(height, y + radius_px + 1)):
+        for u in range(max(0, x - radius_px), min(width, x + radius_px + 1)):
+            if not has_model[v, u]:
+                a0, a1, a2, b = _window_model(guide, source, v, u, radius_px, variance)
+                model[v, u, 0], model[v, u, 1], model[v, u, 2], model[v, u, 3] = a0, a1, a2, b
+                has_model[v, u] = True
+            count += 1
+            red += model[v, u, 0]
+            green += model[v, u, 1]
+            blue += model[v, u, 2]
+            offset += model[v, u, 3]
+    mean[y, x, 0], mean[y, x, 1], mean[y, x, 2] = red / count, green / count, blue / count
+    mean[y, x, 3] = offset / count
+
+
+@numba.njit(cache=True, fastmath=FREE_ORDER)
+def _window_model(
+    guide: np.ndarray, source: np.ndarray, y: int, x: int, radius_px: int, variance: float
+) -> tuple[float, float, float, float]:
+    """a (3), b of the window around (y, x)."""
     height, width = source.shape
     count = 0
     r = g = b = p = 0.0
-    spread[:] = 0
-    covariance[:] = 0
+    rr = rg = rb = gg = gb = bb = rp = gp = bp = 0.0
     for v in range(max(0, y - radius_px), min(height, y + radius_px + 1)):
         for u in range(max(0, x - radius_px), min(width, x + radius_px + 1)):
             i0, i1, i2, value = float(guide[v, u, 0]), float(guide[v, u, 1]), float(guide[v, u, 2]), float(source[v, u])
@@ -208,27 +239,19 @@ def _window_model(
             g += i1
             b += i2
             p += value
-            spread[0] += i0 * i0
-            spread[1] += i0 * i1
-            spread[2] += i0 * i2
-            spread[3] += i1 * i1
-            spread[4] += i1 * i2
-            spread[5] += i2 * i2
-            covariance[0, 0] += i0 * value
-            covariance[0, 1] += i1 * value
-            covariance[0, 2] += i2 * value
+            rr += i0 * i0
+            rg += i0 * i1
+            rb += i0 * i2
+            gg += i1 * i1
+            gb += i1 * i2
+            bb += i2 * i2
+            rp += i0 * value
+            gp += i1 * value
+            bp += i2 * value
     r, g, b, p = r / count, g / count, b / count, p / count
-    spread /= count
-    covariance /= count
-    spread[0] += variance - r * r
-    spread[1] -= r * g
-    spread[2] -= r * b
-    spread[3] += variance - g * g
-    spread[4] -= g * b
-    spread[5] += variance - b * b
-    covariance[0, 0] -= r * p
-    covariance[0, 1] -= g * p
-    covariance[0, 2] -= b * p
-    _solved_3(spread, covariance, slope)
-    out[0], out[1], out[2] = slope[0, 0], slope[0, 1], slope[0, 2]
-    out[3] = p - slope[0, 0] * r - slope[0, 1] * g - slope[0, 2] * b
+    a0, a1, a2 = _solved_3(
+        (rr / count + variance - r * r, rg / count - r * g, rb / count - r * b),
+        (gg / count + variance - g * g, gb / count - g * b, bb / count + variance - b * b),
+        (rp / count - r * p, gp / count - g * p, bp / count - b * p),
+    )
+    return a0, a1, a2, p - a0 * r - a1 * g - a2 * b

@@ -90,7 +90,8 @@ def over_checker(color: np.ndarray, mask: np.ndarray) -> np.ndarray:
             ground = 235 if (y // 12 + x // 12) % 2 == 0 else 190
             alpha = int(mask[y, x])
             for c in range(3):
-                result[y, x, c] = (int(color[y, x, c]) * alpha + ground * (255 - alpha) + 127) // 255
+                mixed = int(color[y, x, c]) * alpha + ground * (255 - alpha) + 128
+                result[y, x, c] = (mixed + (mixed >> 8)) >> 8  # divided by 255, rounded
     return result
 
 

@@ -110,7 +110,8 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            # Idle processes go by themselves, which takes them half a second; after an error some are still at work.
+            self._pool.shutdown(wait=error is not None, cancel_futures=True)
 
 
 def start_worker() -> None:

@@ -38,9 +38,30 @@ def test_the_solution_is_that_of_the_whole_laplacian():
 
 def test_the_guided_filter_is_that_of_the_whole_picture():
     color, prior, is_free = scene()
-    inner = np.s_[5:-5, 5:-5]  # OpenCV mirrors the picture at its edge
-    expected = cv2.ximgproc.guidedFilter(guide=color, src=prior, radius=2, eps=25.0)
-    found = guided(color, prior, is_free, 2, 25.0)
-    assert np.abs(expected - prior)[inner][is_free[inner]].max() > 0.05
-    np.testing.assert_allclose(found[inner][is_free[inner]], expected[inner][is_free[inner]], atol=1e-3)
-    np.testing.assert_array_equal(found[~is_free], prior[~is_free])
+    wanted = np.flatnonzero(is_free)
+    inner = np.zeros_like(is_free)
+    inner[5:-5, 5:-5] = True  # OpenCV mirrors the picture at its edge
+    inner = inner.ravel()[wanted]
+    expected = cv2.ximgproc.guidedFilter(guide=color, src=prior, radius=2, eps=25.0).ravel()[wanted]
+    found = guided(color, prior, color, wanted, 2, 25.0)
+    assert np.abs(expected - prior.ravel()[wanted])[inner].max() > 0.05
+    np.testing.assert_allclose(found[inner], expected[inner], atol=1e-3)
+    assert len(guided(color, prior, color, np.empty(0, np.int64), 2, 25.0)) == 0
+
+
+def test_the_guided_filter_follows_the_edges_of_a_larger_picture():
+    color, _, _ = scene()
+    color = color[: color.shape[0] // 2 * 2, : color.shape[1] // 2 * 2]
+    # Alpha is a linear function of the colour: the filter must find it in the reduced picture, and the finer edges with
+    # it, which enlarging alpha alone does not.
+    true_alpha = (color[..., 0] / 255.0 * 0.5 + color[..., 1] / 255.0 * 0.3 + 0.1).astype(np.float32)
+    small = tuple(n // 2 for n in color.shape[1::-1])
+    guide, alpha = (cv2.resize(image, small, interpolation=cv2.INTER_AREA) for image in (color, true_alpha))
+    wanted = np.arange(true_alpha.size)
+    found = guided(guide, alpha, color, wanted, 1, 1e-4)
+    enlarged = cv2.resize(alpha, color.shape[1::-1], interpolation=cv2.INTER_LINEAR).ravel()
+    wrong, before = np.abs(found - true_alpha.ravel()), np.abs(enlarged - true_alpha.ravel())
+    assert before.max() > 0.1
+    assert wrong.max() < 0.1 * before.max()
+    some = wanted[::7]
+    np.testing.assert_array_equal(guided(guide, alpha, color, some, 1, 1e-4), found[some])
