@@ -19,6 +19,7 @@ adds and what a film costs once follow from the line through them.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import resource
 import sys
@@ -135,7 +136,9 @@ def network_alone(recording: Recording) -> list[np.ndarray]:
 
 
 def cpu_s() -> float:
-    """CPU seconds of this process and of its workers that have ended."""
+    """CPU seconds of this process and of its workers, which have nothing left to do: what runs is not counted."""
+    for worker in multiprocessing.active_children():
+        worker.join()
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 

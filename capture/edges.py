@@ -68,9 +68,7 @@ def refined(
     solved = cleaned(matted(crop.color, known, trust, config.smoothness), prior)
     left, top, right, bottom = crop.box_px
     alpha = np.zeros(color.shape[:2], np.float32)
-    alpha[top:bottom, left:right] = enlarged(
-        solved, crop.color, np.ascontiguousarray(color[top:bottom, left:right])
-    )
+    alpha[top:bottom, left:right] = enlarged(solved, crop.color, np.ascontiguousarray(color[top:bottom, left:right]))
     return alpha
 
 

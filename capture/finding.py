@@ -25,6 +25,7 @@ from capture.matte_job import (
     leave,
     leave_map,
     missing,
+    plate_path,
     raw_path,
     read_raw,
     read_segment,
@@ -39,6 +40,7 @@ from capture.parting import (
     surfaces,
     trunk_distance,
 )
+from capture.plate import Plate
 from capture.recording import Recording
 from capture.registration import depth_in_color
 from capture.segment import NETWORK_SIDE_PX, Segment, Segmenter, boxes_beside, main_part, scored, strangers, widened
@@ -49,24 +51,34 @@ MEASURED_STEP = 2  # every other pixel of the network's picture: as fine as a Ki
 MIN_SHARE_FOUND = 0.1  # a person in fewer frames is a false alarm, not a film of somebody
 
 
-def find(job: Job, recording: Recording, notes: list[str]) -> tuple[list[bool], list[Whereabouts]]:
-    """The network's masks of all frames, of one person.  Returns where he was found, and what depth says of where he
-    is; adds to ``notes``."""
+def find(job: Job, recording: Recording, notes: list[str]) -> list[bool]:
+    """The network's masks of all frames, of one person as far as pictures tell.  Returns where somebody was found; adds
+    to ``notes``."""
     out_dir, count = job.out_dir, len(recording)
     job.run(_segment_chunk, [(i, None) for i in missing(out_dir, count, raw_path, gray_path)], "find the person")
     boxes = np.stack([read_segment(raw_path(out_dir, i)).box() for i in range(count)])  # (N, 4)
     found = [bool(is_found) for is_found in np.isfinite(boxes[:, 0])]
     refuse_an_empty_film(found, recording.source)
     notes += _follow_one_person(job, boxes)
+    return _with_second_looks(out_dir, found)
+
+
+def tell_apart(job: Job, recording: Recording, found: list[bool]) -> tuple[list[bool], list[Whereabouts]]:
+    """Leave out whoever stands elsewhere than the person.  Returns where the person was found, and what depth says of
+    where he is.  Beside the masks of ``find`` it wants the empty room, where there is one."""
     distance_m, todo = _distances(job, recording)
     job.run(_part_chunk, todo, "part people")
-    again = [retry_path(out_dir, i) for i in range(count)]
-    found = [read_segment(path).is_found if path.is_file() else found[i] for i, path in enumerate(again)]
-    is_near = np.zeros(count, bool)
+    is_near = np.zeros(len(recording), bool)
     reach = _reach(recording)
     for index, _ in todo:
         is_near[max(0, index - reach) : index + reach + 1] = True
-    return found, [Whereabouts(float(m), not near) for m, near in zip(distance_m, is_near, strict=True)]
+    places = [Whereabouts(float(m), not near) for m, near in zip(distance_m, is_near, strict=True)]
+    return _with_second_looks(job.out_dir, found), places
+
+
+def _with_second_looks(out_dir: Path, found: list[bool]) -> list[bool]:
+    again = [retry_path(out_dir, i) for i in range(len(found))]
+    return [read_segment(path).is_found if path.is_file() else found[i] for i, path in enumerate(again)]
 
 
 def refuse_an_empty_film(found: list[bool], source: str) -> None:
@@ -159,14 +171,17 @@ def _reach(recording: Recording) -> int:
 
 def _measure_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frames: Sequence[tuple]) -> int:
     """Write how far the person is, and how far each surface is that is large enough to be somebody."""
-    recording = Recording.load(recording_dir)
+    recording, room_m = Recording.load(recording_dir), _room_depth(out_dir)
     for index, _ in frames:
         probability = read_raw(out_dir, index).probability[::MEASURED_STEP, ::MEASURED_STEP]
         depth_m = _depth_beside(recording, index, probability)
         distance_m, found = float("nan"), Surfaces(np.empty((0, 0)), np.empty(0), np.empty(0))
         if depth_m is not None:
             distance_m = trunk_distance(main_part(probability), depth_m)
-            found = surfaces(probability, depth_m)
+            room_here_m = None
+            if room_m is not None:
+                room_here_m = cv2.resize(room_m, probability.shape[::-1], interpolation=cv2.INTER_NEAREST)
+            found = surfaces(probability, depth_m, room_here_m)
         is_large = found.share > NOBODY_SHARE
         fields = {
             "distance_m": round(distance_m, 4) if np.isfinite(distance_m) else None,
@@ -188,6 +203,12 @@ def _part_chunk(config: MatteConfig, out_dir: Path, recording_dir: Path, frames:
         alone = np.where(is_else, 0, np.rint(255 * probability)).astype(np.uint8)
         leave_map(retry_path(out_dir, index), alone)
     return len(frames)
+
+
+def _room_depth(out_dir: Path) -> np.ndarray | None:
+    """(h, w) metres to the empty room, NaN = unknown; None where it was not learned or does not stand still."""
+    plate = Plate.load(plate_path(out_dir)) if plate_path(out_dir).is_file() else None
+    return plate.depth_m if plate is not None and plate.is_still else None
 
 
 def _depth_beside(recording: Recording, index: int, probability: np.ndarray) -> np.ndarray | None:

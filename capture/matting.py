@@ -28,7 +28,7 @@ import numpy as np
 
 from capture.edges import learn_plate, refined
 from capture.errors import UserError
-from capture.finding import find, refuse_an_empty_film
+from capture.finding import find, refuse_an_empty_film, tell_apart
 from capture.mask_pictures import tile, write_film, write_sheets
 from capture.matte_config import GIVEN, REMBG, MatteConfig
 from capture.matte_job import (
@@ -123,9 +123,10 @@ def matte(config: MatteConfig, out_dir: Path, recording_dir: Path) -> None:
             found = [bool(read_gray(mask_path(out_dir, i)).max() > 127) for i in range(count)]
             refuse_an_empty_film(found, f"the masks of {recording.source}")
         else:
-            found, places = find(job, recording, notes)
+            found = find(job, recording, notes)
             if config.learn_room:
                 _learn_room(job, recording, matter, found, notes)
+            found, places = tell_apart(job, recording, found)
             todo = [(i, places[i]) for i in missing(out_dir, count, *LEFT_BY_MASKS)]
             job.run(_refine_chunk, todo, "draw the edges")
         # The film is one stream, which one thread codes while the workers are busy with what is not.

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 
 from capture.alpha import CORE, FAR_REACH, JUMP_M, median_depth, nearest_value, range_around
+from capture.likelihood import depth_log_odds
 
 ARM_SHARE = 0.06  # of what is seen of a person: no arm is larger
 NOBODY_SHARE = 0.01  # of what is seen of a person: smaller surfaces are a rim of wall, and nobody
@@ -41,9 +42,12 @@ class Whereabouts:
     is_alone: bool  # nobody else was in the mask, for a second before and after
 
 
-def surfaces(probability: np.ndarray, depth_m: np.ndarray) -> Surfaces:
-    """The surfaces of a probability (H, W) in depth (H, W), NaN = unknown."""
+def surfaces(probability: np.ndarray, depth_m: np.ndarray, room_m: np.ndarray | None = None) -> Surfaces:
+    """The surfaces of a probability (H, W) in depth (H, W), NaN = unknown.  What lies at the depth of the empty room,
+    ``room_m`` (H, W), is none: the wall between arm and trunk is nobody."""
     is_known = (probability > 0.5) & np.isfinite(depth_m)
+    if room_m is not None:
+        is_known &= depth_log_odds(depth_m, room_m) >= 0
     is_smooth = is_known & (range_around(np.where(is_known, depth_m, np.nan)) < JUMP_M)
     count, labels = cv2.connectedComponents(is_smooth.astype(np.uint8), connectivity=4)
     sizes, median_m = _medians(labels, depth_m, count)

@@ -28,6 +28,18 @@ def test_surfaces_end_at_steps_in_depth_and_have_the_median_of_their_pixels() ->
         assert median_m == np.median(depth_m[inside]) and share == pytest.approx(inside.sum() / (2000 - 1))
 
 
+def test_the_wall_beside_an_arm_is_nobody() -> None:
+    probability, depth_m = np.ones((40, 60), np.float32), np.full((40, 60), 2.5, np.float32)
+    room_m = np.full((40, 60), 4.3, np.float32)
+    wall, passer, unknown = np.s_[5:20, 10:20], np.s_[5:35, 35:40], np.s_[25:35, 10:20]
+    depth_m[wall], depth_m[passer], depth_m[unknown] = 4.26, 3.4, 4.26
+    room_m[unknown] = np.nan
+    assert sorted(surfaces(probability, depth_m).median_m.round(2)) == [2.5, 3.4, 4.26, 4.26]
+    found = surfaces(probability, depth_m, room_m)
+    assert sorted(found.median_m.round(2)) == [2.5, 3.4, 4.26]
+    assert not found.labels[wall].any() and found.labels[unknown].any()
+
+
 def test_nobody_is_found_where_depth_says_nothing() -> None:
     probability, depth_m = np.ones((20, 20), np.float32), np.full((20, 20), np.nan, np.float32)
     assert len(surfaces(probability, depth_m).median_m) == 0
