@@ -1,8 +1,8 @@
 """How good is the avatar from where no camera stood?
 
-    python benchmarks/novel_views.py [--workspace workspace] [--subject demo] [--pictures FOLDER]
+    python benchmarks/novel_views.py [--workspace workspace] [--subject demo] [--pictures FOLDER] [--light-follows]
 
-The demo performer's held-out frames are filmed once more, at the same moments, by cameras that stand 30, 60 and 90
+The demo performer's held-out frames are filmed once more, at the same moments, by cameras that stand 30 to 180
 degrees further around her on both sides, at the height and distance of the capturing one, without noise.  Masked PSNR
 (over the true alpha > 0.5, at the networks' size, composited over grey) of the avatar there, against the same avatar
 from the capturing camera on the same frames, filmed alike.  Poses are the fit's, from the capturing camera's pictures.
@@ -39,7 +39,7 @@ from rendering.framing import person_frame
 from training.dataset import crop_image
 from training.metrics import composite, mask_iou, psnr_db
 
-ANGLES_DEG = (0, 30, -30, 60, -60, 90, -90)
+ANGLES_DEG = (0, 30, -30, 60, -60, 90, -90, 120, -120, 180)
 FILM_WH = (1280, 720)  # twice as fine as the networks paint
 GREY = 0.5
 EVERY = 2  # held-out frame
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path("workspace"))
     parser.add_argument("--subject", default="demo")
     parser.add_argument("--pictures", type=Path, help="truth above the avatar, one column per angle, at full size")
+    parser.add_argument("--light-follows", action="store_true", help="let the light go with the camera, to compare")
     arguments = parser.parse_args()
     folder = arguments.workspace / arguments.subject
     made = Manifest.load(folder / "01_recording")
@@ -111,7 +112,9 @@ def main() -> None:
             assert frame is not None
             box_px, crop_wh = frame.box_px, avatar.image_wh
             whole = (0.0, 0.0, float(crop_wh[0]), float(crop_wh[1]))
-            rgba = avatar.render(arguments.subject, fit.pose[index], placed, camera.crop(box_px, crop_wh), whole)
+            lit = None if arguments.light_follows else color_from_world[:3, :3] @ moved_from_world[:3, :3].T
+            crop_camera = camera.crop(box_px, crop_wh)
+            rgba = avatar.render(arguments.subject, fit.pose[index], placed, crop_camera, whole, lit)
             alpha = crop_image(true_alpha, box_px, crop_wh, cv2.BORDER_CONSTANT)
             truth = crop_image(picture, box_px, crop_wh, cv2.BORDER_REPLICATE)
             ours = composite(rgba[..., :3], rgba[..., 3], GREY)

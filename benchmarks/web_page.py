@@ -92,7 +92,9 @@ def compare(avatar: Avatar, subject: str, motions: list[Motion], page: Page) -> 
             left, top, right, bottom = (max(0, round(side)) for side in box)
             figures = []
             for painter in (precise, avatar):
-                true = over_grey(painter.render(subject, motion.pose[frame], placed, view.camera))
+                true = over_grey(
+                    painter.render(subject, motion.pose[frame], placed, view.camera, None, view.lit_from_camera)
+                )
                 figures.append(-10 * np.log10(((shown - true)[top:bottom, left:right] ** 2).mean()))
             print(f"| {motion.name} | {frame} | {image_wh[0]} x {image_wh[1]} | {figures[0]:.1f} | {figures[1]:.1f} |")
 

@@ -143,13 +143,16 @@ class Avatar:
         camera_from_body: np.ndarray,
         camera: Camera,
         crop_box: Box | None = None,
+        lit_from_camera: np.ndarray | None = None,
     ) -> np.ndarray:
         """The avatar in a pose as ``camera`` sees it: (H, W, 4) float32 RGBA in [0, 1], not premultiplied.
 
         pose (J, 3) axis-angle rad; camera_from_body (4, 4) metres; crop_box (left, top, right, bottom) px is the part
-        of the picture that the networks paint, by default the person.  Raises UserError for an unknown subject.
+        of the picture that the networks paint, by default the person; lit_from_camera (3, 3) turns this camera's axes
+        into those of the one that the light was learned by, without it the light goes with the camera.  Raises
+        UserError for an unknown subject.
         """
-        return self.layer(subject, pose, camera_from_body, camera, crop_box).picture(camera.image_wh)
+        return self.layer(subject, pose, camera_from_body, camera, crop_box, lit_from_camera).picture(camera.image_wh)
 
     def layer(
         self,
@@ -158,6 +161,7 @@ class Avatar:
         camera_from_body: np.ndarray,
         camera: Camera,
         crop_box: Box | None = None,
+        lit_from_camera: np.ndarray | None = None,
         with_depth: bool = False,
     ) -> Layer:
         """``render`` without the empty part of the picture; ``with_depth`` says how far away each pixel is as well:
@@ -178,6 +182,7 @@ class Avatar:
         surface = surface_of(covered)
         if self.needs_view:
             surface = replace(surface, body_from_pixel=body_from_pixel(crop_camera, camera_from_body)[None])
+        surface = turned(surface, lit_from_camera)
         rgba = self.painter.rgba(self.textures[subject], surface.to(self.device))
         inverse_z = None
         if with_depth:
@@ -217,6 +222,13 @@ def surface_of(covered: Covered) -> Surface:
         normal=torch.as_tensor(covered.normal),
         batch_hw=(covered.num_images, height, width),
     )
+
+
+def turned(surface: Surface, lit_from_camera: np.ndarray | None) -> Surface:
+    """A picture's surface in a light that stands still while the camera goes around: ``Surface.lit_from_camera``."""
+    if lit_from_camera is None:
+        return surface
+    return replace(surface, lit_from_camera=torch.from_numpy(np.asarray(lit_from_camera, np.float32))[None])
 
 
 def body_from_pixel(camera: Camera, camera_from_body: np.ndarray) -> Tensor:

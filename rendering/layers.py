@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from capture.camera import Camera
-from rendering.avatar import Avatar, Shape, body_from_pixel, surface_of
+from rendering.avatar import Avatar, Shape, body_from_pixel, surface_of, turned
 from rendering.framing import person_box
 from rendering.networks import NeuralTexture
 from rendering.pasting import resample
@@ -35,6 +35,7 @@ class Figure:
     texture: NeuralTexture
     pose: np.ndarray  # (J, 3) rad
     camera_from_body: np.ndarray  # (4, 4) metres
+    lit_from_camera: np.ndarray | None = None  # (3, 3) as ``View.lit_from_camera``
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def paint(avatar: Avatar, figure: Figure, camera: Camera, size_wh: tuple[int, in
     surface = surface_of(covered)
     if figure.texture.needs_view:
         surface = replace(surface, body_from_pixel=body_from_pixel(crop_camera, figure.camera_from_body)[None])
+    surface = turned(surface, figure.lit_from_camera)
     image, mask, rough = avatar.painter.paint(figure.texture, surface.to(avatar.device))
     width, height = size_wh
 

@@ -5,12 +5,12 @@ H x W pixels, uint8 RGB.  World: z up, floor at 0, metres.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from capture.camera import Camera, invert
+from capture.camera import invert
 from rendering.avatar import Avatar, Shape
 from rendering.browser import picture_wh, view_of
 from rendering.layers import ALL, LAYERS, Figure, Painted, crop_wh, label, lay_over, paint, tiles
@@ -48,6 +48,7 @@ class Wanted:
     wipe: float = 0.5
     filmed: Filmed | None = None
     frame_index: int | None = None  # the recorded frame of this pose
+    lit_from_world: np.ndarray | None = None  # (3, 3) as ``View.lit_from_world``
 
 
 def picture(avatar: Avatar, wanted: Wanted, scale: float) -> np.ndarray:
@@ -57,7 +58,8 @@ def picture(avatar: Avatar, wanted: Wanted, scale: float) -> np.ndarray:
         return _compared(avatar, wanted, wanted.filmed, wanted.frame_index, image_wh, scale)
     eye = wanted.eye
     view = view_of(eye.wxyz, eye.position_m, eye.fov_rad, image_wh)
-    painted = _painted(avatar, wanted, view.camera, view.camera_from_world, scale)
+    view = replace(view, lit_from_world=wanted.lit_from_world)
+    painted = _painted(avatar, wanted, view, scale)
     if wanted.layer == ALL:
         return tiles(painted, image_wh, _text(wanted, image_wh))
     vertices_m = wanted.shape.vertices_camera_m(wanted.pose.joints, wanted.pose.world_from_body)
@@ -65,12 +67,10 @@ def picture(avatar: Avatar, wanted: Wanted, scale: float) -> np.ndarray:
     return behind if painted is None else lay_over(behind, LAYERS[wanted.layer](painted), painted.box_px)
 
 
-def _painted(
-    avatar: Avatar, wanted: Wanted, camera: Camera, camera_from_world: np.ndarray, scale: float
-) -> Painted | None:
-    camera_from_body = camera_from_world @ wanted.pose.world_from_body
-    figure = Figure(wanted.shape, wanted.texture, wanted.pose.joints, camera_from_body)
-    return paint(avatar, figure, camera, crop_wh(avatar, scale))
+def _painted(avatar: Avatar, wanted: Wanted, view: View, scale: float) -> Painted | None:
+    camera_from_body = view.camera_from_world @ wanted.pose.world_from_body
+    figure = Figure(wanted.shape, wanted.texture, wanted.pose.joints, camera_from_body, view.lit_from_camera)
+    return paint(avatar, figure, view.camera, crop_wh(avatar, scale))
 
 
 def _compared(
@@ -80,7 +80,7 @@ def _compared(
     (width, height), text = image_wh, _text(wanted, image_wh)
     camera = filmed.camera((width // 2, height) if wanted.compare == BESIDE else image_wh)
     recorded, ours = filmed.frame(index, camera), filmed.empty(index, camera)
-    painted = _painted(avatar, wanted, camera, invert(filmed.captured.world_from_color), scale)
+    painted = _painted(avatar, wanted, View(camera, invert(filmed.captured.world_from_color)), scale)
     if wanted.layer == ALL:
         ours = tiles(painted, camera.image_wh, text)
     elif painted is not None:

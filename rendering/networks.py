@@ -39,10 +39,24 @@ class Surface:
     # (B, 3, 3) from a position in the picture (x, y, 1), pixels, to the direction of its ray in the body's own frame;
     # only for methods whose texture depends on the view
     body_from_pixel: Tensor | None = None
+    # (B, 3, 3) from this camera's axes to those of the one that the light was learned by; none: it is that one
+    lit_from_camera: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Surface:
-        rays = None if self.body_from_pixel is None else self.body_from_pixel.to(device)
-        return Surface(self.pixel.to(device), self.uv.to(device), self.normal.to(device), self.batch_hw, rays)
+        rays, turned = (
+            None if per_picture is None else per_picture.to(device)
+            for per_picture in (self.body_from_pixel, self.lit_from_camera)
+        )
+        return Surface(self.pixel.to(device), self.uv.to(device), self.normal.to(device), self.batch_hw, rays, turned)
+
+    def lit_normal(self) -> Tensor:
+        """(K, 3) the normals by the axes of the camera that the light was learned by.  What faces away from that camera
+        is where its harmonics go on to: of what was tried, that was nearest to the truth (docs/results.md)."""
+        if self.lit_from_camera is None:
+            return self.normal
+        _, height, width = self.batch_hw
+        rotations = self.lit_from_camera[self.pixel // (height * width)]  # (K, 3, 3)
+        return (rotations @ self.normal[..., None])[..., 0]
 
     def view_body(self) -> Tensor:
         """(K, 3) unit directions in which the camera looks at the covered pixels, in the body's own frame."""
@@ -158,7 +172,7 @@ class NeuralTexture(nn.Module):
         sampled = self.sample(surface.uv)
         if self.light is None:
             return sampled
-        return torch.cat([lit(sampled[:, :RGB], surface.normal, self.light), sampled[:, RGB:]], dim=1)
+        return torch.cat([lit(sampled[:, :RGB], surface.lit_normal(), self.light), sampled[:, RGB:]], dim=1)
 
     def forward(self, surface: Surface) -> Tensor:
         """The paper's I_uv painted with this texture: (B, C, H, W), zero outside the body."""

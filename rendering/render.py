@@ -9,7 +9,7 @@ N pictures, H x W pixels.  World: z up, floor at 0.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ from rendering.captured import Captured, shrunk
 from rendering.motions import HELDOUT, RECORDING, Chosen, choose, fit_folder
 from rendering.retarget import Motion
 from rendering.studio import Room, shaded
-from rendering.viewpoints import View, load_views, orbit, repeat_last
+from rendering.viewpoints import View, in_front, lit_as_from, load_views, orbit, repeat_last
 
 CAPTURE, ORBIT = "capture", "orbit"
 ORBIT_WH = (600, 800)
@@ -125,7 +125,8 @@ class Scene:
         shape, motion = avatar.bodies[subject], self.motion
         for position, view in enumerate(self.views):
             pose, placed = motion.pose[position], motion.world_from_body[position]
-            layer = avatar.layer(subject, pose, view.camera_from_world @ placed, view.camera)
+            camera_from_body = view.camera_from_world @ placed
+            layer = avatar.layer(subject, pose, camera_from_body, view.camera, lit_from_camera=view.lit_from_camera)
             moment = Moment(position, view, (shape.vertices_camera_m(pose, placed),))
             if self.background is None:
                 shown = layer.picture(view.camera.image_wh)
@@ -151,7 +152,11 @@ def _scene(wish: Wish, avatar: Avatar, subject: str, chosen: Chosen, captured: C
     else:
         views = repeat_last(load_views(Path(camera)), count)
         if wish.image_wh is not None:
-            views = [View(covering_camera(view.camera, wish.image_wh), view.camera_from_world) for view in views]
+            views = [replace(view, camera=covering_camera(view.camera, wish.image_wh)) for view in views]
+    if is_filmed and captured is not None:  # in the room's own light
+        views = lit_as_from(views, invert(captured.world_from_color)[:3, :3])
+    elif camera not in (CAPTURE, ORBIT):
+        views = lit_as_from(views, in_front(facing(chosen.motion)))
     image_wh = views[0].camera.image_wh
     word = wish.background or (ROOM if camera == CAPTURE else STUDIO)
     footage = Footage(captured, image_wh) if camera == CAPTURE and captured is not None else None
@@ -249,7 +254,9 @@ def facing(moved: Motion) -> np.ndarray:
 def turntable(avatar: Avatar, subject: str, captured: Captured, index: int, count: int, image_wh: tuple[int, int]):
     """``count`` pictures (H, W, 3) uint8 around the person in the pose of frame ``index``."""
     still = captured.motion(np.full(count, index))
-    return Scene(still, orbit_views(avatar, subject, still, 1.0, image_wh), in_studio).pictures(avatar, subject)
+    views = orbit_views(avatar, subject, still, 1.0, image_wh)
+    views = lit_as_from(views, invert(captured.world_from_color)[:3, :3])
+    return Scene(still, views, in_studio).pictures(avatar, subject)
 
 
 def only_subject(avatar: Avatar) -> str:

@@ -26,12 +26,23 @@ from rendering.motions import HELDOUT, RECORDING, choose
 from rendering.pasting import Layer, merged
 from rendering.render import CAPTURE, ORBIT, ORBIT_PERIOD_S, Wish, only_subject
 from rendering.retarget import Motion
-from rendering.viewpoints import FILL, VERTICAL_FOV, View, load_views, look_at, repeat_last, views_of
+from rendering.viewpoints import (
+    FILL,
+    VERTICAL_FOV,
+    View,
+    in_front,
+    lit_as_from,
+    load_views,
+    look_at,
+    repeat_last,
+    views_of,
+)
 
 FRONT = "front"
 SCENE_WH = (1280, 720)
 FRAMES_PER_SECOND = 30.0
 ELEVATION = np.radians(7)
+TOWARDS_CAMERA = np.array([0.0, -1.0, 0.0])  # where who was not turned looks
 SCENE_KEYS = {"people", "camera", "camera_from_world", "background", "frames_per_second", "seconds"}
 
 
@@ -67,7 +78,9 @@ class Actor:
     def layer(self, position: int, view: View) -> Layer:
         """What he covers of a picture."""
         placed = view.camera_from_world @ self.world_from_body[position]
-        return self.avatar.layer(self.subject, self.pose[position], placed, view.camera, with_depth=True)
+        return self.avatar.layer(
+            self.subject, self.pose[position], placed, view.camera, None, view.lit_from_camera, True
+        )
 
     def vertices_m(self, position: int) -> np.ndarray:
         """(V, 3) in the world."""
@@ -155,15 +168,15 @@ def scene_views(fields: dict[str, Any], path: Path, wish: Wish, actors: list[Act
     count, wanted = len(actors[0].pose), wish.camera or fields.get("camera", FRONT)
     if isinstance(wanted, str) and wanted in (FRONT, ORBIT):
         azimuths = np.zeros(count) if wanted == FRONT else 2 * np.pi * np.arange(count) / rate / ORBIT_PERIOD_S
-        return around(actors, azimuths, wish.image_wh or SCENE_WH)
+        return lit_as_from(around(actors, azimuths, wish.image_wh or SCENE_WH), in_front(TOWARDS_CAMERA))
     if isinstance(wanted, str):
         beside = path.parent / wanted
         views = load_views(beside if beside.exists() and wish.camera is None else Path(wanted))
     else:
         views = views_of(fields, path)
     if wish.image_wh is not None:
-        views = [View(covering_camera(view.camera, wish.image_wh), view.camera_from_world) for view in views]
-    return repeat_last(views, count)
+        views = [replace(view, camera=covering_camera(view.camera, wish.image_wh)) for view in views]
+    return lit_as_from(repeat_last(views, count), in_front(TOWARDS_CAMERA))
 
 
 def around(actors: list[Actor], azimuths: np.ndarray, image_wh: tuple[int, int]) -> list[View]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,13 @@ class View:
 
     camera: Camera
     camera_from_world: np.ndarray  # (4, 4)
+    # (3, 3) how the camera that the people's light was learned by stands in this world; none: it goes with this one
+    lit_from_world: np.ndarray | None = None
+
+    @property
+    def lit_from_camera(self) -> np.ndarray | None:
+        """(3, 3) from this camera's axes to those."""
+        return None if self.lit_from_world is None else self.lit_from_world @ self.camera_from_world[:3, :3].T
 
 
 def look_at(position_m: np.ndarray, target_m: np.ndarray) -> np.ndarray:
@@ -51,7 +58,8 @@ def orbit(
 ) -> list[View]:
     """Views around a person of ``height_m``: one per row of ``targets_m`` (N, 3) and ``azimuths`` (N,).
 
-    Azimuth 0 looks the person in the face: ``facing`` (3,) is the horizontal direction of his gaze in the world.
+    Azimuth 0 looks the person in the face: ``facing`` (3,) is the horizontal direction of his gaze in the world.  From
+    there he is lit as he was filmed; the light stays where it is.
     """
     width, height = image_wh
     focal_px = height / 2 / np.tan(VERTICAL_FOV / 2)
@@ -65,7 +73,13 @@ def orbit(
         horizontal = np.cos(elevation) * np.array([np.cos(angle), np.sin(angle)])
         away = np.array([*horizontal, np.sin(elevation)])
         views.append(View(camera, look_at(target_m + distance_m * away, target_m)))
-    return views
+    return lit_as_from(views, in_front(facing))
+
+
+def in_front(facing: np.ndarray) -> np.ndarray:
+    """(3, 3) how an orbit's camera stands in the world that looks in the face of who looks along ``facing`` (3,)."""
+    towards = np.array([*(np.cos(ORBIT_ELEVATION) * facing[:2] / np.linalg.norm(facing[:2])), np.sin(ORBIT_ELEVATION)])
+    return look_at(towards, np.zeros(3))[:3, :3]
 
 
 def load_views(path: Path) -> list[View]:
@@ -94,6 +108,11 @@ def views_of(fields: Any, path: Path) -> list[View]:
     if not (np.isfinite(matrices).all() and unit < 1e-3):
         raise UserError(f"{path}: camera_from_world must be rigid 4x4 matrices, rotation and translation only")
     return [View(camera, matrix) for matrix in matrices]
+
+
+def lit_as_from(views: Sequence[View], lit_from_world: np.ndarray) -> list[View]:
+    """The views, their light standing still in the world as if it had been learned from a camera there, (3, 3)."""
+    return [replace(view, lit_from_world=lit_from_world) for view in views]
 
 
 def repeat_last(views: Sequence[View], count: int) -> list[View]:

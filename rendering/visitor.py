@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from capture.camera import transform
+from capture.camera import invert, transform
 from capture.errors import UserError
 from rendering.avatar import Avatar
 from rendering.browser import pose_of
@@ -26,7 +26,7 @@ from rendering.pacing import REST_S, Pace, Rate
 from rendering.playback import Playback
 from rendering.puppet import Handle, Pose, Puppet
 from rendering.repertoire import FILMED, HELDOUT, STANDING, Repertoire
-from rendering.viewpoints import View, orbit
+from rendering.viewpoints import View, in_front, orbit
 
 if TYPE_CHECKING:
     import viser
@@ -177,6 +177,11 @@ class Visitor:
         if eye is None:
             return None
         with self.lock:
+            frame_index, filmed = self.playback.frame_index(time.monotonic()), self.repertoire.filmed(self.subject)
+            if frame_index is not None and filmed is not None:
+                lit_from_world = invert(filmed.captured.world_from_color)[:3, :3]
+            else:
+                lit_from_world = in_front(-self.playback.act.motion.world_from_body[0, :3, 1])
             return Wanted(
                 shape=self.shape,
                 texture=self.texture,
@@ -185,8 +190,9 @@ class Visitor:
                 eye=eye,
                 compare=self.compare,
                 wipe=self.wipe,
-                filmed=self.repertoire.filmed(self.subject),
-                frame_index=self.playback.frame_index(time.monotonic()),
+                filmed=filmed,
+                frame_index=frame_index,
+                lit_from_world=lit_from_world,
             )
 
     def look_from(self, azimuth: float) -> None:

@@ -30,7 +30,8 @@ PAINT = """(async () => {
 def in_javascript(view: View) -> dict:
     camera, (width, height) = view.camera, view.camera.image_wh
     lens = {"fx": camera.fx_px, "fy": camera.fy_px, "cx": camera.cx_px, "cy": camera.cy_px}
-    return {"width": width, "height": height, **lens, "fromWorld": view.camera_from_world[:3].ravel().tolist()}
+    lit = {} if view.lit_from_camera is None else {"litFromCamera": view.lit_from_camera.ravel().tolist()}
+    return {"width": width, "height": height, **lens, **lit, "fromWorld": view.camera_from_world[:3].ravel().tolist()}
 
 
 def seen_from(shape: Shape, motion: Motion, frame: int, azimuth: float, image_wh: tuple[int, int]) -> View:

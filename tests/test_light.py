@@ -146,6 +146,23 @@ def test_a_light_is_kept_with_its_avatar_and_old_avatars_have_none(tmp_path):
     assert Avatar.load(tmp_path / "old", "cpu").textures[name].light is None
 
 
+def test_the_light_stays_when_the_camera_goes_around():
+    texture = NeuralTexture(NeuralTexture.shared_initial(16, 8, seed=0), LAMP)
+    there = Surface(torch.arange(500), torch.rand(500, 2), directions(), (2, 10, 25))
+    turns = Rotation.random(2, rng=0).as_matrix().astype(np.float32)  # how each picture's camera has been turned
+    which = torch.arange(500) // 250
+    turned_normal = (torch.from_numpy(turns)[which] @ there.normal[..., None])[..., 0]
+    back = torch.from_numpy(turns.transpose(0, 2, 1).copy())
+    here = replace(there, normal=turned_normal, lit_from_camera=back)
+    expected = texture.features(there)
+    torch.testing.assert_close(texture.features(here), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(texture.features(here.to("cpu")), expected, atol=1e-5, rtol=0)
+    goes_along = texture.features(replace(here, lit_from_camera=None))
+    assert float((goes_along - expected).detach()[:, :3].abs().max()) > 0.2 and torch.equal(
+        goes_along[:, 3:], expected[:, 3:]
+    )
+
+
 def test_autocast_does_not_round_it():
     texture = NeuralTexture(NeuralTexture.shared_initial(16, 8, seed=0), LAMP)
     surface = Surface(torch.arange(500), torch.rand(500, 2), directions(), (1, 20, 25))

@@ -18,7 +18,7 @@ from test_motion import random_frames, write_bvh
 from capture.camera import invert, project, transform
 from capture.errors import UserError
 from fitting.body.model import BodyModel
-from rendering.avatar import Shape
+from rendering.avatar import Avatar, Shape
 from rendering.captured import Captured, world_from_color
 from rendering.framing import person_box
 from rendering.render import Wish, render
@@ -70,6 +70,38 @@ def test_replay_from_all_sides_is_in_the_studio(subject_dir, tmp_path):
     shown = frames_of(tmp_path / "a.mp4")
     assert len(shown) == 2 and shown[0].shape == (800, 600, 3)
     assert shown[0][:20].std(axis=1).max() < 12  # a calm backdrop, not the painted room
+
+
+@pytest.mark.parametrize(
+    ("wish", "filmed"), [(Wish(camera="orbit"), True), (Wish(camera="capture"), True), (None, False)]
+)
+def test_the_light_stays_in_the_room(subject_dir, person_dir, tmp_path, monkeypatch, wish, filmed):
+    seen = []
+    layer = Avatar.layer
+
+    def watched(avatar, subject, pose, camera_from_body, camera, *more, lit_from_camera=None):
+        seen.append((camera_from_body[:3, :3], lit_from_camera))
+        return layer(avatar, subject, pose, camera_from_body, camera, *more, lit_from_camera=lit_from_camera)
+
+    monkeypatch.setattr(Avatar, "layer", watched)
+    if filmed:
+        render(subject_dir / "06_avatar", subject_dir.parent, "doll", wish, tmp_path / "a.mp4")
+        fit = Captured.load(subject_dir).fit
+        heldout = [i for i in range(NUM_TRAIN, NUM_FRAMES) if i != LOST]
+        as_filmed = [fit.camera_from_body[i][:3, :3] for i in heldout]
+    else:
+        write_bvh(tmp_path / "move.bvh", random_frames(8))
+        wish = Wish(motion=str(tmp_path / "move.bvh"), camera="orbit")
+        render(person_dir, None, "doll", wish, tmp_path / "a.mp4")
+        as_filmed = None
+    turns = [lit @ turned for turned, lit in seen]  # the body, by the axes that the light is known in
+    if as_filmed is not None:
+        assert len(turns) == len(as_filmed)
+        for found, true in zip(turns, as_filmed, strict=True):
+            assert np.allclose(found, true, atol=1e-6)
+    else:
+        assert np.allclose(seen[0][1], np.eye(3), atol=1e-6)  # an orbit starts in front: as he was filmed
+        assert max(np.abs(lit - np.eye(3)).max() for _, lit in seen) > 0.05
 
 
 def test_a_doll_is_cut_out_over_a_colour_a_picture_and_nothing(subject_dir, tmp_path):

@@ -165,12 +165,16 @@ def test_a_browser_paints_what_python_paints(avatar, tmp_path):
             view = seen_from(shape, motion, frame, azimuth, image_wh)
             shown = painted_by_page(page, 0, frame, view)
             placed = view.camera_from_world @ motion.world_from_body[frame]
-            rgba = avatar.render("person", motion.pose[frame], placed, view.camera)
+            rgba = avatar.render("person", motion.pose[frame], placed, view.camera, None, view.lit_from_camera)
             true = over_grey(rgba)
             is_person = rgba[..., 3] > 0.5
             assert is_person.sum() > 200 and true[is_person].std() > 0.1
             assert -10 * np.log10(((shown - true)[is_person] ** 2).mean()) > 60
             assert -10 * np.log10(((shown - true) ** 2).mean()) > 60
+        view = seen_from(shape, motion, 0, 1.2, (300, 400))
+        page.value("viewer.choose(0), viewer.azimuth = 1.2")
+        own = page.value("Array.from(viewer.camera().litFromCamera)")
+        assert view.lit_from_camera is not None and np.allclose(own, view.lit_from_camera.ravel(), atol=1e-6)
         page.value("document.getElementById('play').click()")
         page.wait("viewer.times.length > 3 && viewer.frame > 0")
         assert "pictures/s, WebAssembly" in page.value("document.getElementById('says').textContent")

@@ -19,13 +19,13 @@ class Avatar {
     this.normals = new Float32Array(3 * this.width * this.height);
   }
 
-  /** The person's crop as camera sees him: {rgb (3, h, w), mask (h, w), box}, colours in [0, 1]; null when he is nowhere in it. */
+  /** The person's crop as camera sees him, lit by the axes of camera.litFromCamera (3, 3), where it is given: {rgb (3, h, w), mask (h, w), box}, colours in [0, 1]; null when he is nowhere in it. */
   async paint(pose, cameraFromBody, camera) {
     this.body.pose(pose, cameraFromBody);
     const box = personBox(this.body.vertices, camera, this.framing);
     if (box === null) return null;
     this.raster.draw(cropCamera(camera, box, this.width, this.height));
-    this.fillPlanes();
+    this.fillPlanes(camera.litFromCamera ?? [1, 0, 0, 0, 1, 0, 0, 0, 1]);
     const { ort, width, height, channels } = this;
     const painted = await this.session.run({
       features: new ort.Tensor("float32", this.features, [1, channels, height, width]),
@@ -35,7 +35,7 @@ class Avatar {
   }
 
   /** What the networks eat, from the rasteriser's covered pixels. */
-  fillPlanes() {
+  fillPlanes(lit) {
     const { features, normals, raster, texels, channels, light, texturePx: size } = this, area = this.width * this.height;
     const terms = new Float64Array(8);
     features.fill(0);
@@ -53,7 +53,8 @@ class Avatar {
         features[channel * area + at] = a * texels[upper] + b * texels[upper + channels] + c * texels[lower] + d * texels[lower + channels];
       }
       if (light === null) continue;
-      lightTerms(raster.normal[3 * k], raster.normal[3 * k + 1], raster.normal[3 * k + 2], terms);
+      const [nx, ny, nz] = raster.normal.subarray(3 * k, 3 * k + 3);
+      lightTerms(...[0, 3, 6].map((row) => lit[row] * nx + lit[row + 1] * ny + lit[row + 2] * nz), terms);
       for (let channel = 0; channel < 3; channel++) {
         let log = 0;
         for (let i = 0; i < terms.length; i++) log += terms[i] * light[3 * i + channel];

@@ -17,6 +17,12 @@ const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
 const unit = (a) => a.map((value) => value / Math.hypot(...a));
 
+/** (3, 3) from the axes of camera to those of another one. */
+function axesBetween(camera, other) {
+  const axes = (m) => [m.slice(0, 3), m.slice(4, 7), m.slice(8, 11)], [from, to] = [axes(camera.fromWorld), axes(other.fromWorld)];
+  return to.flatMap((row) => from.map((column) => dot(row, column)));
+}
+
 /** Where the floor meets the wall, as a fraction of the picture's height, nine metres ahead of the camera. */
 function horizonOf(camera) {
   const { height, fromWorld: m, position } = camera, ahead = [position[0] + 9 * m[8], position[1] + 9 * m[9], 0];

@@ -2,7 +2,7 @@
 // The page: fetches the avatar, plays its motions, follows the mouse.  Everything comes from beside the page, or from
 // within it where it was exported as one file.
 
-const HEIGHT = 800, VERTICAL_FOV = 28 * Math.PI / 180, FILL = 0.74; // rendering/viewpoints.py
+const HEIGHT = 800, VERTICAL_FOV = 28 * Math.PI / 180, ELEVATION = 7 * Math.PI / 180, FILL = 0.74; // rendering/viewpoints.py
 const ELEVATION_RANGE = [-0.25, 1.2], ZOOM_RANGE = [0.35, 2.5], NEAR_LIFT = 0.36;
 
 /** The bytes of a file of this export. */
@@ -78,6 +78,9 @@ function arraysOf(table, data) {
   return found;
 }
 
+/** The unit vector to a camera at an angle around the vertical and above the horizon. */
+const away = (angle, elevation) => [Math.cos(elevation) * Math.cos(angle), Math.cos(elevation) * Math.sin(angle), Math.sin(elevation)];
+
 class Viewer {
   constructor(canvas, description, arrays, runtime) {
     Object.assign(this, { canvas, description, arrays });
@@ -85,7 +88,7 @@ class Viewer {
     this.provider = runtime.provider;
     this.context = canvas.getContext("2d");
     this.azimuth = 0;
-    this.elevation = 7 * Math.PI / 180;
+    this.elevation = ELEVATION;
     this.zoom = 1;
     this.isPlaying = true;
     this.isTurning = false;
@@ -118,8 +121,10 @@ class Viewer {
     const distance = widest / FILL / 2 / Math.tan(VERTICAL_FOV / 2) * this.zoom;
     const angle = this.motion.facing + this.azimuth, target = [...this.of("targets", this.frame)];
     target[2] += Math.max(0, 1 - this.zoom) * NEAR_LIFT * tall; // who comes nearer wants to see the face
-    const away = [Math.cos(this.elevation) * Math.cos(angle), Math.cos(this.elevation) * Math.sin(angle), Math.sin(this.elevation)];
-    return lookAt(away.map((value, d) => target[d] + distance * value), target, focal, width, height);
+    const camera = lookAt(away(angle, this.elevation).map((value, d) => target[d] + distance * value), target, focal, width, height);
+    // From the front he is lit as he was filmed; the light stays there.
+    const front = lookAt(away(this.motion.facing, ELEVATION), [0, 0, 0], focal, width, height);
+    return Object.assign(camera, { litFromCamera: axesBetween(camera, front) });
   }
 
   resize() {
