@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -35,6 +36,20 @@ def test_masked_psnr_sees_only_the_mask():
     assert metrics.psnr_db(image, truth, mask) == metrics.PSNR_CEILING_DB
     assert metrics.psnr_db(image, truth, ~mask) < 3
     assert np.isnan(metrics.psnr_db(image, truth, np.zeros((8, 8), bool)))
+
+
+def test_large_crops_are_measured_by_the_ruler_of_small_ones(pictures):
+    image, truth = (np.tile(picture, (8, 8, 1)) for picture in pictures)  # 320 high
+    alpha = np.zeros(image.shape[:2], np.float32)
+    alpha[40:280, 50:400] = 1
+    figures = metrics.measure(image, truth, image, truth, alpha, np.roll(alpha, 1, axis=1), True, False)
+    assert figures["reduced_mask_iou"] == pytest.approx(figures["mask_iou"], abs=0.01)
+    assert figures["reduced_masked_psnr_db"] > figures["masked_psnr_db"] + 0.5  # noise averages out
+    small = [cv2.resize(p, (358, 256), interpolation=cv2.INTER_AREA) for p in (image, truth, alpha)]
+    alone = metrics.measure(small[0], small[1], image, truth, small[2], small[2], True, False)
+    assert alone["reduced_ssim"] == alone["crop_ssim"] == figures["reduced_ssim"]
+    assert alone["reduced_flip"] == alone["crop_flip"] == figures["reduced_flip"]
+    assert alone["reduced_masked_psnr_db"] == alone["masked_psnr_db"]
 
 
 def test_ssim_agrees_with_torchmetrics(pictures):

@@ -299,6 +299,7 @@ def protocol(config: EvaluateConfig, has_lpips: bool) -> dict[str, Any]:
         "full": f"whole frame, long side at most {config.full_long_side_px} px; the method composited over the true "
         "background, the person there painted out with the room's median; truth is the frame as recorded",
         "masked_psnr_db": "PSNR of the crop over the pixels where the true matte exceeds 0.5",
+        "reduced": f"a crop higher than {metrics.REDUCED_HEIGHT_PX} px at that height: one ruler for all presets",
         "mask_iou": "predicted alpha > 0.5 against true matte > 0.5, in the crop",
         "mean": "every figure is the mean of its values per held-out frame",
         "data_range": metrics.DATA_RANGE,

@@ -19,6 +19,7 @@ SSIM_K = (0.01, 0.03)
 PIXELS_PER_DEGREE = 0.7 * 3840 / 0.7 * np.pi / 180  # FLIP's default: a 0.7 m wide 4K display seen from 0.7 m, 67.02
 PSNR_CEILING_DB = 100.0  # equal pictures: infinity is not JSON
 MASK_THRESHOLD = 0.5
+REDUCED_HEIGHT_PX = 256  # of the crop by which avatars of all presets are measured: the demo preset's own
 
 
 def psnr_db(image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float:
@@ -87,10 +88,11 @@ def measure(
     with_crop_flip: bool,
     with_full_flip: bool,
 ) -> dict[str, float]:
-    """Every figure of one picture in both protocols, but LPIPS; NaN where FLIP was not asked for.
+    """Every figure of one picture in all protocols, but LPIPS; NaN where FLIP was not asked for.
 
-    crop and full are composites (H, W, 3) and (H0, W0, 3), alpha (H, W) belongs to the crop.  Light to import, for it
-    runs in processes of its own.
+    A finer picture of the same quality has a lower PSNR, as the same error in place moves finer detail; so the crop is
+    measured at REDUCED_HEIGHT_PX, too, by which avatars of different presets compare.  crop and full are composites
+    (H, W, 3) and (H0, W0, 3), alpha (H, W) belongs to the crop.  Light to import, for it runs in processes of its own.
     """
     figures = {}
     for name, image, truth, with_flip in (
@@ -102,4 +104,20 @@ def measure(
         figures[f"{name}_flip"] = float(flip_map(image, truth).mean()) if with_flip else float("nan")
     figures["masked_psnr_db"] = psnr_db(crop, true_crop, true_alpha > MASK_THRESHOLD)
     figures["mask_iou"] = mask_iou(alpha, true_alpha)
-    return figures
+    if crop.shape[0] <= REDUCED_HEIGHT_PX:
+        same = {"masked_psnr_db": "masked_psnr_db", "ssim": "crop_ssim", "flip": "crop_flip", "mask_iou": "mask_iou"}
+        return figures | {f"reduced_{name}": figures[key] for name, key in same.items()}
+    crop, true_crop, alpha, true_alpha = (_reduced(plane) for plane in (crop, true_crop, alpha, true_alpha))
+    flip = float(flip_map(crop, true_crop).mean()) if with_crop_flip else float("nan")
+    return figures | {
+        "reduced_masked_psnr_db": psnr_db(crop, true_crop, true_alpha > MASK_THRESHOLD),
+        "reduced_ssim": ssim(crop, true_crop),
+        "reduced_flip": flip,
+        "reduced_mask_iou": mask_iou(alpha, true_alpha),
+    }
+
+
+def _reduced(plane: np.ndarray) -> np.ndarray:
+    """(H, W) or (H, W, C) at REDUCED_HEIGHT_PX, each pixel the mean over its footprint."""
+    wh = round(plane.shape[1] * REDUCED_HEIGHT_PX / plane.shape[0]), REDUCED_HEIGHT_PX
+    return cv2.resize(np.ascontiguousarray(plane, np.float32), wh, interpolation=cv2.INTER_AREA)

@@ -29,6 +29,7 @@ AVATAR, NEAREST, TEXTURE = "avatar", "nearest_training_frame", "back_projected_t
 BARE_TEXTURE = "back_projected_texture_bare_body"
 METHODS = (AVATAR, NEAREST, TEXTURE, BARE_TEXTURE)
 FIGURES = ("psnr_db", "ssim", "flip", "lpips")
+REDUCED_FIGURES = ("masked_psnr_db", "ssim", "flip", "mask_iou")
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ def means(rows: list[dict[str, Any]], method: str) -> dict[str, Any]:
         values = values[np.isfinite(values)]
         return round(float(values.mean()), 4) if len(values) else None
 
-    protocols = {p: {figure: mean(f"{p}_{figure}") for figure in FIGURES} for p in ("full", "crop")}
+    wanted = {"full": FIGURES, "crop": FIGURES, "reduced": REDUCED_FIGURES}
+    protocols = {p: {figure: mean(f"{p}_{figure}") for figure in figures} for p, figures in wanted.items()}
     return {**protocols, "masked_psnr_db": mean("masked_psnr_db"), "mask_iou": mean("mask_iou")}
 
 

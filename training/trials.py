@@ -159,7 +159,7 @@ def score(config: EvaluateConfig, avatar: Avatar, subject: Subject, lpips: Lpips
                 row["full_lpips"] = lpips(task[2], task[3]) if lpips is not None else np.nan
                 rows.append({"method": AVATAR, **row})
     nested = means(rows, AVATAR)
-    flat = {f"{p}_{figure}": value for p in ("crop", "full") for figure, value in nested.pop(p).items()}
+    flat = {f"{p}_{figure}": value for p in ("crop", "full", "reduced") for figure, value in nested.pop(p).items()}
     return {**nested, **flat, "flicker": (flicker.figures() or {"ratio": None})["ratio"]}
 
 
