@@ -13,9 +13,11 @@ from test_solve import GRID, observe_body, random_state
 
 from fitting import batch
 from fitting.batch import _banded_step, _bend_energy, _bends, _pace, _pieces, refine
-from fitting.body.model import BodyModel
+from fitting.body.model import BodyModel, vertex_normals
 from fitting.chain import Chain
 from fitting.clip import default_prior
+from fitting.light import LIGHT_TERMS, light_terms
+from fitting.light import gains as light_gains
 from fitting.observe import Observation
 from fitting.offsets import solve_landmark_offsets, solve_offsets
 from fitting.photometric import Appearance, Pictures, color_rows, learn
@@ -225,13 +227,18 @@ def test_cloth_that_strays_is_loose_and_skin_is_not(body: BodyModel, chain: Chai
 # ---------------------------------------------------------------------------------------------------- colours
 
 
-def painted(body: BodyModel, chain: Chain, state: State, gain: float = 1.0) -> np.ndarray:
-    """(H, W, 3) uint8: the body with a smooth pattern that is fixed to its vertices."""
+def painted(
+    body: BodyModel, chain: Chain, state: State, gain: float = 1.0, lamp: np.ndarray | None = None
+) -> np.ndarray:
+    """(H, W, 3) uint8: the body with a smooth pattern that is fixed to its vertices, in the light ``lamp``, if any."""
     vertices_m = chain.posed(state.pose, state.camera_from_body)[: chain.num_vertices]
     rest = np.asarray(body.template_m, float)
     color = 0.5 + 0.35 * np.stack([np.sin(25 * rest[:, 0]), np.sin(21 * rest[:, 2]), np.cos(17 * rest[:, 2])], 1)
     pixels = vertices_m[:, :2] / vertices_m[:, 2:] * GRID.fx_px + (GRID.cx_px, GRID.cy_px)
     far_to_near = np.argsort(-vertices_m[body.faces, 2].mean(1))
+    if lamp is not None:
+        normals = vertex_normals(vertices_m, body.faces).astype(float)
+        color = color * light_gains(light_terms(normals), lamp)
     picture = np.full((GRID.image_wh[1], GRID.image_wh[0], 3), 40, np.uint8)
     scale = 2**6
     for face in far_to_near:
@@ -256,6 +263,36 @@ def test_colours_and_exposure_are_learned(body: BodyModel, chain: Chain, show) -
     np.testing.assert_allclose(gains / gains.mean(), (0.8 + 0.03 * np.arange(10)) / 0.935, rtol=0.03)
     seen = np.isfinite(appearance.color[:, 0])
     assert seen.sum() > 300 and np.median(appearance.sigma[seen]) < 0.03
+
+
+def test_a_lamp_at_the_side_is_not_taken_for_the_colours_of_who_turns(
+    body: BodyModel, chain: Chain, monkeypatch
+) -> None:
+    lamp = np.zeros((LIGHT_TERMS, 3))
+    lamp[2] = 0.8  # along x: twice as bright on one side as on the other
+    truth = [turned(chain, random_state(chain, 3, 0.1), 0.25 * k) for k in range(12)]
+    observations = [observe_body(body, chain, state, with_depth=False) for state in truth]
+    clip = clip_of(observations, [painted(body, chain, state, 0.6, lamp) for state in truth])
+    states, pictures = dict(enumerate(truth)), Pictures(clip, 1.0)
+    found = learn(body, chain, clip, states, states, pictures)
+    sides = np.array([[np.sin(a), 0.0, -np.cos(a)] for a in np.radians((-50, -25, 25, 50))])
+    true = light_gains(light_terms(sides), lamp)
+    np.testing.assert_allclose(light_gains(light_terms(sides), found.light), true, rtol=0.15)
+
+    def shift_px(appearance: Appearance) -> float:
+        """How far the colours would move the right pose, median over frames and rows."""
+        moves = []
+        for index, state in states.items():
+            rows = color_rows(body, chain, clip, index, state, pictures[index], appearance)
+            moves.append(
+                np.median(np.abs(residuals(rows, chain.posed(state.pose, state.camera_from_body), clip[index])[0]))
+            )
+        return float(np.median(moves))
+
+    monkeypatch.setattr("fitting.photometric._light_of", lambda *_: np.zeros((LIGHT_TERMS, 3)))
+    unlit = learn(body, chain, clip, states, states, pictures)
+    assert not unlit.light.any() and np.nanmedian(found.sigma) < 0.6 * np.nanmedian(unlit.sigma)
+    assert shift_px(found) < 0.8 * shift_px(unlit)
 
 
 def test_heldout_frames_teach_no_colours(body: BodyModel, chain: Chain, show) -> None:
