@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from capture.closed_form import guided, solved
+from capture.segment import parts
 
 CORE = 0.8  # the network is sure of the person
 FAR_M, NEAR_M = 0.25, 0.10  # depth away from the body: surely not it, surely it
@@ -74,7 +75,7 @@ def _limbs(probability: np.ndarray, is_near: np.ndarray, reach: float) -> np.nda
     is_person = (probability > 0.5).astype(np.uint8)
     distance_px = cv2.distanceTransform(1 - is_person, cv2.DIST_L2, 5)
     candidates = (is_near & (distance_px < max(2.0, reach * max(probability.shape)))).astype(np.uint8)
-    count, labels, _, _ = cv2.connectedComponentsWithStats(candidates, connectivity=4)
+    count, labels = cv2.connectedComponents(candidates, connectivity=4)
     touches = np.zeros(count, bool)
     touches[np.unique(labels[(is_person > 0) & (candidates > 0)])] = True
     touches[0] = False
@@ -159,10 +160,10 @@ def _wall(core: np.ndarray, depth_m: np.ndarray, trunk_m: float, probability: np
         return np.zeros_like(core)
     behind_m: np.ndarray | None = None  # most crops have no patch far enough behind to ask it for
     smooth = (core & (range_around(np.where(core, depth_m, np.nan)) < JUMP_M)).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(smooth, connectivity=4)
-    is_wall = np.zeros(count, bool)
-    for label in range(1, count):
-        if 20 <= stats[label, cv2.CC_STAT_AREA] < 0.5 * core.sum():
+    labels, areas = parts(smooth, 4)
+    is_wall = np.zeros(len(areas), bool)
+    for label in range(1, len(areas)):
+        if 20 <= areas[label] < 0.5 * core.sum():
             is_this = labels == label
             patch_m = float(np.median(depth_m[is_this]))
             if patch_m > trunk_m + FAR_M:
@@ -228,10 +229,8 @@ def cleaned(alpha: np.ndarray, prior: np.ndarray) -> np.ndarray:
     area = int(is_person.sum())
     result = alpha.copy()
     for value, is_part in ((0.0, is_person), (1.0, 1 - is_person)):
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(is_part, connectivity=8 if value == 0 else 4)
-        for label in range(1, count):
-            if stats[label, cv2.CC_STAT_AREA] > 0.002 * area:
-                continue
+        labels, areas = parts(is_part, 8 if value == 0 else 4)
+        for label in 1 + np.flatnonzero(areas[1:] <= 0.002 * area):
             is_this = labels == label
             if value == 0.0 or prior[is_this].mean() > 0.5:
                 result[is_this] = value

@@ -17,6 +17,7 @@ import numba
 import numpy as np
 
 from capture.plate import BINS, gains
+from capture.segment import parts
 
 SHADE = 0.4  # the darkest shadow, as a gain
 P_SHADOW, P_OTHER = 0.1, 0.01  # shares of the room that lie in a shadow; that are something new
@@ -153,10 +154,11 @@ def depth_log_odds(seen_m: np.ndarray, room_m: np.ndarray) -> np.ndarray:
 def attached(probability: np.ndarray) -> np.ndarray:
     """The largest part of a probability (H, W) with what touches it; other people and things that moved go."""
     is_person = (probability > 0.5).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(is_person, connectivity=8)
+    labels, areas = parts(is_person, 8)
+    count = len(areas)
     if count <= 2:
         return probability
-    main = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    main = 1 + int(areas[1:].argmax())
     radius = max(2, round(0.01 * max(probability.shape)))
     near = cv2.dilate((labels == main).astype(np.uint8), np.ones((2 * radius + 1,) * 2, np.uint8)) > 0
     is_kept = np.zeros(count, bool)

