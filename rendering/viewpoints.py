@@ -69,17 +69,19 @@ def orbit(
     start = np.arctan2(facing[1], facing[0])
     views = []
     for target_m, azimuth in zip(targets_m, azimuths, strict=True):
-        angle = start + azimuth
-        horizontal = np.cos(elevation) * np.array([np.cos(angle), np.sin(angle)])
-        away = np.array([*horizontal, np.sin(elevation)])
+        away = _away(start + azimuth, elevation)
         views.append(View(camera, look_at(target_m + distance_m * away, target_m)))
     return lit_as_from(views, in_front(facing))
 
 
 def in_front(facing: np.ndarray) -> np.ndarray:
     """(3, 3) how an orbit's camera stands in the world that looks in the face of who looks along ``facing`` (3,)."""
-    towards = np.array([*(np.cos(ORBIT_ELEVATION) * facing[:2] / np.linalg.norm(facing[:2])), np.sin(ORBIT_ELEVATION)])
-    return look_at(towards, np.zeros(3))[:3, :3]
+    return look_at(_away(np.arctan2(facing[1], facing[0]), ORBIT_ELEVATION), np.zeros(3))[:3, :3]
+
+
+def _away(angle: float, elevation: float) -> np.ndarray:
+    """(3,) unit vector to a camera at an angle around the vertical, from x towards y, and above the horizon."""
+    return np.array([*(np.cos(elevation) * np.array([np.cos(angle), np.sin(angle)])), np.sin(elevation)])
 
 
 def load_views(path: Path) -> list[View]:

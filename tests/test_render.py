@@ -23,7 +23,7 @@ from rendering.captured import Captured, world_from_color
 from rendering.framing import person_box
 from rendering.render import Wish, render
 from rendering.studio import Room, studio
-from rendering.viewpoints import View, load_views, look_at, orbit
+from rendering.viewpoints import View, in_front, load_views, look_at, orbit
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +213,13 @@ def test_the_orbit_starts_in_front_goes_around_the_left_and_keeps_the_target_cen
         assert np.allclose(point, (150, 200), atol=1e-6)
         head = project(view.camera, transform(view.camera_from_world, target[0] + [0, 0, 0.9]))
         assert 0 < head[1] < 200  # up in the world is up in the picture, and inside it
+
+
+@pytest.mark.parametrize("facing", [(0.6, -0.8, 0.0), (0.0, 0.5, -0.9), (0.0, 0.0, 1.0)])
+def test_who_looks_up_is_lit_from_where_the_orbit_starts(facing):
+    (view,) = orbit(np.zeros((1, 3)), np.zeros(1), 1.8, np.array(facing), (300, 400))
+    lit_from_world = in_front(np.array(facing))
+    assert np.isfinite(lit_from_world).all() and np.allclose(lit_from_world, view.camera_from_world[:3, :3], atol=1e-9)
 
 
 def test_the_world_has_its_floor_under_the_soles_and_its_up_along_the_body(subject_dir):
