@@ -15,7 +15,7 @@ from project import Project, Stage
 
 if TYPE_CHECKING:
     from rendering.avatar import Avatar
-    from rendering.retarget import Motion
+    from rendering.moves import Move
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +47,13 @@ def export(project: Project, stage: Stage, wish: Wish) -> None:
     subject = _the_subject(project, avatar)
     from rendering.moves import moves
 
-    motions = moves(avatar, subject, project.workspace / subject, wish.motions)
-    for note in (note for motion in motions for note in motion.notes):
+    found = moves(avatar, subject, project.workspace / subject, wish.motions)
+    for note in (note for move in found for note in move.motion.notes):
         log.warning("%s", note)
     if wish.format == "glb":
-        _write_glb(avatar, subject, motions, wish.out)
+        _write_glb(avatar, subject, found, wish.out)
     else:
-        _write_web(avatar, subject, motions, wish)
+        _write_web(avatar, subject, found, wish)
 
 
 def _check(wish: Wish) -> None:
@@ -91,7 +91,7 @@ def _write_onnx(avatar: Avatar, out: Path) -> None:
     write_atomically(out, onnx_model(avatar.renderer).SerializeToString())
 
 
-def _write_glb(avatar: Avatar, subject: str, motions: list[Motion], out: Path) -> None:
+def _write_glb(avatar: Avatar, subject: str, moves: list[Move], out: Path) -> None:
     from capture.recording import write_atomically
     from rendering.bake import baked_colors
     from rendering.gltf import glb
@@ -100,10 +100,10 @@ def _write_glb(avatar: Avatar, subject: str, motions: list[Motion], out: Path) -
     if shape.body.pose_basis_m is not None:
         log.warning("a .glb has no place for the pose correctives of an SMPL body: bent joints are less round")
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, glb(shape, subject, baked_colors(avatar, subject, ATLAS_PX), motions))
+    write_atomically(out, glb(shape, subject, baked_colors(avatar, subject, ATLAS_PX), [move.motion for move in moves]))
 
 
-def _write_web(avatar: Avatar, subject: str, motions: list[Motion], wish: Wish) -> None:
+def _write_web(avatar: Avatar, subject: str, moves: list[Move], wish: Wish) -> None:
     from rendering.ort_web import runtime_files
     from rendering.web_page import check_folder, write_page
     from training.features import weights_dir
@@ -115,4 +115,4 @@ def _write_web(avatar: Avatar, subject: str, motions: list[Motion], wish: Wish) 
         log.warning(
             "the networks are %.0f MB, for whoever opens the page as well; a smaller preset suits it better", size_mb
         )
-    write_page(avatar, subject, motions, runtime_files(weights_dir(), wish.runtime), wish.out)
+    write_page(avatar, subject, moves, runtime_files(weights_dir(), wish.runtime), wish.out)

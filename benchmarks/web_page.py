@@ -29,10 +29,10 @@ from web_server import served
 
 from rendering.avatar import Avatar
 from rendering.framing import person_box
-from rendering.moves import moves
+from rendering.moves import Move, moves
 from rendering.ort_web import ARCHIVE, runtime_files
 from rendering.painter import Painter
-from rendering.retarget import Motion
+from rendering.viewpoints import lit_as_from
 from rendering.web_page import write_page
 from training.features import weights_dir
 
@@ -64,27 +64,28 @@ def main(folder: Path, subject: str | None, files: tuple[Path, ...]) -> None:
         return
     avatar = Avatar.load(folder, "cpu")
     subject = subject or avatar.subjects[0]
-    motions = moves(avatar, subject, folder.parent.parent / subject, files)
+    found = moves(avatar, subject, folder.parent.parent / subject, files)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         home = Path(scratch)
-        write_page(avatar, subject, motions, runtime_files(weights_dir()), home / "page")
+        write_page(avatar, subject, found, runtime_files(weights_dir()), home / "page")
         with served(home / "page") as at, Page(f"{at}/index.html#paused", home / "chromium", PAGE_WH) as page:
             page.call("Performance.enable", timeDomain="threadTicks")
             page.wait("globalThis.viewer && viewer.shown")
-            compare(avatar, subject, motions, page)
+            compare(avatar, subject, found, page)
             measure(page)
 
 
-def compare(avatar: Avatar, subject: str, motions: list[Motion], page: Page) -> None:
+def compare(avatar: Avatar, subject: str, found: list[Move], page: Page) -> None:
     """The first table."""
     precise = replace(avatar)
     precise.__dict__["painter"] = Painter(avatar.renderer, avatar.device, dtype=torch.float32)
     shape = avatar.bodies[subject]
     own = str(avatar.painter.dtype).partition(".")[2]
     print(f"| motion | frame | picture | float32, dB | {own}, dB |\n|---|---|---|---|---|")
-    for index, motion in enumerate(motions):
+    for index, move in enumerate(found):
+        motion = move.motion
         for frame, (azimuth, image_wh) in zip((0, len(motion) // 2, len(motion) - 1), CAMERAS, strict=True):
-            view = seen_from(shape, motion, frame, azimuth, image_wh)
+            (view,) = lit_as_from([seen_from(shape, motion, frame, azimuth, image_wh)], move.lit_from_world)
             shown = painted_by_page(page, index, frame, view)
             placed = view.camera_from_world @ motion.world_from_body[frame]
             box = person_box(shape.vertices_camera_m(motion.pose[frame], placed), view.camera, avatar.image_wh)

@@ -1,7 +1,7 @@
 """An avatar as a web page: a folder for any web server, or one .html that opens by itself.
 
-N frames, J joints, V vertices.  Enters: an avatar, motions in the world.  Leaves: the page's files; what is in them is
-in docs/formats.md.  The programs of the page are in rendering/web/.
+N frames, J joints, V vertices.  Enters: an avatar, motions in the world and their light.  Leaves: the page's files;
+what is in them is in docs/formats.md.  The programs of the page are in rendering/web/.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from capture.errors import UserError
 from capture.recording import write_atomically
 from rendering import ort_web
 from rendering.avatar import Avatar
+from rendering.moves import Move
 from rendering.networks import NeuralRenderer
 from rendering.onnx_graph import onnx_model
 from rendering.rasters import RasterConfig
 from rendering.render import facing, follow
-from rendering.retarget import Motion
 
 FORMAT = 1
 PAGE = Path(__file__).with_name("web")
@@ -33,9 +33,7 @@ LICENSE = "LICENSE.txt"
 SLOT = "<!-- scripts -->"
 
 
-def write_page(
-    avatar: Avatar, subject: str, motions: Sequence[Motion], runtime: Mapping[str, bytes], out: Path
-) -> None:
+def write_page(avatar: Avatar, subject: str, moves: Sequence[Move], runtime: Mapping[str, bytes], out: Path) -> None:
     """Write ``out``: one file where it is called .html, else a folder.
 
     ``runtime`` is that of ``ort_web.runtime_files``.  One file holds the WebAssembly backend only.  Raises UserError
@@ -46,7 +44,7 @@ def write_page(
     if not is_one_file:
         check_folder(out)
     table = _Table()
-    description = _description(avatar, subject, motions, table)
+    description = _description(avatar, subject, moves, table)
     files = {
         DESCRIPTION: json.dumps(description).encode(),
         DATA: b"".join(table.parts),
@@ -103,7 +101,7 @@ class _Table:
         return name
 
 
-def _description(avatar: Avatar, subject: str, motions: Sequence[Motion], table: _Table) -> dict[str, Any]:
+def _description(avatar: Avatar, subject: str, moves: Sequence[Move], table: _Table) -> dict[str, Any]:
     shape, texture, framing = avatar.bodies[subject], avatar.textures[subject], RasterConfig()
     body = shape.body
     rest_m, joints_m = body.shaped(shape.shape, shape.vertex_offsets_m)
@@ -130,12 +128,13 @@ def _description(avatar: Avatar, subject: str, motions: Sequence[Motion], table:
             backend: {"script": f"{RUNTIME}/{script}", "binary": f"{RUNTIME}/{binary}"}
             for backend, (script, binary) in ort_web.FILES.items()
         },
-        "motions": [_motion(avatar, subject, motion, index, table) for index, motion in enumerate(motions)],
+        "motions": [_motion(avatar, subject, move, index, table) for index, move in enumerate(moves)],
         "arrays": table.entries,
     }
 
 
-def _motion(avatar: Avatar, subject: str, motion: Motion, index: int, table: _Table) -> dict[str, Any]:
+def _motion(avatar: Avatar, subject: str, move: Move, index: int, table: _Table) -> dict[str, Any]:
+    motion = move.motion
     targets_m, _ = follow(avatar.bodies[subject], motion)
     x, y, _ = facing(motion)
     return {
@@ -143,6 +142,7 @@ def _motion(avatar: Avatar, subject: str, motion: Motion, index: int, table: _Ta
         "frames": len(motion),
         "frames_per_second": motion.frames_per_second,
         "facing": float(np.arctan2(y, x)),
+        "lit_from_world": move.lit_from_world.tolist(),
         "pose": table.add(f"pose_{index}", motion.pose),
         "world_from_body": table.add(f"world_from_body_{index}", motion.world_from_body[:, :3]),
         "targets": table.add(f"targets_{index}", targets_m),

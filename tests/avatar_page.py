@@ -18,7 +18,7 @@ PAINT = """(async () => {
   const [camera, motion, frame] = %s, v = viewer;
   v.choose(motion);
   const placed = compose(Float64Array.from(camera.fromWorld), v.of("world_from_body", frame));
-  const painted = await v.avatar.paint(v.of("pose", frame), placed, camera);
+  const painted = await v.avatar.paint(v.of("pose", frame), placed, v.lit(camera));
   const pixels = new Float32Array(4 * camera.width * camera.height).fill(%s);
   v.avatar.paste(painted, pixels, camera.width, camera.height, 1);
   const bytes = new Uint8Array(pixels.buffer), text = [];
@@ -30,17 +30,17 @@ PAINT = """(async () => {
 def in_javascript(view: View) -> dict:
     camera, (width, height) = view.camera, view.camera.image_wh
     lens = {"fx": camera.fx_px, "fy": camera.fy_px, "cx": camera.cx_px, "cy": camera.cy_px}
-    lit = {} if view.lit_from_camera is None else {"litFromCamera": view.lit_from_camera.ravel().tolist()}
-    return {"width": width, "height": height, **lens, **lit, "fromWorld": view.camera_from_world[:3].ravel().tolist()}
+    return {"width": width, "height": height, **lens, "fromWorld": view.camera_from_world[:3].ravel().tolist()}
 
 
 def seen_from(shape: Shape, motion: Motion, frame: int, azimuth: float, image_wh: tuple[int, int]) -> View:
+    """An orbit's view of a frame, lit as what nobody filmed."""
     targets_m, height_m = follow(shape, motion)
     return orbit(targets_m[frame : frame + 1], np.array([azimuth]), height_m, facing(motion), image_wh)[0]
 
 
 def painted_by_page(page: Page, motion_index: int, frame: int, view: View) -> np.ndarray:
-    """(H, W, 3) float32: the page's networks on a frame of one of its motions, over grey."""
+    """(H, W, 3) float32: the page's networks and light on a frame of one of its motions, over grey."""
     data = page.value(PAINT % (json.dumps([in_javascript(view), motion_index, frame]), GREY))
     width, height = view.camera.image_wh
     return np.frombuffer(base64.b64decode(data), np.float32).reshape(height, width, 4)[..., :3]

@@ -36,19 +36,25 @@ def exported(
 
 def test_an_avatar_moves_as_it_was_filmed(workspace):
     avatar, captured = Avatar.load(workspace / "doll/06_avatar", "cpu"), Captured.load(workspace / "doll")
-    found = {motion.name: motion for motion in moves(avatar, "doll", workspace / "doll", ())}
+    made = {move.motion.name: move for move in moves(avatar, "doll", workspace / "doll", ())}
+    found = {name: move.motion for name, move in made.items()}
     assert list(found) == ["filmed", "filmed, held out", "standing"]
     assert len(found["filmed"]) == NUM_FRAMES and len(found["filmed, held out"]) == NUM_FRAMES - NUM_TRAIN
     np.testing.assert_array_equal(found["filmed"].pose[3], captured.fit.pose[3])
     np.testing.assert_array_equal(found["filmed"].pose[LOST], captured.fit.pose[LOST - 1])  # nobody was seen: he waits
     assert all(np.isfinite(motion.world_from_body).all() for motion in found.values())
+    for name, in_camera in (("filmed", 0), ("filmed, held out", NUM_TRAIN)):  # lit as the camera saw him
+        seen = made[name].lit_from_world @ found[name].world_from_body[0][:3, :3]
+        np.testing.assert_allclose(seen, captured.fit.camera_from_body[in_camera][:3, :3], atol=1e-6)
+    looks_along = made["standing"].lit_from_world @ -found["standing"].world_from_body[0][:3, 1]
+    assert looks_along[2] < -0.98  # the light of who was not filmed: into the camera
     lowest = avatar.bodies["doll"].vertices_camera_m(found["standing"].pose[0], found["standing"].world_from_body[0])
     assert abs(lowest[:, 2].min()) < 1e-5
 
 
 def test_without_its_recording_an_avatar_still_stands(workspace, tmp_path):
     avatar = Avatar.load(workspace / "doll/06_avatar", "cpu")
-    assert [motion.name for motion in moves(avatar, "doll", tmp_path, ())] == ["standing"]
+    assert [move.motion.name for move in moves(avatar, "doll", tmp_path, ())] == ["standing"]
 
 
 def test_a_glb_has_the_motions_by_name(workspace, tmp_path, monkeypatch):

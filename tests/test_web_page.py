@@ -15,27 +15,32 @@ import pytest
 import torch
 from avatar_page import over_grey, painted_by_page, seen_from
 from chromium import WHERE, Page
+from miniature import doll
+from small_workspace import make_recording
 from test_onnx_graph import lively_renderer
 from web_server import served
 
+from capture.camera import invert
 from capture.errors import UserError
 from fitting.body.model import BodyModel
+from fitting.fit import BodyFit
 from fitting.light import LIGHT_TERMS
 from rendering import ort_web
 from rendering.avatar import Avatar, Shape
-from rendering.moves import moves
+from rendering.moves import Move, moves
 from rendering.networks import NeuralTexture
 from rendering.painter import Painter
+from rendering.render import Wish, film
 from rendering.retarget import Motion
+from rendering.viewpoints import View
 from rendering.web_page import PAGE, SCRIPTS, check_folder, write_page
 from training.features import weights_dir
 
 RUNTIME = {name: name.encode() * 20 for pair in ort_web.FILES.values() for name in pair}
 
 
-def person() -> Avatar:
-    """The shipped body under networks of random numbers, in which nothing is simple."""
-    body = BodyModel.default()
+def person(body: BodyModel) -> Avatar:
+    """A body under networks of random numbers, in which nothing is simple."""
     renderer = lively_renderer(True)
     torch.manual_seed(4)
     for stage in (renderer.first, renderer.second):
@@ -54,19 +59,20 @@ def person() -> Avatar:
     return avatar
 
 
-def waving(avatar: Avatar) -> Motion:
-    (standing,) = moves(avatar, "person", Path("nowhere"), ())
+def waving(avatar: Avatar) -> Move:
+    (move,) = moves(avatar, "person", Path("nowhere"), ())
+    standing = move.motion
     pose = np.repeat(standing.pose, 8, axis=0)
     pose += np.random.default_rng(1).normal(0, 0.2, pose.shape) * avatar.bodies["person"].body.joint_free
     pose[:, 0] = 0
     placed = np.repeat(standing.world_from_body, 8, axis=0)
     placed[:, 0, 3] = np.linspace(0, 1, 8)
-    return Motion("waving", pose, placed, 10.0)
+    return replace(move, motion=Motion("waving", pose, placed, 10.0))
 
 
 @pytest.fixture(scope="module")
 def avatar() -> Avatar:
-    return person()
+    return person(BodyModel.default())
 
 
 def test_a_folder_has_all_it_asks_for_and_asks_nobody_else(avatar, tmp_path):
@@ -155,9 +161,11 @@ in_a_browser = pytest.mark.skipif(bool(LACKING), reason=f"there is no {' and no 
 
 @in_a_browser
 def test_a_browser_paints_what_python_paints(avatar, tmp_path):
-    motion, shape = waving(avatar), avatar.bodies["person"]
+    move, shape = waving(avatar), avatar.bodies["person"]
+    motion = move.motion
     still = replace(motion, name="still", pose=motion.pose[:1], world_from_body=motion.world_from_body[:1])
-    write_page(avatar, "person", [motion, still], ort_web.runtime_files(weights_dir()), tmp_path / "one.html")
+    runtime = ort_web.runtime_files(weights_dir())
+    write_page(avatar, "person", [move, replace(move, motion=still)], runtime, tmp_path / "one.html")
     address = f"file://{tmp_path / 'one.html'}#paused"
     with Page(address, tmp_path / "chromium", (600, 400)) as page:
         page.wait("globalThis.viewer && viewer.shown")
@@ -173,13 +181,41 @@ def test_a_browser_paints_what_python_paints(avatar, tmp_path):
             assert -10 * np.log10(((shown - true) ** 2).mean()) > 60
         view = seen_from(shape, motion, 0, 1.2, (300, 400))
         page.value("viewer.choose(0), viewer.azimuth = 1.2")
-        own = page.value("Array.from(viewer.camera().litFromCamera)")
+        own = page.value("viewer.camera().litFromCamera")
         assert view.lit_from_camera is not None and np.allclose(own, view.lit_from_camera.ravel(), atol=1e-6)
         page.value("document.getElementById('play').click()")
         page.wait("viewer.times.length > 3 && viewer.frame > 0")
         assert "pictures/s, WebAssembly" in page.value("document.getElementById('says').textContent")
         page.value("[...document.querySelectorAll('#motions button')].find(b => b.textContent === 'still').click()")
         page.wait("viewer.shown.endsWith('still 0')")
+
+
+@in_a_browser
+def test_what_was_filmed_is_lit_by_the_room_as_render_lights_it(tmp_path, monkeypatch):
+    subject_dir = make_recording(tmp_path, "person")
+    fit = BodyFit.load(subject_dir / "03_fit")
+    sideways = np.eye(4)
+    sideways[:3, :3] = cv2.Rodrigues(np.array([0, 0, 1.4]))[0]  # never head-on, in the first frame least
+    replace(fit, camera_from_body=fit.camera_from_body @ sideways).save(subject_dir / "03_fit")
+    avatar, seen, layer = person(doll()), [], Avatar.layer
+
+    def watched(avatar, subject, pose, camera_from_body, camera, *more, **named):
+        painted = layer(avatar, subject, pose, camera_from_body, camera, *more, **named)
+        seen.append((camera, camera_from_body, over_grey(painted.picture(camera.image_wh))))
+        return painted
+
+    monkeypatch.setattr(Avatar, "layer", watched)
+    wish = Wish(motion="recording", camera="orbit", image_wh=(150, 200), max_frames=8)
+    film(avatar, "person", tmp_path, wish, tmp_path / "film.mp4")
+    found = moves(avatar, "person", subject_dir, ())
+    write_page(avatar, "person", found, ort_web.runtime_files(weights_dir()), tmp_path / "one.html")
+    with Page(f"file://{tmp_path / 'one.html'}#paused", tmp_path / "chromium", (600, 400)) as page:
+        page.wait("globalThis.viewer && viewer.shown")
+        for frame in (0, 7):
+            camera, camera_from_body, true = seen[frame]
+            camera_from_world = camera_from_body @ invert(found[0].motion.world_from_body[frame])
+            shown = painted_by_page(page, 0, frame, View(camera, camera_from_world))
+            assert true.std() > 0.05 and -10 * np.log10(((shown - true) ** 2).mean()) > 60
 
 
 @in_a_browser

@@ -17,10 +17,10 @@ const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
 const unit = (a) => a.map((value) => value / Math.hypot(...a));
 
-/** (3, 3) from the axes of camera to those of another one. */
-function axesBetween(camera, other) {
-  const axes = (m) => [m.slice(0, 3), m.slice(4, 7), m.slice(8, 11)], [from, to] = [axes(camera.fromWorld), axes(other.fromWorld)];
-  return to.flatMap((row) => from.map((column) => dot(row, column)));
+/** (3, 3) from the axes of camera to those of another one that stands as the rows otherFromWorld (3, 3) say. */
+function axesBetween(camera, otherFromWorld) {
+  const m = camera.fromWorld, axes = [m.slice(0, 3), m.slice(4, 7), m.slice(8, 11)];
+  return otherFromWorld.flatMap((row) => axes.map((axis) => dot(row, axis)));
 }
 
 /** Where the floor meets the wall, as a fraction of the picture's height, nine metres ahead of the camera. */

@@ -121,10 +121,12 @@ class Viewer {
     const distance = widest / FILL / 2 / Math.tan(VERTICAL_FOV / 2) * this.zoom;
     const angle = this.motion.facing + this.azimuth, target = [...this.of("targets", this.frame)];
     target[2] += Math.max(0, 1 - this.zoom) * NEAR_LIFT * tall; // who comes nearer wants to see the face
-    const camera = lookAt(away(angle, this.elevation).map((value, d) => target[d] + distance * value), target, focal, width, height);
-    // From the front he is lit as he was filmed; the light stays there.
-    const front = lookAt(away(this.motion.facing, ELEVATION), [0, 0, 0], focal, width, height);
-    return Object.assign(camera, { litFromCamera: axesBetween(camera, front) });
+    return this.lit(lookAt(away(angle, this.elevation).map((value, d) => target[d] + distance * value), target, focal, width, height));
+  }
+
+  /** The camera and how the light, which stands still in the motion's world, is known from it. */
+  lit(camera) {
+    return { ...camera, litFromCamera: axesBetween(camera, this.motion.lit_from_world) };
   }
 
   resize() {
