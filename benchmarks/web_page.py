@@ -45,7 +45,7 @@ BEFORE = """const v = viewer, a = v.avatar, camera = v.camera(), pose = v.of("po
   const painted = await a.paint(pose, placed, camera), crop = cropCamera(camera, painted.box, a.width, a.height);"""
 STEPS = {
     "skin, rasteriser": "a.body.pose(pose, placed); a.raster.draw(crop);",
-    "texture": "a.fillPlanes();",
+    "texture": "a.fillPlanes(camera.litFromCamera);",
     "networks, with the two above": "await a.paint(pose, placed, camera);",
     "shadow": "dropShadow(camera, a.body.vertices, v.picture.data);",
     "paste": "a.paste(painted, v.picture.data, camera.width, camera.height, 255);",

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from miniature import doll
 from small_workspace import make_recording
 from test_onnx_graph import lively_renderer
 from web_server import served
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import web_page as benchmark
 
 from capture.camera import invert
 from capture.errors import UserError
@@ -231,3 +236,14 @@ def test_a_folder_opens_from_the_plainest_server(avatar, tmp_path):
         picture = np.asarray(cv2.imread(str(tmp_path / "page.png")), float)
         middle, rim = picture[150:450, 150:250], picture[250:450, 5:25]
         assert middle.std() > 3 * rim.std()  # somebody stands in the studio
+
+
+@in_a_browser
+def test_the_benchmark_can_time_every_step_of_a_picture(avatar, tmp_path, monkeypatch, capsys):
+    write_page(avatar, "person", [waving(avatar)], ort_web.runtime_files(weights_dir()), tmp_path / "one.html")
+    monkeypatch.setattr(benchmark, "ROUNDS", 1)
+    with Page(f"file://{tmp_path / 'one.html'}#paused", tmp_path / "chromium", (400, 600)) as page:
+        page.call("Performance.enable", timeDomain="threadTicks")
+        page.wait("globalThis.viewer && viewer.shown")
+        benchmark.measure(page)
+    assert re.findall(r"^\| ([^|]+) \| -?[0-9.]+ \|$", capsys.readouterr().out, re.M) == list(benchmark.STEPS)
