@@ -225,7 +225,8 @@ def surface_of(covered: Covered) -> Surface:
 
 
 def turned(surface: Surface, lit_from_camera: np.ndarray | None) -> Surface:
-    """A picture's surface in a light that stands still while the camera goes around: ``Surface.lit_from_camera``."""
+    """A picture's surface in a light that stands still while the camera goes around: from the camera's axes to the
+    light's by ``lit_from_camera`` (3, 3).  None: the light goes with the camera."""
     if lit_from_camera is None:
         return surface
     return replace(surface, lit_from_camera=torch.from_numpy(np.asarray(lit_from_camera, np.float32))[None])
