@@ -34,7 +34,7 @@ class Avatar {
     return { rgb: await painted.rgb.getData(), mask: await painted.mask.getData(), box };
   }
 
-  /** What the networks eat, from the rasteriser's covered pixels. */
+  /** What the networks eat, from the rasteriser's covered pixels; lit (3, 3) turns their normals to the axes of the light. */
   fillPlanes(lit) {
     const { features, normals, raster, texels, channels, light, texturePx: size } = this, area = this.width * this.height;
     const terms = new Float64Array(8);
@@ -53,8 +53,13 @@ class Avatar {
         features[channel * area + at] = a * texels[upper] + b * texels[upper + channels] + c * texels[lower] + d * texels[lower + channels];
       }
       if (light === null) continue;
-      const [nx, ny, nz] = raster.normal.subarray(3 * k, 3 * k + 3);
-      lightTerms(...[0, 3, 6].map((row) => lit[row] * nx + lit[row + 1] * ny + lit[row + 2] * nz), terms);
+      const nx = raster.normal[3 * k], ny = raster.normal[3 * k + 1], nz = raster.normal[3 * k + 2];
+      lightTerms(
+        lit[0] * nx + lit[1] * ny + lit[2] * nz,
+        lit[3] * nx + lit[4] * ny + lit[5] * nz,
+        lit[6] * nx + lit[7] * ny + lit[8] * nz,
+        terms,
+      );
       for (let channel = 0; channel < 3; channel++) {
         let log = 0;
         for (let i = 0; i < terms.length; i++) log += terms[i] * light[3 * i + channel];
