@@ -1,4 +1,4 @@
-"""The shipped body and its chain at the mean shape."""
+"""The shipped body, its chain at the mean shape, and an eye on the light that people are painted in."""
 
 import numpy as np
 import pytest
@@ -15,3 +15,19 @@ def body() -> BodyModel:
 @pytest.fixture(scope="session")
 def chain(body: BodyModel) -> Chain:
     return Chain.build(body, *body.shaped(np.zeros(body.num_shape)))
+
+
+@pytest.fixture
+def painted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(camera_from_body (3, 3), light_from_body (3, 3)) of everybody that ``Avatar.layer`` paints from now on."""
+    from rendering.avatar import Avatar  # here: most tests need no torch
+
+    found, layer = [], Avatar.layer
+
+    def watched(avatar, subject, pose, camera_from_body, camera, crop_box=None, lit_from_camera=None, with_depth=False):
+        assert lit_from_camera is not None
+        found.append((camera_from_body[:3, :3], lit_from_camera @ camera_from_body[:3, :3]))
+        return layer(avatar, subject, pose, camera_from_body, camera, crop_box, lit_from_camera, with_depth)
+
+    monkeypatch.setattr(Avatar, "layer", watched)
+    return found

@@ -21,7 +21,8 @@ from fitting.body.model import BodyModel
 from rendering.avatar import Avatar, Shape
 from rendering.captured import Captured, world_from_color
 from rendering.framing import person_box
-from rendering.render import Wish, render
+from rendering.motions import choose
+from rendering.render import Wish, facing, render, turntable
 from rendering.studio import Room, studio
 from rendering.viewpoints import View, in_front, load_views, look_at, orbit
 
@@ -72,36 +73,44 @@ def test_replay_from_all_sides_is_in_the_studio(subject_dir, tmp_path):
     assert shown[0][:20].std(axis=1).max() < 12  # a calm backdrop, not the painted room
 
 
-@pytest.mark.parametrize(
-    ("wish", "filmed"), [(Wish(camera="orbit"), True), (Wish(camera="capture"), True), (None, False)]
-)
-def test_the_light_stays_in_the_room(subject_dir, person_dir, tmp_path, monkeypatch, wish, filmed):
-    seen = []
-    layer = Avatar.layer
+def a_way_around(folder) -> str:
+    """A camera file: from the left, then from behind."""
+    places = [look_at(np.array(place), np.array([0.0, 0.0, 0.9])) for place in ((4.0, -1.0, 1.2), (1.0, 4.0, 2.0))]
+    fields = {"camera": CAMERA.to_json(), "camera_from_world": [place.tolist() for place in places]}
+    (folder / "camera.json").write_text(json.dumps(fields))
+    return str(folder / "camera.json")
 
-    def watched(avatar, subject, pose, camera_from_body, camera, *more, lit_from_camera=None):
-        seen.append((camera_from_body[:3, :3], lit_from_camera))
-        return layer(avatar, subject, pose, camera_from_body, camera, *more, lit_from_camera=lit_from_camera)
 
-    monkeypatch.setattr(Avatar, "layer", watched)
-    if filmed:
-        render(subject_dir / "06_avatar", subject_dir.parent, "doll", wish, tmp_path / "a.mp4")
-        fit = Captured.load(subject_dir).fit
-        heldout = [i for i in range(NUM_TRAIN, NUM_FRAMES) if i != LOST]
-        as_filmed = [fit.camera_from_body[i][:3, :3] for i in heldout]
-    else:
-        write_bvh(tmp_path / "move.bvh", random_frames(8))
-        wish = Wish(motion=str(tmp_path / "move.bvh"), camera="orbit")
-        render(person_dir, None, "doll", wish, tmp_path / "a.mp4")
-        as_filmed = None
-    turns = [lit @ turned for turned, lit in seen]  # the body, by the axes that the light is known in
-    if as_filmed is not None:
-        assert len(turns) == len(as_filmed)
-        for found, true in zip(turns, as_filmed, strict=True):
-            assert np.allclose(found, true, atol=1e-6)
-    else:
-        assert np.allclose(seen[0][1], np.eye(3), atol=1e-6)  # an orbit starts in front: as he was filmed
-        assert max(np.abs(lit - np.eye(3)).max() for _, lit in seen) > 0.05
+@pytest.mark.parametrize("camera", ["orbit", "capture", "file"])
+def test_what_was_filmed_stays_in_the_light_of_its_room(subject_dir, tmp_path, painted, camera):
+    wish = Wish(camera=a_way_around(tmp_path) if camera == "file" else camera)
+    render(subject_dir / "06_avatar", subject_dir.parent, "doll", wish, tmp_path / "a.mp4")
+    fit = Captured.load(subject_dir).fit
+    heldout = [i for i in range(NUM_TRAIN, NUM_FRAMES) if i != LOST]
+    for (_, light_from_body), index in zip(painted, heldout, strict=True):
+        assert np.allclose(light_from_body, fit.camera_from_body[index][:3, :3], atol=1e-6)
+
+
+@pytest.mark.parametrize("camera", ["orbit", "file"])
+def test_what_nobody_filmed_is_lit_as_if_from_in_front_of_its_start(person_dir, tmp_path, painted, camera):
+    motion = write_bvh(tmp_path / "move.bvh", random_frames(8))
+    wish = Wish(str(motion), a_way_around(tmp_path) if camera == "file" else camera)
+    render(person_dir, None, "doll", wish, tmp_path / "a.mp4")
+    moved = choose(str(motion), Avatar.load(person_dir, "cpu").bodies["doll"], None, "doll").motion
+    (front,) = orbit(np.zeros((1, 3)), np.zeros(1), 1.8, facing(moved), (300, 400))
+    for (_, light_from_body), world_from_body in zip(painted, moved.world_from_body, strict=True):
+        light_from_world = light_from_body @ world_from_body[:3, :3].T
+        assert np.allclose(light_from_world, front.camera_from_world[:3, :3], atol=1e-6)
+    assert np.allclose(*painted[0], atol=1e-6) == (camera == "orbit")  # an orbit starts in front: as he was filmed
+    assert not np.allclose(*painted[-1], atol=0.05)
+
+
+def test_a_turntable_turns_the_camera_and_not_the_light(subject_dir, painted):
+    avatar, captured = Avatar.load(subject_dir / "06_avatar", "cpu"), Captured.load(subject_dir)
+    assert len(list(turntable(avatar, "doll", captured, 3, 4, (48, 64)))) == len(painted) == 4
+    for camera_from_body, light_from_body in painted:
+        assert np.allclose(light_from_body, captured.fit.camera_from_body[3][:3, :3], atol=1e-6)
+        assert not np.allclose(light_from_body, camera_from_body, atol=0.05)
 
 
 def test_a_doll_is_cut_out_over_a_colour_a_picture_and_nothing(subject_dir, tmp_path):

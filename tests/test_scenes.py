@@ -18,11 +18,12 @@ from test_render import frames_of
 from capture.errors import UserError
 from fitting.body.model import BodyModel
 from rendering.avatar import Avatar, Shape
+from rendering.motions import choose
 from rendering.networks import NeuralTexture
 from rendering.pasting import NOTHING, Layer, merged
 from rendering.render import Wish
-from rendering.scenes import Actor, load_scene, pictures, render_scene
-from rendering.viewpoints import View, look_at
+from rendering.scenes import Actor, Person, load_scene, pictures, render_scene
+from rendering.viewpoints import View, look_at, orbit
 
 RED, BLUE = (0.8, -0.8, -0.8), (-0.8, -0.8, 0.8)
 VIEW = View(CAMERA, look_at(np.array([0.0, -4.0, 1.0]), np.array([0.0, 0.0, 0.9])))
@@ -102,6 +103,30 @@ def test_a_scene_file_becomes_a_film_as_long_as_its_longest_movement(workspace: 
     columns = np.flatnonzero(is_somebody.any(0))
     assert is_somebody[:, :80].sum() > 150 and is_somebody[:, 80:].sum() > 150
     assert columns[0] > 0 and columns[-1] < 159  # all of them fit
+
+
+@pytest.mark.parametrize("camera", ["front", "orbit", "camera.json", "in the scene"])
+def test_everybody_in_a_scene_stands_in_the_same_light(
+    workspace: Path, tmp_path: Path, painted: list, camera: str
+) -> None:
+    person = {"avatar": "ann", "motion": "walk.bvh"}
+    fields: dict = {"people": [person, {**person, "x_m": 1.0, "turn_deg": 120}], "frames_per_second": 25}
+    behind = look_at(np.array([1.0, 5.0, 1.5]), np.array([0.0, 0.0, 0.9])).tolist()
+    seen_from = {"camera": CAMERA.to_json(), "camera_from_world": behind}
+    (workspace / "scenes" / "camera.json").write_text(json.dumps(seen_from))
+    fields |= seen_from if camera == "in the scene" else {"camera": camera}
+    (workspace / "scenes" / "s.json").write_text(json.dumps(fields))
+    render_scene(workspace / "scenes" / "s.json", workspace, Wish("", image_wh=(160, 90)), tmp_path / "a.mp4")
+    shape = Avatar.load(workspace / "ann" / "06_avatar", "cpu").bodies["doll"]
+    motion = choose(str(workspace / "scenes" / "walk.bvh"), shape, workspace, "doll").at_rate(25).motion
+    places = [Person("ann", "walk.bvh", turn_deg=turn_deg).placed(motion) for turn_deg in (0, 120)]
+    (front,) = orbit(np.zeros((1, 3)), np.zeros(1), 1.8, np.array([0.0, -1.0, 0.0]), (300, 400))
+    assert len(painted) == 2 * len(motion)
+    for number, (camera_from_body, light_from_body) in enumerate(painted):
+        world_from_body = places[number % 2][number // 2][:3, :3]
+        assert np.allclose(light_from_body @ world_from_body.T, front.camera_from_world[:3, :3], atol=1e-6)
+        is_in_front = camera == "front" or (camera == "orbit" and number < 2)
+        assert np.allclose(light_from_body, camera_from_body, atol=1e-6) == is_in_front
 
 
 @pytest.mark.parametrize(

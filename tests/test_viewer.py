@@ -35,11 +35,13 @@ from capture.camera import invert, project, transform
 from capture.errors import UserError
 from pipeline import cli
 from rendering.browser import MAX_LONG_SIDE_PX, picture_wh, pose_of, view_of
+from rendering.captured import Captured
 from rendering.layers import ALL, LAYERS, lay_over
 from rendering.live_picture import ALONE, BESIDE, WIPE, Eye, Wanted, backdrop, picture
 from rendering.origins import is_own
 from rendering.outfits import PIECES, Outfits
 from rendering.pacing import SCALES, Pace, Rate
+from rendering.painter import Painter
 from rendering.playback import Playback
 from rendering.possible import beyond_range
 from rendering.puppet import Pose, Puppet
@@ -516,6 +518,43 @@ def test_comparing_starts_the_recording_and_another_motion_ends_it(visitor, duo,
     stranger = visitor_of(duo, tmp_path)
     with pytest.raises(UserError, match="not in this workspace"):
         stranger.compare_with(BESIDE)
+
+
+@pytest.fixture
+def lights(monkeypatch) -> list[np.ndarray | None]:
+    """(3, 3) lit_from_camera of everybody that a live view paints from now on."""
+    found, paint = [], Painter.paint
+
+    def watched(painter, texture, surface):
+        found.append(None if surface.lit_from_camera is None else surface.lit_from_camera[0].numpy())
+        return paint(painter, texture, surface)
+
+    monkeypatch.setattr(Painter, "paint", watched)
+    return found
+
+
+def test_the_light_of_a_motion_stays_where_it_is_while_the_browser_looks_around(visitor, filmed, lights):
+    _, workspace = filmed
+    fit = Captured.load(workspace / "alice").fit
+    for name in (STANDING, HELDOUT):
+        visitor.perform(name)
+        visitor.playback.pause(time.monotonic())  # or a frame may end before its pose is asked for
+        now = visitor.wanted()
+        if name == STANDING:
+            lit_from_world = visitor.view_from(0.0).camera_from_world[:3, :3]
+        else:
+            in_camera = fit.camera_from_body[now.frame_index][:3, :3]
+            lit_from_world = in_camera @ now.pose.world_from_body[:3, :3].T
+        assert np.allclose(now.lit_from_world, lit_from_world, atol=1e-6)
+        for azimuth in (0.3, 2.0):
+            view = visitor.view_from(azimuth)
+            visitor.eye = eye_at(view)
+            visitor.touch()
+            visitor.draw(1)
+            assert np.allclose(lights[-1], lit_from_world @ view.camera_from_world[:3, :3].T, atol=1e-6)
+    visitor.compare_with(BESIDE)
+    visitor.draw(1)
+    assert lights[-1] is None  # seen from where it was filmed
 
 
 # The port
