@@ -28,6 +28,7 @@ NOTHING = 80.0  # squared sigmas: beyond, a density is a millionth of P_OTHER's
 FIRM = 3.0  # log odds for the person deep inside: camouflage makes no holes there
 DEPTH_SIGMA = 0.004  # m per m^2: a time-of-flight sensor's error grows with the square of the distance
 DEPTH_BIAS_M = 0.02  # several paths of light, edges of the footprint
+EVEN = 2.0  # sigmas before the room that speak neither way: soles, 2 cm before the floor, are left to colour
 RIM_PX = 3  # pixels at the outline that may be mixed
 MISFIT = 4.0  # sigmas off the line between the two colours: more, and it is no mixture of them
 CONTRAST = 8.0  # person and room must be so many sigmas apart for alpha to be read off their colours
@@ -144,11 +145,14 @@ def _color_log_odds(color: np.ndarray, behind: np.ndarray, sigma: np.ndarray, pe
 
 def depth_log_odds(seen_m: np.ndarray, room_m: np.ndarray) -> np.ndarray:
     """(H, W) log odds for the person from depth and the room's depth (H, W), 0 where either is unknown."""
-    sigma_m = DEPTH_BIAS_M + DEPTH_SIGMA * np.nan_to_num(room_m) ** 2
-    nearer = (room_m - seen_m) / sigma_m
-    # Two sigmas are the break-even: the soles of the feet, 2 cm before the floor, are left to colour.
-    odds = np.where(np.isfinite(nearer), (nearer - 2).clip(-2, MOST), 0)
+    nearer = sigmas_nearer(seen_m, room_m)
+    odds = np.where(np.isfinite(nearer), (nearer - EVEN).clip(-2, MOST), 0)
     return np.where(np.isfinite(nearer), odds, 0).astype(np.float32)
+
+
+def sigmas_nearer(seen_m: np.ndarray, room_m: np.ndarray) -> np.ndarray:
+    """(H, W) by how many of the depth's sigmas it lies before the room's (H, W), NaN where either is unknown."""
+    return (room_m - seen_m) / (DEPTH_BIAS_M + DEPTH_SIGMA * room_m**2)
 
 
 def attached(probability: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from capture.alpha import CORE, FAR_REACH, JUMP_M, median_depth, nearest_value, range_around
-from capture.likelihood import depth_log_odds
+from capture.likelihood import EVEN, sigmas_nearer
 
 ARM_SHARE = 0.06  # of what is seen of a person: no arm is larger
 NOBODY_SHARE = 0.01  # of what is seen of a person: smaller surfaces are a rim of wall, and nobody
@@ -23,9 +23,9 @@ NOBODY_SHARE = 0.01  # of what is seen of a person: smaller surfaces are a rim o
 class Surfaces:
     """The surfaces of what is taken for the person."""
 
-    labels: np.ndarray  # (H, W) int32, 1 to S; 0 = no person, an edge in depth, or no depth
+    labels: np.ndarray  # (H, W) int32, 1 to S; 0 = no person, the room, an edge in depth, or no depth
     median_m: np.ndarray  # (S,)
-    share: np.ndarray  # (S,) of the pixels with depth
+    share: np.ndarray  # (S,) of the person's pixels with depth, the room's not counted
 
     def is_elsewhere(self, distance_m: float, gate_m: float, is_alone: bool = True) -> np.ndarray:
         """(S,) bool: too far from a person at ``distance_m`` to be part of him.  Where the trunk hides the shoulder,
@@ -44,10 +44,11 @@ class Whereabouts:
 
 def surfaces(probability: np.ndarray, depth_m: np.ndarray, room_m: np.ndarray | None = None) -> Surfaces:
     """The surfaces of a probability (H, W) in depth (H, W), NaN = unknown.  What lies at the depth of the empty room,
-    ``room_m`` (H, W), is none: the wall between arm and trunk is nobody."""
+    ``room_m`` (H, W), is none: the wall between arm and trunk is nobody.  What lies behind it is one, as a door that
+    was opened since the room was learned may have somebody in it."""
     is_known = (probability > 0.5) & np.isfinite(depth_m)
     if room_m is not None:
-        is_known &= depth_log_odds(depth_m, room_m) >= 0
+        is_known &= ~(np.abs(sigmas_nearer(depth_m, room_m)) < EVEN)
     is_smooth = is_known & (range_around(np.where(is_known, depth_m, np.nan)) < JUMP_M)
     count, labels = cv2.connectedComponents(is_smooth.astype(np.uint8), connectivity=4)
     sizes, median_m = _medians(labels, depth_m, count)

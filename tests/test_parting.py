@@ -40,6 +40,18 @@ def test_the_wall_beside_an_arm_is_nobody() -> None:
     assert not found.labels[wall].any() and found.labels[unknown].any()
 
 
+def test_what_stands_behind_the_room_is_seen_and_the_rooms_own_noise_is_not() -> None:
+    probability, depth_m = np.ones((40, 60), np.float32), np.full((40, 60), 2.5, np.float32)
+    room_m = np.full((40, 60), 4.3, np.float32)
+    wall, doorway = np.s_[5:20, 10:20], np.s_[5:35, 35:45]
+    depth_m[wall] = np.random.default_rng(0).uniform(4.15, 4.45, (15, 10))
+    depth_m[doorway] = 5.5
+    found = surfaces(probability, depth_m, room_m)
+    assert sorted(found.median_m.round(2)) == [2.5, 5.5]
+    assert found.labels[20, 40] and not found.labels[wall].any()
+    assert found.is_elsewhere(2.5, 0.6).any()
+
+
 def test_nobody_is_found_where_depth_says_nothing() -> None:
     probability, depth_m = np.ones((20, 20), np.float32), np.full((20, 20), np.nan, np.float32)
     assert len(surfaces(probability, depth_m).median_m) == 0
