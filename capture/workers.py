@@ -9,9 +9,11 @@ import multiprocessing
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, TypeVar
@@ -20,7 +22,8 @@ T = TypeVar("T")
 
 
 class Workers:
-    """Processes that live until the ``with`` block ends.  With one worker everything happens in this process.
+    """Processes that work until the ``with`` block ends, however it ends: no task goes on after it.  With one worker
+    everything happens in this process.
 
     works_along: this process is one of the workers, so that one less has to be started and to load its libraries,
     which takes a process 3 seconds.  For functions that do the same here as anywhere.
@@ -29,6 +32,7 @@ class Workers:
     def __init__(self, num_workers: int, works_along: bool = False) -> None:
         self._num_workers, self._works_along = num_workers, works_along
         self._pool: ProcessPoolExecutor | None = None
+        self._given: weakref.WeakSet[Future[Any]] = weakref.WeakSet()  # all that may still be at work are in it
 
     def map(self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]]) -> Iterator[T]:
         """``function(*task)`` of every task, in the order of the tasks.
@@ -47,13 +51,18 @@ class Workers:
         if self._works_along:
             yield from self._map_along(self._pool, function, tasks)
             return
-        futures = [self._pool.submit(function, *task) for task in tasks]
+        futures = [self._give(self._pool, function, task) for task in tasks]
         try:
             for future in futures:
                 yield future.result()
         finally:
             for future in futures:
                 future.cancel()
+
+    def _give(self, pool: ProcessPoolExecutor, function: Callable[..., T], task: tuple[Any, ...]) -> Future[T]:
+        future = pool.submit(function, *task)
+        self._given.add(future)
+        return future
 
     def _map_along(
         self, pool: ProcessPoolExecutor, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]]
@@ -76,7 +85,7 @@ class Workers:
             if task is None:
                 return
             try:
-                futures[task[0]] = pool.submit(function, *task[1])
+                futures[task[0]] = self._give(pool, function, task[1])
             except RuntimeError:  # the pool has just broken: what it was doing says so
                 waiting.appendleft(task)
                 return
@@ -110,8 +119,9 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pool is not None:
-            # Idle processes go by themselves, which takes them half a second; after an error some are still at work.
-            self._pool.shutdown(wait=error is not None, cancel_futures=True)
+            # Idle processes go by themselves, which takes them half a second; only what is at work is waited for.
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            wait_for([future for future in self._given if not future.cancel()])
 
 
 def start_worker() -> None:

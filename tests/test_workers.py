@@ -68,6 +68,24 @@ def who(number: int) -> tuple[int, int]:
     return number, os.getpid()
 
 
+def leave(path: Path, seconds: float) -> None:
+    time.sleep(seconds)
+    path.touch()
+
+
+@pytest.mark.parametrize("works_along", [False, True])
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_no_task_goes_on_after_a_caller_who_stops_early(tmp_path: Path, works_along: bool, is_kept: bool) -> None:
+    with Workers(3, works_along) as workers:
+        answers = workers.map(leave, [(tmp_path / str(i), 0.02 if i == 0 else 0.5) for i in range(20)])
+        next(answers)
+        if not is_kept:
+            del answers
+    left = sorted(tmp_path.iterdir())
+    time.sleep(1.2)
+    assert left == sorted(tmp_path.iterdir()) and 1 <= len(left) < 10
+
+
 def test_this_process_works_along_and_answers_keep_their_order() -> None:
     with Workers(2, works_along=True) as workers:
         list(workers.map(who, [(0,), (1,)]))  # the other process has started now
