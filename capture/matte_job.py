@@ -9,7 +9,7 @@ What is finished is kept, so that an interrupted run goes on where it was.  Per 
     extent_000000.json   the box around the mask, and its mean inside
     tile_000000.jpg      its frame of the film
     judged_000000.json   what masks.json says of it
-    plate.npz            the empty room: one for all frames
+    plate.npz            the empty room: one for all frames; no_plate instead where none could be learned
 """
 
 from __future__ import annotations
@@ -125,6 +125,10 @@ tile_path = _left("tile_{:06d}.jpg")
 
 def plate_path(out_dir: Path) -> Path:
     return out_dir / "scratch" / "plate.npz"
+
+
+def no_plate_path(out_dir: Path) -> Path:
+    return out_dir / "scratch" / "no_plate"
 
 
 def mask_path(folder: Path, index: int) -> Path:

@@ -39,6 +39,7 @@ from capture.matte_job import (
     leave_map,
     mask_path,
     missing,
+    no_plate_path,
     plate_path,
     raw_path,
     read_flow_gray,
@@ -141,9 +142,10 @@ def matte(config: MatteConfig, out_dir: Path, recording_dir: Path) -> None:
 
 
 def _learn_room(job: Job, recording: Recording, matter: Matter, found: list[bool], notes: list[str]) -> None:
-    """Leave the plate in scratch/, for all workers; without one nothing is left there."""
-    path = plate_path(job.out_dir)
-    if not path.is_file():
+    """Leave the plate in scratch/, for all workers, or that there is none: masks change when people are parted, and a
+    run that goes on must not learn from others than the one that it goes on with."""
+    path, none_path = plate_path(job.out_dir), no_plate_path(job.out_dir)
+    if not path.is_file() and not none_path.is_file():
         log.info("learning what the room looks like without the person")
         plate = learn_plate(
             job.config,
@@ -153,10 +155,12 @@ def _learn_room(job: Job, recording: Recording, matter: Matter, found: list[bool
         )
         plate = matter.room(plate, recording)
         if plate is None:
-            notes.append("the person hides the room all the time: masks rest on the network alone")
-            return
-        plate.save(path)
-    if not Plate.load(path).is_still:
+            leave(none_path, b"")
+        else:
+            plate.save(path)
+    if none_path.is_file():
+        notes.append("the person hides the room all the time: masks rest on the network alone")
+    elif not Plate.load(path).is_still:
         notes.append("the camera moves: the room is learned from aligned pictures")
 
 

@@ -7,6 +7,7 @@ leaves a plate whose noise is large, and so says little.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import cv2
 import numba
 import numpy as np
+
+from capture.recording import write_atomically
 
 SIDE_PX = 960  # of the plate: half of a picture of 1080 lines, which is reduced twice as fast as by other ratios
 ALIGN_SIDE_PX = 480  # of the pictures that are aligned
@@ -42,8 +45,9 @@ class Plate:
 
     def save(self, path: Path) -> None:
         arrays = {name: getattr(self, name) for name in ("color", "sigma", "depth_m", "person_log")}
-        with open(path, "wb") as file:
-            np.savez(file, is_still=np.array(self.is_still), **arrays)
+        packed = io.BytesIO()
+        np.savez(packed, is_still=np.array(self.is_still), **arrays)
+        write_atomically(path, packed.getvalue())
 
     @staticmethod
     def load(path: Path) -> Plate:

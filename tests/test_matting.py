@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from capture import finding
+from capture import finding, matting
 from capture.alpha import FAR_REACH, cleaned, floor_depth, gated
 from capture.camera import Camera, Rig
 from capture.errors import UserError
@@ -200,6 +200,30 @@ def test_a_resumed_run_gives_the_same_files_and_repeats_nothing(tmp_path, networ
     for path in sorted(first.folder.rglob("*.*")):
         assert path.read_bytes() == (out_dir / path.relative_to(first.folder)).read_bytes(), path
     assert 0 < network.calls < calls
+
+
+def test_a_resumed_run_does_not_learn_again_what_could_not_be_learned(tmp_path, network, monkeypatch):
+    recording_dir, asked = film(tmp_path / "film", [0, 2, 4]), []
+    learn_plate, refine = matting.learn_plate, matting._refine_chunk
+
+    def learned(*given):
+        asked.append(len(asked))
+        return None if len(asked) == 1 else learn_plate(*given)
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(matting, "learn_plate", learned)
+    monkeypatch.setattr(matting, "_refine_chunk", interrupted)
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        matte(MatteConfig(workers=1), tmp_path / "masks", recording_dir)
+    monkeypatch.setattr(matting, "_refine_chunk", refine)
+    matte(MatteConfig(workers=1), tmp_path / "masks", recording_dir)
+    masks = Masks.load(tmp_path / "masks")
+    assert asked == [0] and any("hides the room all the time" in note for note in masks.notes)
+    frames = json.loads((tmp_path / "masks" / "masks.json").read_text())["frames"]
+    assert [frame["method"] for frame in frames] == ["pose + depth"] * 3
 
 
 def test_masks_refuse_what_is_not_theirs(tmp_path, network):

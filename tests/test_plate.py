@@ -26,6 +26,10 @@ def room(person_log: np.ndarray = ANY_COLOR) -> Room:
     )
 
 
+def killed(*given, **named):
+    raise KeyboardInterrupt
+
+
 def test_what_the_person_uncovers_is_learned_and_what_he_hides_is_not(tmp_path):
     shifts = [-30, -20, -10, 0, 10, 20, 30]
     recording = Recording.load(film(tmp_path / "film", [*shifts], with_depth=False))
@@ -36,6 +40,10 @@ def test_what_the_person_uncovers_is_learned_and_what_he_hides_is_not(tmp_path):
     assert np.abs(plate.color - EMPTY)[seen].max() < 3 and seen[:, :40].all()
     plate.save(tmp_path / "plate.npz")
     np.testing.assert_array_equal(Plate.load(tmp_path / "plate.npz").color, plate.color)
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("numpy.lib.format.write_array", killed)
+        plate.save(tmp_path / "half.npz")
+    assert not (tmp_path / "half.npz").exists()  # a run that goes on would read it
     still = learned([samples[3]] * 3, [figure(shifts[3])] * 3, 0.01)
     assert still is not None and not np.isfinite(still.color[60:110, 66:94]).any()
 
