@@ -190,6 +190,7 @@ def test_the_score_is_the_evaluators(workspace, tmp_path):
     found = score(config, avatar, Subject.load("doll", workspace / "doll", 160), None)
     assert found["crop_flip"] == known["heldout"]["crop"]["flip"] and found["flicker"] == known["flicker"]["ratio"]
     assert found["masked_psnr_db"] == known["heldout"]["masked_psnr_db"] and found["mask_iou"] > 0
+    assert set(found) - set(FIGURES) == {"crop_psnr_db", "full_psnr_db", "full_lpips"}  # what no table shows
 
 
 def test_intervals_are_students():

@@ -159,8 +159,9 @@ def score(config: EvaluateConfig, avatar: Avatar, subject: Subject, lpips: Lpips
                 row["full_lpips"] = lpips(task[2], task[3]) if lpips is not None else np.nan
                 rows.append({"method": AVATAR, **row})
     nested = means(rows, AVATAR)
-    flat = {f"{p}_{figure}": value for p in ("crop", "full", "reduced") for figure, value in nested.pop(p).items()}
-    return {**nested, **flat, "flicker": (flicker.figures() or {"ratio": None})["ratio"]}
+    flat = {f"{p}_{figure}": value for p in ("crop", "full") for figure, value in nested[p].items()}
+    whole = {figure: nested[figure] for figure in ("masked_psnr_db", "mask_iou")}
+    return {**whole, **flat, "flicker": (flicker.figures() or {"ratio": None})["ratio"]}
 
 
 def shown(subject: Subject) -> list[int]:
