@@ -21,12 +21,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
+from capture.camera import invert
 from rendering.avatar import Avatar
 from rendering.captured import Captured
 from rendering.framing import person_box
 from rendering.rasterize import rasterize
 from rendering.render import orbit_views
-from rendering.viewpoints import View
+from rendering.viewpoints import View, lit_as_from
 from rendering.worn import clothes_of, faces_of, worn
 
 POSES, CELLS, PICTURE_WH = 12, 64, (480, 640)
@@ -58,13 +59,12 @@ def compare(avatar: Avatar, body: str, wear: str, subject_dir: Path) -> tuple[fl
     is_clothes = np.any([faces_of(model, word) for word in clothes], axis=0)
     of_clothes, of_face = (np.unique(model.face_part[faces]) for faces in (is_clothes, faces_of(model, "face")))
     found: dict[str, list[np.ndarray]] = {name: [] for name in ("face", "faces", "clothes", "own")}
-    for pose, placed, view in zip(
-        moved.pose, moved.world_from_body, orbit_views(avatar, body, moved, 1.0, PICTURE_WH), strict=True
-    ):
+    views = lit_as_from(orbit_views(avatar, body, moved, 1.0, PICTURE_WH), invert(captured.world_from_color)[:3, :3])
+    for pose, placed, view in zip(moved.pose, moved.world_from_body, views, strict=True):
         vertices_m = avatar.bodies[body].vertices_camera_m(pose, view.camera_from_world @ placed)
         box = person_box(vertices_m, view.camera, avatar.image_wh)
         seen = [
-            skin_colors(who, subject, pose, View(view.camera, view.camera_from_world @ placed), box)
+            skin_colors(who, subject, pose, placed, view, box)
             for who, subject in ((avatar, body), (dressed, body), (avatar, wear))
         ]
         part = seen[0][1]
@@ -80,15 +80,20 @@ def compare(avatar: Avatar, body: str, wear: str, subject_dir: Path) -> tuple[fl
 
 
 def skin_colors(
-    avatar: Avatar, subject: str, pose: np.ndarray, view: View, box: tuple[float, float, float, float] | None
+    avatar: Avatar,
+    subject: str,
+    pose: np.ndarray,
+    placed: np.ndarray,
+    view: View,
+    box: tuple[float, float, float, float] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(CELLS^2, 3) mean colour of every cell of the atlas, NaN where it is not seen, and (CELLS^2,) which part it is.
 
-    ``view`` is from the body.
+    pose (J, 3), world_from_body ``placed`` (4, 4).
     """
-    shape = avatar.bodies[subject]
-    vertices_m = shape.vertices_camera_m(pose, view.camera_from_world)
-    rgba = avatar.render(subject, pose, view.camera_from_world, view.camera, box)
+    shape, camera_from_body = avatar.bodies[subject], view.camera_from_world @ placed
+    vertices_m = shape.vertices_camera_m(pose, camera_from_body)
+    rgba = avatar.render(subject, pose, camera_from_body, view.camera, box, view.lit_from_camera)
     raster = rasterize(shape.body, vertices_m, view.camera)
     inside = raster.mask & (rgba[..., 3] > 0.9) & (raster.normal[..., 2] < -0.3)
     column, row = np.minimum((raster.uv[inside] * CELLS).astype(int), CELLS - 1).T
