@@ -1,7 +1,8 @@
-"""Stage 02's first half: the one person of the film, roughly, by the network alone.
+"""Stage 02's first half: the one person of the film, roughly: by the network, and by depth where others are in it.
 
-N frames.  A recording enters; per frame a probability map (``raw_``, ``again_`` of ``capture.matte_job``), where he was
-found and how far away he stands leave.
+N frames.  A recording enters, and before people are told apart the empty room (``capture.plate``) where it was learned;
+per frame a probability map (``raw_``, ``again_`` of ``capture.matte_job``), where he was found and how far away he
+stands leave.
 """
 
 from __future__ import annotations
