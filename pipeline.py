@@ -79,9 +79,9 @@ def _rasterize(job: Job) -> None:
 
 
 def _train(job: Job) -> None:
-    from training.train import train
+    from training.train import train_avatar
 
-    train(job.settings.config("train"), job.out_dir, job.subjects)
+    train_avatar(job.settings.config("train"), job.out_dir, job.subjects)
 
 
 def _adapt(job: Job) -> None:
@@ -115,7 +115,9 @@ def _evaluate(job: Job) -> None:
 
 
 OF_A_SUBJECT = ("01_recording", "02_masks", "03_fit", "04_keyframes", "05_rasters")
-OF_TRAINING = ("log.jsonl", "failures.jsonl", "preview.jpg", "checkpoints/*")  # for looking at and for going on
+# For looking at and for going on.
+OF_TRAINING = ("log.jsonl", "failures.jsonl", "preview.jpg", "checkpoints/*")
+OF_TRAINING += tuple(f"close_up/{name}" for name in OF_TRAINING)
 
 STAGES = (
     # folder, command, version (raise it whenever the stage writes something else), function, settings, inputs
@@ -123,12 +125,12 @@ STAGES = (
     Stage("02_masks", "matte", 11, _matte, ("matte",), ("01_recording",), ("checker.mp4",), judges_source=True),
     Stage("03_fit", "fit", 12, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
     Stage("04_keyframes", "keyframes", 3, _keyframes, ("keyframes",), ("03_fit",)),
-    Stage("05_rasters", "rasterize", 2, _rasterize, ("raster",), ("01_recording", "03_fit")),
-    Stage("06_avatar", "train", 7, _train, ("train",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True),
+    Stage("05_rasters", "rasterize", 3, _rasterize, ("raster",), ("01_recording", "03_fit")),
+    Stage("06_avatar", "train", 8, _train, ("train",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True),
     Stage(
         "07_report",
         "evaluate",
-        8,
+        9,
         _evaluate,
         ("evaluate",),
         (*OF_A_SUBJECT, "06_avatar"),
@@ -138,8 +140,8 @@ STAGES = (
 )
 
 # What may be done to a finished avatar; changes.py runs them.
-ADAPT = Stage("06_avatar", "adapt", 5, _adapt, ("adapt",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
-FINETUNE = Stage("06_avatar", "finetune", 5, _finetune, ("finetune",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+ADAPT = Stage("06_avatar", "adapt", 6, _adapt, ("adapt",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+FINETUNE = Stage("06_avatar", "finetune", 6, _finetune, ("finetune",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
 
 CONFIGS = {
     "recording": "capture.importers.ImportConfig",

@@ -7,6 +7,7 @@ from typing import Any
 GPU = {
     "raster.height_px": 1024,
     "raster.width_px": 1024,
+    "raster.close_up_px": 0,  # at this size the person's own crop shows what the camera saw of a head
     "train.widths": "64,128,256,512,1024,1440",  # twice: 161 million parameters
     "train.batch_size": 4,
     "train.split": True,
@@ -28,6 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
         "raster.height_px": 384,
         "raster.width_px": 240,
+        "raster.close_up_px": 144,
         "train.widths": "24,48,96,192,256",
         "train.steps": 4000,
         "train.rescale_min": 0.7,  # against learning by heart; neither better nor worse in the demo preset

@@ -6,6 +6,7 @@ H x W pixels of the asked picture, h x w of the person crop that the networks pa
     renderer.safetensors            R1 and R2
     textures/<subject>.safetensors  one neural texture each
     bodies/<subject>.npz            the body model; bodies/<subject>.safetensors  its shape and clothing offsets
+    close_up/                       where there is one, an avatar in the same files, which paints heads (``close_up``)
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from capture.camera import Camera
 from capture.errors import UserError
 from capture.recording import write_atomically
 from fitting.body.model import BodyModel
-from rendering.framing import Frame, person_frame, usual_px_per_m
+from rendering import close_up as closer
+from rendering.framing import Frame, person_box, person_frame, usual_px_per_m
 from rendering.networks import NeuralRenderer, NeuralTexture, Renderer, Surface, parse_widths
 from rendering.painter import Painter, pick_device
 from rendering.pasting import NOTHING, Box, Layer, paste, spread
@@ -46,6 +48,15 @@ class Shape(NamedTuple):
     def vertices_camera_m(self, pose: np.ndarray, camera_from_body: np.ndarray) -> np.ndarray:
         """(V, 3) vertices of pose (J, 3) rad, in the camera's frame, metres."""
         return self.body.posed(self.shape, pose, camera_from_body, self.vertex_offsets_m)[0]
+
+
+class Placed(NamedTuple):
+    """A posed body before a camera."""
+
+    vertices_m: np.ndarray  # (V, 3) in the camera's frame
+    camera_from_body: np.ndarray  # (4, 4) metres
+    camera: Camera
+    lit_from_camera: np.ndarray | None  # (3, 3) as ``View.lit_from_camera``
 
 
 class Parts(NamedTuple):
@@ -72,6 +83,7 @@ class Avatar:
     bodies: Mapping[str, Shape]
     settings: Mapping[str, Any]  # avatar.json
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    close_up: Avatar | None = None  # paints the heads of some or all of the cast, larger
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -92,14 +104,35 @@ class Avatar:
     def painter(self) -> Painter:
         return Painter(self.renderer, self.device)
 
-    def with_subject(self, subject: str, texture: NeuralTexture, shape: Shape) -> Avatar:
-        """The same networks with another look for ``subject``, or with one more; the networks are not copied."""
-        other = replace(self, textures={**self.textures, subject: texture}, bodies={**self.bodies, subject: shape})
+    def with_subject(
+        self, subject: str, texture: NeuralTexture, shape: Shape, close_texture: NeuralTexture | None = None
+    ) -> Avatar:
+        """The same networks with another look for ``subject``, or with one more; the networks are not copied.
+
+        ``close_texture`` is the look by close-up; without it there is no close-up of ``subject``.
+        """
+        close_up = self.close_up
+        if close_up is not None and close_texture is not None:
+            close_up = close_up.with_subject(subject, close_texture, shape)
+        elif close_up is not None:
+            close_up = close_up.without(subject)
+        textures, bodies = {**self.textures, subject: texture}, {**self.bodies, subject: shape}
+        other = replace(self, textures=textures, bodies=bodies, close_up=close_up)
         other.__dict__["painter"] = self.painter  # made ready once
+        return other
+
+    def without(self, subject: str) -> Avatar:
+        """The same networks with one fewer in the cast; the networks are not copied."""
+        textures, bodies = dict(self.textures), dict(self.bodies)
+        textures.pop(subject, None), bodies.pop(subject, None)
+        other = replace(self, textures=textures, bodies=bodies)
+        other.__dict__["painter"] = self.painter
         return other
 
     def save(self, folder: Path) -> None:
         """Write every file atomically, avatar.json last."""
+        if self.close_up is not None:
+            self.close_up.save(folder / closer.FOLDER)
         for name in ("textures", "bodies"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         _write_tensors(folder / "renderer.safetensors", self.renderer.state_dict())
@@ -134,7 +167,9 @@ class Avatar:
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             problem = str(error).partition("\n")[0]
             raise UserError(f"{folder}: not a readable avatar ({problem}); train it again") from None
-        return Avatar(renderer.to(where).eval().requires_grad_(False), textures, bodies, settings, where)
+        inner = folder / closer.FOLDER
+        close_up = Avatar.load(inner, device, parts) if (inner / "avatar.json").is_file() else None
+        return Avatar(renderer.to(where).eval().requires_grad_(False), textures, bodies, settings, where, close_up)
 
     def render(
         self,
@@ -173,23 +208,43 @@ class Avatar:
             frame: Frame | None = Frame(crop_box, self.image_wh)
         else:
             frame = person_frame(vertices_m, camera, self.image_wh, self.px_per_m(subject))
-        if frame is None:  # nothing of him is in the picture
-            return NOTHING
-        crop_camera = camera.crop(frame.box_px, frame.crop_wh)
-        covered = self._rasterize(subject, vertices_m, crop_camera)
+        placed = Placed(vertices_m, camera_from_body, camera, lit_from_camera)
+        layer = NOTHING if frame is None else self._painted(subject, placed, frame, with_depth)
+        if frame is None or layer is NOTHING or self.close_up is None or subject not in self.close_up.bodies:
+            return layer
+        if (frame.box_px[3] - frame.box_px[1]) / frame.crop_wh[1] < closer.WORTH:
+            return layer
+        return self.close_up.inset(subject, placed, layer)
+
+    def inset(self, subject: str, placed: Placed, whole: Layer) -> Layer:
+        """``whole``, a picture of the person, with the head as this close-up paints it."""
+        head = closer.head_vertices(self.bodies[subject].body)
+        assert head is not None, "a close-up of a body without a head"
+        head_m, wh = placed.vertices_m[head], self.image_wh
+        box = person_box(head_m, placed.camera, wh, closer.MARGINS)
+        frame = person_frame(head_m, placed.camera, wh, self.px_per_m(subject), closer.MARGINS)
+        if box is None or frame is None:  # the head is not in the picture
+            return whole
+        close = self._painted(subject, placed, frame, False)
+        return whole if close is NOTHING else closer.inset(whole, close, box)
+
+    def _painted(self, subject: str, placed: Placed, frame: Frame, with_depth: bool) -> Layer:
+        """What is in ``frame``; NOTHING where the body is not."""
+        crop_camera = placed.camera.crop(frame.box_px, frame.crop_wh)
+        covered = self._rasterize(subject, placed.vertices_m, crop_camera)
         if not len(covered.pixel):
             return NOTHING
         surface = surface_of(covered)
         if self.needs_view:
-            surface = replace(surface, body_from_pixel=body_from_pixel(crop_camera, camera_from_body)[None])
-        surface = turned(surface, lit_from_camera)
+            surface = replace(surface, body_from_pixel=body_from_pixel(crop_camera, placed.camera_from_body)[None])
+        surface = turned(surface, placed.lit_from_camera)
         rgba = self.painter.rgba(self.textures[subject], surface.to(self.device))
         inverse_z = None
         if with_depth:
-            dense = rasterize(self.bodies[subject].body, vertices_m, crop_camera)
+            dense = rasterize(self.bodies[subject].body, placed.vertices_m, crop_camera)
             assert dense.inverse_z is not None
             inverse_z = spread(dense.inverse_z)
-        return paste(rgba, frame.box_px, camera.image_wh, inverse_z, frame.is_enlarged)
+        return paste(rgba, frame.box_px, placed.camera.image_wh, inverse_z, frame.is_enlarged)
 
     def px_per_m(self, subject: str) -> tuple[float, float]:
         """At how many pixels a metre the networks saw this person in training, least and most."""

@@ -34,10 +34,20 @@ class Frame(NamedTuple):
     is_enlarged: bool = False  # painted smaller than the picture asks for
 
 
-def person_box(vertices_camera_m: np.ndarray, camera: Camera, crop_wh: tuple[int, int]) -> Box | None:
+_RASTERS = RasterConfig()
+BODY_MARGINS = (_RASTERS.margin, _RASTERS.margin_top, _RASTERS.margin, _RASTERS.margin)
+
+
+def person_box(
+    vertices_camera_m: np.ndarray,
+    camera: Camera,
+    crop_wh: tuple[int, int],
+    margins: tuple[float, float, float, float] = BODY_MARGINS,
+) -> Box | None:
     """(left, top, right, bottom) px around vertices (V, 3), framed like the rasters that the networks learned from.
 
-    None when nothing of the body is in the picture.
+    margins (left, top, right, bottom): fractions of the vertices' height in the picture.  None when nothing of them is
+    in the picture.
     """
     points_px = project(camera, vertices_camera_m)
     points_px = points_px[np.isfinite(points_px).all(axis=1)]
@@ -46,19 +56,21 @@ def person_box(vertices_camera_m: np.ndarray, camera: Camera, crop_wh: tuple[int
     low, high = points_px.min(axis=0), points_px.max(axis=0)
     if (high <= 0).any() or (low >= camera.image_wh).any():
         return None
-    framing = RasterConfig()
-    margins = (framing.margin, framing.margin_top, framing.margin, framing.margin)
     extent_px = np.concatenate([low, high])[None]
     left, top, right, bottom = person_boxes(extent_px, camera.image_wh, crop_wh[0] / crop_wh[1], margins, 0)[0]
     return float(left), float(top), float(right), float(bottom)
 
 
 def person_frame(
-    vertices_camera_m: np.ndarray, camera: Camera, crop_wh: tuple[int, int], px_per_m: tuple[float, float]
+    vertices_camera_m: np.ndarray,
+    camera: Camera,
+    crop_wh: tuple[int, int],
+    px_per_m: tuple[float, float],
+    margins: tuple[float, float, float, float] = BODY_MARGINS,
 ) -> Frame | None:
     """``person_box``, enlarged or given more pixels so that a metre of the person has about ``px_per_m`` of them, the
     least and the most of training."""
-    box = person_box(vertices_camera_m, camera, crop_wh)
+    box = person_box(vertices_camera_m, camera, crop_wh, margins)
     if box is None:
         return None
     depth_m = visible_depth(vertices_camera_m, camera)
@@ -96,6 +108,5 @@ def px_per_m_of(cameras_fy_px: np.ndarray, depths_m: np.ndarray) -> tuple[float,
 
 def usual_px_per_m(height_m: float, crop_wh: tuple[int, int]) -> tuple[float, float]:
     """The same for avatars that do not say: somebody of this height, filmed whole, who crouches and spreads out."""
-    framing = RasterConfig()
-    standing = crop_wh[1] / (height_m * (1 + framing.margin + framing.margin_top))
+    standing = crop_wh[1] / (height_m * (1 + BODY_MARGINS[1] + BODY_MARGINS[3]))
     return 0.6 * standing, 1.5 * standing

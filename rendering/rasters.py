@@ -11,6 +11,7 @@ Leave: for every frame a person crop of the colour camera and the part, uv and n
     doubted.npy        (N, P) bool, parts of the body whose pose is in doubt: what is filmed there teaches nothing
     part.npy           (K,) uint8      uv.npy  (K, 2) uint16, 65535 = 1      normal.npy  (K, 2) uint8, octahedral
     rasters.preview.png  a few frames to look at
+    close_up/            the same of the head's own crop; absent where it would show no more than the person's
 
 Seven bytes per covered pixel (and eight per run) instead of 24 bytes per pixel of the picture.  Frames whose body is
 lost cover nothing.  Normals: Cigolle et al., "Efficient Representations for Independent Unit Vectors", 2014.
@@ -19,6 +20,7 @@ lost cover nothing.  Normals: Cigolle et al., "Efficient Representations for Ind
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -31,6 +33,9 @@ from capture.camera import Camera, project
 from capture.errors import UserError
 from capture.progress import progress
 from capture.recording import Recording, encode_png, write_atomically
+from rendering.close_up import FOLDER as CLOSE_UP
+from rendering.close_up import MARGINS as CLOSE_MARGINS
+from rendering.close_up import head_vertices
 from rendering.crops import person_boxes
 from rendering.rasterize import Covered, Raster, rasterize_covered
 
@@ -38,6 +43,9 @@ if TYPE_CHECKING:
     from fitting.body.model import BodyModel
 
 UV_SCALE = 65535
+LEAST_CLOSER = 1.3  # times as large as in the person's crop: below, a crop of the head's own shows nothing new
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class RasterConfig:
     margin: float = 0.07  # of the person's height on each side: clothes stand off the body, pixels are dear
     margin_top: float = 0.12  # hair stands higher than clothes stand wide
     smooth_s: float = 0.5  # the crop follows the person no faster than this, so that details keep their scale
+    close_up_px: int = 96  # side of the head's own crop; 0: none
 
 
 def rasterize(config: RasterConfig, out_dir: Path, recording_dir: Path, fit_dir: Path) -> None:
@@ -79,33 +88,68 @@ def rasterize_frames(
         raise UserError(
             f"raster margins {config.margin}, {config.margin_top}, smooth_s {config.smooth_s}: none may be negative"
         )
-    frame_indices = np.flatnonzero(tracked)
-    extents_px = np.full((len(tracked), 4), np.nan)
-    for i in frame_indices.tolist():
-        points_px = project(camera, vertices_color_m(i))
-        if np.isfinite(points_px).all():
-            extents_px[i] = *points_px.min(axis=0), *points_px.max(axis=0)
+    if config.close_up_px and config.close_up_px < 16:
+        raise UserError(f"raster.close_up_px = {config.close_up_px}: must be 0, for none, or 16 or more")
+    smooth_frames = round(config.smooth_s * frames_per_second)
+    margins = (config.margin, config.margin_top, config.margin, config.margin)
+    filmed = Filmed(body, camera, vertices_color_m, part_doubted)
+    extents_px = filmed.extents_px(tracked)
     raster_wh = (config.width_px, config.height_px)
-    boxes_px = person_boxes(
-        extents_px,
-        camera.image_wh,
-        aspect=config.width_px / config.height_px,
-        margins=(config.margin, config.margin_top, config.margin, config.margin),
-        smooth_frames=round(config.smooth_s * frames_per_second),
-    )
-    with _Writer(out_dir) as writer:
-        for i in progress(range(len(tracked)), "rasters"):
-            if tracked[i]:
-                crop = camera.crop(tuple(boxes_px[i]), raster_wh)
-                writer.add(CompactRaster.of(rasterize_covered(body, vertices_color_m(i), crop)))
-            else:
-                writer.add(CompactRaster.empty(raster_wh))
-    np.save(out_dir / "boxes.npy", boxes_px)
-    np.save(out_dir / "doubted.npy", part_doubted)
-    fields = {"raster_wh": list(raster_wh), "camera": camera.to_json()}
-    write_atomically(out_dir / "rasters.json", json.dumps(fields, indent=1).encode())
-    shown = frame_indices[np.linspace(0, len(frame_indices) - 1, 8).astype(int)]
-    write_atomically(out_dir / "rasters.preview.png", encode_png(preview(Rasters.load(out_dir), shown)))
+    boxes_px = person_boxes(extents_px, camera.image_wh, raster_wh[0] / raster_wh[1], margins, smooth_frames)
+    filmed.write(out_dir, tracked, boxes_px, raster_wh)
+    head = head_vertices(body) if config.close_up_px else None
+    if head is None:
+        return
+    extents_px = filmed.extents_px(tracked, head)
+    in_sight = np.asarray(((extents_px[:, 2:] > 0) & (extents_px[:, :2] < camera.image_wh)).all(axis=1))  # NaN is False
+    if not in_sight.any():
+        return
+    extents_px[~in_sight] = np.nan
+    close_px = person_boxes(extents_px, camera.image_wh, 1.0, CLOSE_MARGINS, smooth_frames)
+    side_px = (close_px[:, 3] - close_px[:, 1])[in_sight]
+    in_whole_px = side_px * raster_wh[1] / (boxes_px[:, 3] - boxes_px[:, 1])[in_sight]
+    closer = float(np.median(np.minimum(side_px, config.close_up_px) / in_whole_px))
+    if closer < LEAST_CLOSER:
+        log.info("no close-up of the head: it would be %.1f times as large as in the person's crop", closer)
+        return
+    (out_dir / CLOSE_UP).mkdir(exist_ok=True)
+    filmed.write(out_dir / CLOSE_UP, in_sight, close_px, (config.close_up_px, config.close_up_px))
+
+
+@dataclass(frozen=True)
+class Filmed:
+    """A tracked body before the colour camera."""
+
+    body: BodyModel
+    camera: Camera
+    vertices_color_m: Callable[[int], np.ndarray]  # (V, 3) metres of a tracked frame
+    part_doubted: np.ndarray  # (N, P) bool
+
+    def extents_px(self, tracked: np.ndarray, vertices: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """(N, 4) left, top, right, bottom of the ``vertices`` in the picture; NaN where the body was not tracked."""
+        extents_px = np.full((len(tracked), 4), np.nan)
+        for i in np.flatnonzero(tracked).tolist():
+            points_px = project(self.camera, self.vertices_color_m(i)[vertices])
+            if np.isfinite(points_px).all():
+                extents_px[i] = *points_px.min(axis=0), *points_px.max(axis=0)
+        return extents_px
+
+    def write(self, folder: Path, is_seen: np.ndarray, boxes_px: np.ndarray, raster_wh: tuple[int, int]) -> None:
+        """Rasterise the frames that are seen, (N,) bool, each in its box (N, 4), and write them into ``folder``."""
+        with _Writer(folder) as writer:
+            for i in progress(range(len(is_seen)), "rasters"):
+                if is_seen[i]:
+                    crop = self.camera.crop(tuple(boxes_px[i]), raster_wh)
+                    writer.add(CompactRaster.of(rasterize_covered(self.body, self.vertices_color_m(i), crop)))
+                else:
+                    writer.add(CompactRaster.empty(raster_wh))
+        np.save(folder / "boxes.npy", boxes_px)
+        np.save(folder / "doubted.npy", self.part_doubted)
+        fields = {"raster_wh": list(raster_wh), "camera": self.camera.to_json()}
+        write_atomically(folder / "rasters.json", json.dumps(fields, indent=1).encode())
+        seen = np.flatnonzero(is_seen)
+        shown = seen[np.linspace(0, len(seen) - 1, 8).astype(int)]
+        write_atomically(folder / "rasters.preview.png", encode_png(preview(Rasters.load(folder), shown)))
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,24 @@ from torch import nn
 
 from capture.errors import UserError
 from rendering.avatar import Avatar
+from rendering.close_up import FOLDER as CLOSE_UP
 from rendering.networks import NeuralTexture, on_device
 from rendering.painter import pick_device
-from training.cast import Actor, check_size
+from rendering.rasters import Rasters
+from training.cast import HEAD, PERSON, Actor, check_size, crop_wh
 from training.features import load_features
 from training.ranks import everywhere, is_lead
 from training.state import TrainState
-from training.train import TrainConfig, num_shards, optimise, pick_dtype, reproducible, start_texture
+from training.train import (
+    OF_CLOSE_UP,
+    TrainConfig,
+    num_shards,
+    optimise,
+    pick_dtype,
+    reproducible,
+    start_texture,
+    with_light_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +68,36 @@ def adapt(
 
     chosen: settings of TrainConfig that the user changed.  Raises UserError when avatar or subject cannot be used.
     """
-    everywhere(_change, config.steps, config.rate, chosen, out_dir, avatar_dir, name, folder, True)
+    _change_all(config.steps, config.rate, chosen, out_dir, avatar_dir, name, folder, True)
 
 
 def finetune(
     config: FinetuneConfig, chosen: Mapping[str, Any], out_dir: Path, avatar_dir: Path, name: str, folder: Path
 ) -> None:
     """Train the renderer and the texture of ``name`` on, from where they are.  Raises UserError as ``adapt`` does."""
-    everywhere(_change, config.steps, config.rate, chosen, out_dir, avatar_dir, name, folder, False)
+    _change_all(config.steps, config.rate, chosen, out_dir, avatar_dir, name, folder, False)
+
+
+def _change_all(
+    steps: int,
+    rate: float,
+    chosen: Mapping[str, Any],
+    out_dir: Path,
+    avatar_dir: Path,
+    name: str,
+    folder: Path,
+    is_new: bool,
+) -> None:
+    """The person, and the close-up where both the avatar and the subject have one."""
+    close_up = Avatar.load(avatar_dir, "cpu").close_up
+    if close_up is not None and (not (folder / HEAD).is_dir() or not (is_new or name in close_up.subjects)):
+        close_up = None
+    if close_up is not None:  # said before anything is trained
+        check_size(Rasters.load(folder / HEAD).image_wh, name, close_up.image_wh, "the avatar", HEAD)
+    everywhere(_change, steps, rate, chosen, out_dir, avatar_dir, name, folder, is_new, None)
+    if close_up is not None:
+        own = {key: value for key, value in chosen.items() if key not in OF_CLOSE_UP}
+        everywhere(_change, steps, rate, own, out_dir / CLOSE_UP, avatar_dir / CLOSE_UP, name, folder, is_new, out_dir)
 
 
 def _change(
@@ -76,7 +109,9 @@ def _change(
     name: str,
     folder: Path,
     is_new: bool,
+    person_dir: Path | None,
 ) -> None:
+    """``person_dir`` holds the changed avatar whose close-up is to be changed, None for the person himself."""
     base = Avatar.load(avatar_dir, "cpu")
     config = as_trained(base, chosen)
     config = replace(
@@ -89,8 +124,11 @@ def _change(
         texture_lr=config.texture_lr * rate,
     )
     device = pick_device(config.device)
-    actor = Actor.load(name, folder, device, config.early_stop)
-    check_size(actor, base.image_wh, "the avatar")
+    crops = PERSON if person_dir is None else HEAD
+    actor = Actor.load(name, folder, device, config.early_stop, crops=crops)
+    check_size(crop_wh(actor), name, base.image_wh, "the avatar", crops)
+    if person_dir is not None:
+        actor = with_light_of(Avatar.load(person_dir, "cpu"), actor)
     with reproducible(device):
         state = _start(config, base, actor, device, is_new)
         features, note = load_features(config.feature_width, config.feature_blocks, config.seed, config.feature_kind)
@@ -154,4 +192,5 @@ def _merged(base: Avatar, state: TrainState, actor: Actor, change: dict[str, Any
         textures={**base.textures, name: texture},
         bodies={**base.bodies, name: actor.shape},
         settings=settings,
+        close_up=base.close_up,
     )

@@ -18,12 +18,14 @@ from capture.recording import Recording
 from fitting.fit import BodyFit
 from fitting.keyframes import Keyframes
 from rendering.avatar import Shape, body_from_pixel
+from rendering.close_up import FOLDER as CLOSE_UP
 from rendering.framing import px_per_m_of, visible_depth
 from rendering.rasters import Rasters
 from training.dataset import SubjectFrames, room_of
 
 # Of the training frames, kept back to judge when to stop; the last ones, as held-out frames are the last of the clip.
 HELDBACK_FRACTION = 0.1
+PERSON, HEAD = "05_rasters", f"05_rasters/{CLOSE_UP}"  # whose crops are seen: the person's or the head's
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,22 @@ class Actor:
     shape: Shape
     heldback_positions: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # judge when to stop
     px_per_m: tuple[float, float] | None = None  # that a metre of the person has in these crops, least and most
+    light: torch.Tensor | None = None  # (LIGHT_TERMS, 3) that he stood in, where it is known already
 
     @staticmethod
-    def load(name: str, folder: Path, device: torch.device, holds_back: bool = False, with_view: bool = False) -> Actor:
-        """Open a subject; ``with_view`` for methods that depend on it.  Raises UserError when nothing in it can be
-        learned from."""
+    def load(
+        name: str,
+        folder: Path,
+        device: torch.device,
+        holds_back: bool = False,
+        with_view: bool = False,
+        crops: str = PERSON,
+    ) -> Actor:
+        """Open a subject; ``with_view`` for methods that depend on it; ``crops`` is where its rasters are.  Raises
+        UserError when nothing in it can be learned from."""
         keyframes = Keyframes.load(folder / "04_keyframes")
         fit = BodyFit.load(folder / "03_fit")
-        rasters = Rasters.load(folder / "05_rasters")
+        rasters = Rasters.load(folder / crops)
         wanted = np.union1d(keyframes.train_indices, keyframes.keyframe_indices)
         wanted = np.setdiff1d(wanted, keyframes.heldout_indices)
         recording, masks = Recording.load(folder / "01_recording"), Masks.load(folder / "02_masks")
@@ -82,12 +92,12 @@ def _px_per_m(fit: BodyFit, rasters: Rasters, frame_indices: np.ndarray) -> tupl
 
 
 def load_cast(
-    subjects: Mapping[str, Path], device: torch.device, holds_back: bool, with_view: bool = False
+    subjects: Mapping[str, Path], device: torch.device, holds_back: bool, with_view: bool = False, crops: str = PERSON
 ) -> list[Actor]:
     """Open every subject.  Raises UserError for one that cannot be used, and when their crops differ in size."""
-    cast = [Actor.load(name, folder, device, holds_back, with_view) for name, folder in subjects.items()]
+    cast = [Actor.load(name, folder, device, holds_back, with_view, crops) for name, folder in subjects.items()]
     for actor in cast[1:]:
-        check_size(actor, crop_wh(cast[0]), cast[0].frames.name)
+        check_size(crop_wh(actor), actor.frames.name, crop_wh(cast[0]), cast[0].frames.name, crops)
     return cast
 
 
@@ -97,15 +107,18 @@ def crop_wh(actor: Actor) -> tuple[int, int]:
     return width, height
 
 
-def check_size(actor: Actor, image_wh: tuple[int, int], other: str) -> None:
-    """Raises UserError when the actor's crops are not as large as those of ``other``: they share one renderer."""
-    if crop_wh(actor) != image_wh:
-        name, (width, height) = actor.frames.name, crop_wh(actor)
-        raise UserError(
-            f"{name}: its rasters are {width} x {height}, those of {other} {image_wh[0]} x {image_wh[1]}; make them "
-            f"alike: pipeline.py rasterize --subject {name} --set raster.width_px={image_wh[0]} "
-            f"--set raster.height_px={image_wh[1]}"
-        )
+def check_size(own_wh: tuple[int, int], name: str, image_wh: tuple[int, int], other: str, crops: str = PERSON) -> None:
+    """Raises UserError when the crops of ``name`` are not as large as those of ``other``: they share one renderer."""
+    if own_wh == image_wh:
+        return
+    width, height = image_wh
+    settings = f"--set raster.width_px={width} --set raster.height_px={height}"
+    if crops == HEAD:
+        settings = f"--set raster.close_up_px={height}"
+    raise UserError(
+        f"{name}: its rasters{' of the head' if crops == HEAD else ''} are {own_wh[0]} x {own_wh[1]}, those of {other} "
+        f"{width} x {height}; make them alike: pipeline.py rasterize --subject {name} {settings}"
+    )
 
 
 def whose_turn(step: int, num_subjects: int, split: bool, seed: int) -> tuple[int, bool]:

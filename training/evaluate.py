@@ -4,6 +4,7 @@ In: the avatar and its subjects' stages 01 to 05.  Out, in 07_report:
 
     metrics.json                      DESIGN section 6, and the two sanity baselines beside the avatar
     heldout/<subject>.csv             every figure of every held-out frame and method
+    heldout/<subject>-heads.csv       the same of the head, with its close-up and without
     heldout.mp4, turntable.mp4        truth | avatar | error; the avatar from all sides (``-<subject>`` for a cast)
     pictures/<subject>/*.jpg, *.png   for the report; coverage.png and coverage_uv.png: which skin was filmed
 
@@ -39,6 +40,7 @@ from rendering.coverage_picture import draw_atlas, draw_bodies
 from rendering.render import turntable
 from training import metrics
 from training.flicker import LIMIT, Flicker
+from training.heads import score_heads
 from training.lpips import Lpips, load_lpips
 from training.pictures import at_height, error_map, side_by_side, to_bytes
 from training.sanity import Crop, true_crop
@@ -53,6 +55,7 @@ from training.score import (
     means,
     percentiles,
     predict,
+    seen_by,
     spread,
 )
 
@@ -89,9 +92,12 @@ def evaluate(config: EvaluateConfig, out_dir: Path, avatar_dir: Path, subjects: 
         suffix = "" if len(subjects) == 1 else f"-{name}"
         rows, flicker = score_frames(config, out_dir, avatar, subject, lpips, suffix)
         write_csv(out_dir / "heldout" / f"{name}.csv", rows)
+        heads, head = score_heads(avatar, subject, out_dir / "pictures" / name, config.picture_frames)
+        if heads:
+            write_csv(out_dir / "heldout" / f"{name}-heads.csv", heads)
         write_turntable(config, out_dir, avatar, subject, suffix)
         coverage = write_coverage(out_dir / "pictures" / name, subject)
-        results[name] = summarize(subject, rows, flicker, coverage, why_no_lpips)
+        results[name] = summarize(subject, rows, head, flicker, coverage, why_no_lpips)
         log.info("%s: %s", name, in_one_line(results[name]))
     folders = tuple(dict.fromkeys([avatar_dir.parent, *subjects.values()]))
     made_with = Manifest.load(avatar_dir)
@@ -127,6 +133,7 @@ def score_frames(
     if not count:
         return rows, None
     flicker = Flicker.of(subject.rasters, subject.heldout, len(subject.captured.fit.body.part_names) - 1)
+    has_close_up = avatar.close_up is not None and subject.name in avatar.close_up.subjects
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     frames_per_second = subject.captured.recording.frames_per_second
     with VideoWriter(out_dir / f"heldout{suffix}.mp4", frames_per_second) as video, Workers(workers(config)) as pool:
@@ -137,13 +144,17 @@ def score_frames(
                 scene, crops = load_scene(subject, index), predict(avatar, subject, position)
                 flips = (position in flip_crop, position in flip_full)
                 compared = {method: comparison(scene, crops[method]) for method in METHODS}
+                if has_close_up:
+                    camera = subject.captured.fit.camera.resize(subject.full_wh)
+                    pasted = seen_by(avatar, subject, index, camera, scene.box_px)
+                    compared[AVATAR] = comparison(scene, crops[AVATAR], pasted)
                 tasks += [(*compared[method], *flips) for method in METHODS]
                 image, truth, *_ = compared[AVATAR]
                 flicker.add(index, subject.rasters[index], image, truth, scene.crop.alpha > metrics.MASK_THRESHOLD)
-                video.add(heldout_picture(scene, crops[AVATAR], config.video_height_px, f"frame {index}"))
+                video.add(heldout_picture(avatar, subject, index, scene, crops[AVATAR], config.video_height_px))
                 if position in shown:
                     folder = out_dir / "pictures" / subject.name
-                    write_pictures(folder, subject, index, scene, crops, config.picture_height_px)
+                    write_pictures(folder, avatar, subject, index, scene, crops, config.picture_height_px)
             named = [(int(subject.heldout[position]), method) for position in chunk for method in METHODS]
             for (index, method), task, row in zip(named, tasks, pool.map(metrics.measure, tasks), strict=True):
                 crop, crop_truth, full, full_truth, *_ = task
@@ -158,27 +169,49 @@ def workers(config: EvaluateConfig) -> int:
     return max(1, min(config.num_workers, os.cpu_count() or 1))
 
 
-def heldout_picture(scene: Scene, guess: Crop, height: int, caption: str) -> np.ndarray:
-    """(H', W', 3) uint8: truth | avatar over the true background | error."""
-    image = metrics.composite(guess.color, guess.alpha * scene.is_filmed, scene.crop_background)
-    pictures = (to_bytes(scene.crop.color), to_bytes(image), error_map(image, scene.crop.color))
-    return side_by_side([at_height(p, height) for p in pictures], (f"truth, {caption}", "avatar", "error"))
+def heldout_picture(avatar: Avatar, subject: Subject, index: int, scene: Scene, guess: Crop, height: int) -> np.ndarray:
+    """(H', W', 3) uint8: truth | avatar over the true background, both as sharp as they are | error of the crop."""
+    truth, seen, is_filmed = at_size(avatar, subject, index, height)
+    behind = at_height(to_bytes(scene.crop_background), height).astype(np.float32) / 255
+    image = metrics.composite(seen.color, seen.alpha * is_filmed, behind)
+    painted = metrics.composite(guess.color, guess.alpha * scene.is_filmed, scene.crop_background)
+    error = at_height(error_map(painted, scene.crop.color), height)
+    captions = (f"truth, frame {index}", "avatar", "error")
+    return side_by_side([to_bytes(truth.color), to_bytes(image), error], captions)
+
+
+def at_size(avatar: Avatar, subject: Subject, index: int, height: int) -> tuple[Crop, Crop, np.ndarray]:
+    """The person's crop at ``height`` as recorded and as the avatar is seen, its close-up included, and which pixels
+    were filmed (H', W') bool."""
+    wide, high = subject.rasters.image_wh
+    wh, box = (max(2, round(wide * height / high / 2) * 2), height), tuple(subject.rasters.boxes_px[index])
+    color, alpha = subject.captured.recording.color(index), subject.captured.masks[index]
+    truth, is_filmed = true_crop(color, alpha, box, wh)
+    rgba = seen_by(
+        avatar, subject, index, subject.rasters.camera.crop(box, wh), (0.0, 0.0, float(wh[0]), float(height))
+    )
+    return truth, Crop(rgba[..., :3], rgba[..., 3]), is_filmed
 
 
 def write_pictures(
-    folder: Path, subject: Subject, index: int, scene: Scene, crops: Mapping[str, Crop], height: int
+    folder: Path,
+    avatar: Avatar,
+    subject: Subject,
+    index: int,
+    scene: Scene,
+    crops: Mapping[str, Crop],
+    height: int,
 ) -> None:
     """One held-out frame in every version, at one size, for the report."""
     folder.mkdir(parents=True, exist_ok=True)
-    color, alpha = subject.captured.recording.color(index), subject.captured.masks[index]
-    width = round(height * subject.rasters.image_wh[0] / subject.rasters.image_wh[1])
-    sharp, _ = true_crop(color, alpha, subject.rasters.boxes_px[index], (width, height))
+    sharp, seen, is_filmed = at_size(avatar, subject, index, height)
     truth = metrics.composite(scene.crop.color, scene.crop.alpha, GREY)
     pictures = {"truth": to_bytes(metrics.composite(sharp.color, sharp.alpha, GREY))}
     for method, crop in crops.items():
         image = metrics.composite(crop.color, crop.alpha * scene.is_filmed, GREY)
         pictures[method] = at_height(to_bytes(image), height)
         if method == AVATAR:
+            pictures[AVATAR] = to_bytes(metrics.composite(seen.color, seen.alpha * is_filmed, GREY))
             pictures["error"] = at_height(error_map(image, truth), height)
     for kind, picture in pictures.items():
         write_atomically(folder / f"heldout_{index:06d}_{kind}.jpg", encode_jpeg(picture, 88))
@@ -239,6 +272,7 @@ def write_coverage(folder: Path, subject: Subject) -> dict[str, dict[str, Any]]:
 def summarize(
     subject: Subject,
     rows: list[dict[str, Any]],
+    head: dict[str, Any] | None,
     flicker: dict[str, Any] | None,
     coverage: dict[str, dict[str, Any]],
     why_no_lpips: str | None,
@@ -254,6 +288,8 @@ def summarize(
     lost = len(keyframes.heldout_indices) - len(subject.heldout)
     if lost:
         reasons["heldout"] = f"{lost} held-out frames without a tracked body are in no figure"
+    if head is None:
+        reasons["head"] = "there is no close-up of the head"
     if flicker is None:
         reasons["flicker"] = "too few neighbouring held-out frames show the same skin"
     return {
@@ -274,6 +310,7 @@ def summarize(
         },
         "coverage": coverage,
         "heldout": means(rows, AVATAR),
+        "head": head,
         "baselines": {method: means(rows, method) for method in METHODS if method != AVATAR},
         "flicker": flicker,
         "reasons": reasons,
@@ -300,6 +337,8 @@ def protocol(config: EvaluateConfig, has_lpips: bool) -> dict[str, Any]:
         "background, the person there painted out with the room's median; truth is the frame as recorded",
         "masked_psnr_db": "PSNR of the crop over the pixels where the true matte exceeds 0.5",
         "reduced": f"a crop higher than {metrics.REDUCED_HEIGHT_PX} px at that height: one ruler for all presets",
+        "head": "the head's own raster box over grey 0.5 at the close-up's size: with the close-up, and the person's "
+        "crop enlarged to the same size; all held-out frames that show it",
         "mask_iou": "predicted alpha > 0.5 against true matte > 0.5, in the crop",
         "mean": "every figure is the mean of its values per held-out frame",
         "data_range": metrics.DATA_RANGE,

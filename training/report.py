@@ -27,6 +27,7 @@ from training.advice import SECTORS, advise, advise_about_avatar, sector_counts
 from training.score import AVATAR, BARE_TEXTURE, NEAREST, TEXTURE
 from training.strips import (
     coverage_pictures,
+    head_rows,
     heldout_rows,
     keyframe_sheet,
     mask_strip,
@@ -100,6 +101,7 @@ def subject_section(
         "advice": advise(name, figures, captured.fit, split.train_indices, captured.masks),
         "headline": headline(figures),
         "heldout": heldout_rows(out_dir / "pictures" / name),
+        "heads": head_rows(out_dir / "pictures" / name),
         "orbit": orbit_strip(out_dir / "pictures" / name),
         "videos": [video(out_dir / f"{kind}{suffix}.mp4", words) for kind, words in VIDEOS.items()],
         "overlays": overlays(folder / "03_fit" / "overlay"),

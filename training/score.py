@@ -13,14 +13,16 @@ from typing import Any
 import cv2
 import numpy as np
 
+from capture.camera import Camera
 from fitting.keyframes import Keyframes
 from rendering.avatar import Avatar, body_from_pixel, surface_of
 from rendering.captured import Captured, shrunk
 from rendering.networks import NeuralTexture
-from rendering.pasting import paste
+from rendering.pasting import Box, paste
 from rendering.rasters import Rasters
 from rendering.studio import Room
 from training import metrics
+from training.cast import HEAD
 from training.dataset import crop_image
 from training.sanity import BareRasters, Crop, average_texture, nearest_frames, textured_mesh, true_crop
 
@@ -40,6 +42,7 @@ class Subject:
     captured: Captured
     keyframes: Keyframes
     rasters: Rasters
+    close_up: Rasters | None  # of the head; None where it has none
     heldout: np.ndarray  # held-out frames with a tracked body
     nearest: np.ndarray  # the training frame for each of them
     texture: NeuralTexture  # (T, T, 3), on the avatar's own mesh
@@ -57,12 +60,14 @@ class Subject:
         train = np.array([i for i in keyframes.train_indices if covered[i] and captured.fit.tracked[i]], np.int64)
         full_wh = shrunk(captured.fit.camera, full_long_side_px).image_wh
         recording, masks = captured.recording, captured.masks
+        close_up = Rasters.load(folder / HEAD) if (folder / HEAD).is_dir() else None
         bare = BareRasters(captured.fit, rasters)
         return Subject(
             name=name,
             captured=captured,
             keyframes=keyframes,
             rasters=rasters,
+            close_up=close_up,
             heldout=heldout,
             nearest=nearest_frames(captured.fit, train, heldout),
             texture=average_texture(name, train, recording, masks, rasters),
@@ -126,14 +131,16 @@ def predict_avatar(avatar: Avatar, subject: Subject, position: int) -> Crop:
     return Crop(painted, mask[0, 0].float().cpu().numpy())
 
 
-def comparison(scene: Scene, guess: Crop) -> tuple[np.ndarray, ...]:
+def comparison(scene: Scene, guess: Crop, pasted: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
     """The first six arguments of ``metrics.measure``: the guess and the truth in both protocols, and their alphas.
 
-    What a method paints beyond the picture's edge is cut off: it can be neither right nor wrong.
+    ``pasted`` (H0, W0, 4) is the guess in the whole picture where it is more than the crop enlarged.  What a method
+    paints beyond the picture's edge is cut off: it can be neither right nor wrong.
     """
     alpha = guess.alpha * scene.is_filmed
-    image_wh = scene.full.shape[1], scene.full.shape[0]
-    pasted = paste(np.dstack([guess.color, guess.alpha]), scene.box_px, image_wh).picture(image_wh)
+    if pasted is None:
+        image_wh = scene.full.shape[1], scene.full.shape[0]
+        pasted = paste(np.dstack([guess.color, guess.alpha]), scene.box_px, image_wh).picture(image_wh)
     return (
         metrics.composite(guess.color, alpha, GREY),
         metrics.composite(scene.crop.color, scene.crop.alpha, GREY),
@@ -142,6 +149,13 @@ def comparison(scene: Scene, guess: Crop) -> tuple[np.ndarray, ...]:
         alpha,
         scene.crop.alpha,
     )
+
+
+def seen_by(avatar: Avatar, subject: Subject, index: int, camera: Camera, crop_box: Box) -> np.ndarray:
+    """(H, W, 4) RGBA of a recorded frame's pose as every command paints it for ``camera``, the close-up included;
+    ``crop_box``, in its pixels, is what the person's networks paint."""
+    fit = subject.captured.fit
+    return avatar.render(subject.name, fit.pose[index], fit.camera_from_body[index], camera, crop_box)
 
 
 def means(rows: list[dict[str, Any]], method: str) -> dict[str, Any]:

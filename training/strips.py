@@ -6,6 +6,7 @@ Enters: stage folders and what lies in them.  Leaves: ``Picture``s.  h x w pixel
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from rendering.captured import Captured
 from rendering.light import gain
 from rendering.rasters import Rasters
 from training.dataset import crop_image
+from training.heads import WITH, WITHOUT
 from training.pictures import at_height
 from training.score import AVATAR, NEAREST, TEXTURE
 
@@ -47,12 +49,22 @@ class HeldoutRow:
 def heldout_rows(folder: Path) -> list[HeldoutRow]:
     """The pictures that ``evaluate`` left, a row per frame."""
     captions = {"truth": "truth", AVATAR: "avatar", "error": "error", NEAREST: "nearest frame", TEXTURE: "texture only"}
+    return _rows(folder, "heldout", captions)
+
+
+def _rows(folder: Path, name: str, captions: Mapping[str, str]) -> list[HeldoutRow]:
     rows = []
-    for path in sorted(folder.glob("heldout_*_truth.jpg")):
+    for path in sorted(folder.glob(f"{name}_*_truth.jpg")):
         frame = int(path.stem.split("_")[1])
-        versions = [(folder / f"heldout_{frame:06d}_{kind}.jpg", words) for kind, words in captions.items()]
+        versions = [(folder / f"{name}_{frame:06d}_{kind}.jpg", words) for kind, words in captions.items()]
         rows.append(HeldoutRow(frame, tuple(Picture(data_uri(p.read_bytes()), w) for p, w in versions if p.is_file())))
     return rows
+
+
+def head_rows(folder: Path) -> list[HeldoutRow]:
+    """Heads as ``score_heads`` left them, a row per frame."""
+    captions = {"truth": "truth", WITH: "avatar, close-up", WITHOUT: "without the close-up"}
+    return _rows(folder, "head", captions)
 
 
 def orbit_strip(folder: Path) -> list[Picture]:
