@@ -116,8 +116,11 @@ def _evaluate(job: Job) -> None:
 
 OF_A_SUBJECT = ("01_recording", "02_masks", "03_fit", "04_keyframes", "05_rasters")
 # For looking at and for going on.
-OF_TRAINING = ("log.jsonl", "failures.jsonl", "preview.jpg", "checkpoints/*")
-OF_TRAINING += tuple(f"close_up/{name}" for name in OF_TRAINING)
+OF_TRAINING = tuple(
+    folder + name
+    for folder in ("", "close_up/")
+    for name in ("log.jsonl", "failures.jsonl", "preview.jpg", "checkpoints/*")
+)
 
 STAGES = (
     # folder, command, version (raise it whenever the stage writes something else), function, settings, inputs

@@ -28,7 +28,7 @@ from rendering.framing import person_box
 from rendering.rasterize import rasterize
 from rendering.render import orbit_views
 from rendering.viewpoints import View, lit_as_from
-from rendering.worn import clothes_of, faces_of, worn
+from rendering.worn import clothes_of, dressed, faces_of
 
 POSES, CELLS, PICTURE_WH = 12, 64, (480, 640)
 
@@ -53,7 +53,7 @@ def compare(avatar: Avatar, body: str, wear: str, subject_dir: Path) -> tuple[fl
     worn is from B's and from A's, and the share of its points that are nearer to B's."""
     model, captured = avatar.bodies[body].body, Captured.load(subject_dir)
     clothes = clothes_of(model)
-    dressed = avatar.with_subject(body, *worn(avatar, body, dict.fromkeys(clothes, wear)))
+    clothed = dressed(avatar, body, dict.fromkeys(clothes, wear))
     tracked = np.flatnonzero(captured.fit.tracked)
     moved = captured.motion(tracked[np.linspace(0, len(tracked) - 1, POSES).astype(int)])
     is_clothes = np.any([faces_of(model, word) for word in clothes], axis=0)
@@ -65,7 +65,7 @@ def compare(avatar: Avatar, body: str, wear: str, subject_dir: Path) -> tuple[fl
         box = person_box(vertices_m, view.camera, avatar.image_wh)
         seen = [
             skin_colors(who, subject, pose, placed, view, box)
-            for who, subject in ((avatar, body), (dressed, body), (avatar, wear))
+            for who, subject in ((avatar, body), (clothed, body), (avatar, wear))
         ]
         part = seen[0][1]
         shown = np.all([np.isfinite(colors).all(axis=1) & (parts == part) for colors, parts in seen], axis=0)

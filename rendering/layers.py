@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from capture.camera import Camera
+from rendering import close_up as closer
 from rendering.avatar import Avatar, Shape, body_from_pixel, surface_of, turned
 from rendering.framing import person_box
 from rendering.networks import NeuralTexture
@@ -57,11 +58,17 @@ def crop_wh(avatar: Avatar, scale: float) -> tuple[int, int]:
     return max(16, round(width * scale / 8) * 8), max(16, round(height * scale / 8) * 8)
 
 
-def paint(avatar: Avatar, figure: Figure, camera: Camera, size_wh: tuple[int, int]) -> Painted | None:
-    """All layers of a figure, its crop at ``size_wh``; None when nothing of it is before the camera."""
+def paint(
+    avatar: Avatar, figure: Figure, camera: Camera, size_wh: tuple[int, int], is_head: bool = False
+) -> Painted | None:
+    """All layers of a figure, its crop, or that of its head, at ``size_wh``; None when nothing of it is before the
+    camera."""
     shape, body = figure.shape, figure.shape.body
     vertices_m = shape.vertices_camera_m(figure.pose, figure.camera_from_body)
-    box = person_box(vertices_m, camera, size_wh)
+    if is_head:
+        box = person_box(vertices_m[closer.head_vertices(body)], camera, size_wh, closer.MARGINS)
+    else:
+        box = person_box(vertices_m, camera, size_wh)
     if box is None:
         return None
     crop_camera = camera.crop(box, size_wh)
@@ -125,8 +132,9 @@ def mask_rgba(painted: Painted) -> np.ndarray:
     return np.dstack([painted.mask, painted.mask, painted.mask, np.ones_like(painted.mask)])
 
 
+AVATAR = "Avatar"
 LAYERS: dict[str, Callable[[Painted], np.ndarray]] = {
-    "Avatar": avatar_rgba,
+    AVATAR: avatar_rgba,
     "Mesh": mesh_rgba,
     "IUV raster": iuv_rgba,
     "R1: rough image": rough_rgba,
@@ -152,6 +160,25 @@ def lay_over(picture: np.ndarray, rgba: np.ndarray, box_px: Box) -> np.ndarray:
     under = laid[top:bottom, left:right]
     laid[top:bottom, left:right] = cv2.add(cv2.multiply(under, through, scale=1 / 255), pasted[..., :3])
     return laid
+
+
+def lay_in(laid: np.ndarray, behind: np.ndarray, rgba: np.ndarray, box_px: Box) -> np.ndarray:
+    """A copy of ``laid`` (H, W, 3) uint8, where inside ``box_px`` a close-up (h, w, 4) stands over what is ``behind``,
+    mixed along the box's sides as ``close_up.inset`` does."""
+    height, width = laid.shape[:2]
+    left, top = max(0, int(np.floor(box_px[0]))), max(0, int(np.floor(box_px[1])))
+    right, bottom = min(width, int(np.ceil(box_px[2]))), min(height, int(np.ceil(box_px[3])))
+    mixed = laid.copy()
+    if right <= left or bottom <= top:
+        return mixed
+    inner = (box_px[0] - left, box_px[1] - top, box_px[2] - left, box_px[3] - top)
+    close = lay_over(behind[top:bottom, left:right], rgba, inner)
+    rows = closer.ramp(np.arange(bottom - top) + 0.5, inner[1], inner[3])
+    columns = closer.ramp(np.arange(right - left) + 0.5, inner[0], inner[2])
+    share = np.outer(rows, columns)
+    under = mixed[top:bottom, left:right]
+    mixed[top:bottom, left:right] = cv2.blendLinear(close, under, share, 1 - share)
+    return mixed
 
 
 def tiles(painted: Painted | None, image_wh: tuple[int, int], text: float = 1.0) -> np.ndarray:

@@ -13,7 +13,21 @@ import numpy as np
 from capture.camera import invert
 from rendering.avatar import Avatar, Shape
 from rendering.browser import picture_wh, view_of
-from rendering.layers import ALL, LAYERS, Figure, Painted, crop_wh, label, lay_over, paint, tiles
+from rendering.close_up import WORTH
+from rendering.layers import (
+    ALL,
+    AVATAR,
+    LAYERS,
+    Figure,
+    Painted,
+    avatar_rgba,
+    crop_wh,
+    label,
+    lay_in,
+    lay_over,
+    paint,
+    tiles,
+)
 from rendering.networks import NeuralTexture
 from rendering.puppet import Pose
 from rendering.repertoire import Filmed
@@ -49,6 +63,7 @@ class Wanted:
     filmed: Filmed | None = None
     frame_index: int | None = None  # the recorded frame of this pose
     lit_from_world: np.ndarray | None = None  # (3, 3) as ``View.lit_from_world``
+    close_texture: NeuralTexture | None = None  # for the close-up; None without one
 
 
 def picture(avatar: Avatar, wanted: Wanted, scale: float) -> np.ndarray:
@@ -64,13 +79,27 @@ def picture(avatar: Avatar, wanted: Wanted, scale: float) -> np.ndarray:
         return tiles(painted, image_wh, _text(wanted, image_wh))
     vertices_m = wanted.shape.vertices_camera_m(wanted.pose.joints, wanted.pose.world_from_body)
     behind = backdrop(view, vertices_m)
-    return behind if painted is None else lay_over(behind, LAYERS[wanted.layer](painted), painted.box_px)
+    return behind if painted is None else _laid(avatar, wanted, view, scale, behind, painted)
 
 
 def _painted(avatar: Avatar, wanted: Wanted, view: View, scale: float) -> Painted | None:
+    return paint(avatar, _figure(wanted, view, wanted.texture), view.camera, crop_wh(avatar, scale))
+
+
+def _figure(wanted: Wanted, view: View, texture: NeuralTexture) -> Figure:
     camera_from_body = view.camera_from_world @ wanted.pose.world_from_body
-    figure = Figure(wanted.shape, wanted.texture, wanted.pose.joints, camera_from_body, view.lit_from_camera)
-    return paint(avatar, figure, view.camera, crop_wh(avatar, scale))
+    return Figure(wanted.shape, texture, wanted.pose.joints, camera_from_body, view.lit_from_camera)
+
+
+def _laid(avatar: Avatar, wanted: Wanted, view: View, scale: float, behind: np.ndarray, painted: Painted) -> np.ndarray:
+    """(H, W, 3) uint8: the layer over what is ``behind``; of the avatar itself the head by close-up."""
+    laid = lay_over(behind, LAYERS[wanted.layer](painted), painted.box_px)
+    enlarged = (painted.box_px[3] - painted.box_px[1]) / painted.mask.shape[0]
+    if wanted.layer != AVATAR or avatar.close_up is None or wanted.close_texture is None or enlarged < WORTH:
+        return laid
+    close, figure = avatar.close_up, _figure(wanted, view, wanted.close_texture)
+    head = paint(close, figure, view.camera, crop_wh(close, scale), is_head=True)
+    return laid if head is None else lay_in(laid, behind, avatar_rgba(head), head.box_px)
 
 
 def _compared(
@@ -80,11 +109,12 @@ def _compared(
     (width, height), text = image_wh, _text(wanted, image_wh)
     camera = filmed.camera((width // 2, height) if wanted.compare == BESIDE else image_wh)
     recorded, ours = filmed.frame(index, camera), filmed.empty(index, camera)
-    painted = _painted(avatar, wanted, View(camera, invert(filmed.captured.world_from_color)), scale)
+    view = View(camera, invert(filmed.captured.world_from_color))
+    painted = _painted(avatar, wanted, view, scale)
     if wanted.layer == ALL:
         ours = tiles(painted, camera.image_wh, text)
     elif painted is not None:
-        ours = lay_over(ours, LAYERS[wanted.layer](painted), painted.box_px)
+        ours = _laid(avatar, wanted, view, scale, ours, painted)
     if wanted.compare == WIPE:
         line = round(float(np.clip(wanted.wipe, 0, 1)) * width)
         recorded[:, line:] = ours[:, line:]

@@ -20,7 +20,7 @@ from rendering.avatar import Avatar, Shape
 from rendering.backgrounds import in_studio
 from rendering.render import Scene, Wish, film, orbit_views
 from rendering.retarget import Motion
-from rendering.worn import check_subject, clothes_of, faces_of, morphed, worn
+from rendering.worn import between, check_subject, clothes_of, dressed, faces_of
 
 RATE_HZ = 24.0
 MORPH_S, HOLD_S = 8.0, 1.0  # of a whole turn; at both ends somebody is only himself
@@ -46,8 +46,7 @@ def try_on(
             f"--wear {wear}: that is what --body {body} has on; name another of {', '.join(avatar.subjects)}"
         )
     regions = dict.fromkeys(regions_of(avatar, body, words), wear)
-    dressed = avatar.with_subject(body, *worn(avatar, body, regions))
-    return film(dressed, body, workspace, wish, out)
+    return film(dressed(avatar, body, regions), body, workspace, wish, out)
 
 
 def morph(avatar: Avatar, first: str, second: str, out: Path) -> None:
@@ -73,8 +72,8 @@ def _morph_pictures(avatar: Avatar, first: str, second: str, count: int) -> Iter
     shares = even * even * (3 - 2 * even)
     views = orbit_views(avatar, first, standing(avatar.bodies[first], count), 1.0)
     for share, view in zip(shares, views, strict=True):
-        between = avatar.with_subject(first, *morphed(avatar, first, second, float(share)))
-        yield from Scene(standing(between.bodies[first], 1), [view], in_studio).pictures(between, first)
+        mixed = between(avatar, first, second, float(share))
+        yield from Scene(standing(mixed.bodies[first], 1), [view], in_studio).pictures(mixed, first)
 
 
 def sheet(avatar: Avatar, words: str | None, out: Path) -> None:
@@ -95,12 +94,12 @@ def sheet(avatar: Avatar, words: str | None, out: Path) -> None:
 
 
 def _seen(avatar: Avatar, body: str, regions: dict[str, str]) -> list[np.ndarray]:
-    dressed = avatar.with_subject(body, *worn(avatar, body, regions))
+    clothed = dressed(avatar, body, regions)
     still = standing(avatar.bodies[body], 360)
     views = orbit_views(avatar, body, still, 1.0, RENDERED_WH)
     chosen = [views[degrees] for degrees in SHEET_AZIMUTHS]
     left, top = ((whole - kept) // 2 for whole, kept in zip(RENDERED_WH, SHEET_WH, strict=True))
-    pictures = Scene(standing(dressed.bodies[body], len(chosen)), chosen, in_studio).pictures(dressed, body)
+    pictures = Scene(standing(clothed.bodies[body], len(chosen)), chosen, in_studio).pictures(clothed, body)
     return [picture[top : top + SHEET_WH[1], left : left + SHEET_WH[0]] for picture in pictures]
 
 

@@ -86,7 +86,7 @@ class Visitor:
         """Show ``subject`` in his own clothes, standing."""
         with self.lock:
             self.subject, self.clothes = subject, dict[str, str]()
-            self.texture, self.shape = self.outfits.outfit(subject, {})
+            self.outfit = self.outfits.outfit(subject, {})
             self.puppet = Puppet(self.avatar.bodies[subject])
             self.act_name = STANDING
             self.playback = Playback(self.repertoire.act(subject, STANDING, self.own))
@@ -105,7 +105,7 @@ class Visitor:
         outfit = self.outfits.outfit(subject, clothes)
         with self.lock:
             if (subject, clothes) == (self.subject, self.clothes):  # nothing else was chosen meanwhile
-                self.texture, self.shape = outfit
+                self.outfit = outfit
                 self.touch()
 
     def perform(self, name: str) -> None:
@@ -183,8 +183,9 @@ class Visitor:
             else:
                 lit_from_world = in_front(-self.playback.act.motion.world_from_body[0, :3, 1])
             return Wanted(
-                shape=self.shape,
-                texture=self.texture,
+                shape=self.outfit.shape,
+                texture=self.outfit.texture,
+                close_texture=self.outfit.close_texture,
                 pose=self.pose(),
                 layer=self.layer,
                 eye=eye,
@@ -218,7 +219,7 @@ class Visitor:
 
     def _middle_m(self) -> np.ndarray:
         pose = self.pose()
-        vertices_m = self.shape.vertices_camera_m(pose.joints, pose.world_from_body)
+        vertices_m = self.outfit.shape.vertices_camera_m(pose.joints, pose.world_from_body)
         return np.asarray((vertices_m.min(0) + vertices_m.max(0)) / 2, float)
 
     # Pictures

@@ -29,6 +29,7 @@ def torus(rings: int = 40, sides: int = 20) -> tuple[SimpleNamespace, np.ndarray
 
     grid = np.meshgrid(np.linspace(0, 1, rings + 1), np.linspace(0, 1, sides + 1), indexing="ij")
     body = SimpleNamespace(
+        region_names=("background",),  # no head
         faces=quads(rings, sides, sides),
         face_uv=quads(rings + 1, sides + 1, sides + 1),
         uv=np.stack(grid, -1).reshape(-1, 2).astype(np.float32),

@@ -144,18 +144,17 @@ def _train_close_up(config: TrainConfig, out_dir: Path, subjects: Mapping[str, P
         fit_cast(as_close_up(config), out_dir / CLOSE_UP, cast, device)
 
 
-OF_CLOSE_UP = ("steps", "batch_size", "rescale_min", "rescale_max", "shift")  # what ``as_close_up`` decides
+OF_CLOSE_UP = ("steps", "rescale_min", "rescale_max", "shift")  # what ``as_close_up`` decides
 
 
 def as_close_up(config: TrainConfig) -> TrainConfig:
     """The settings that heads are learned with.
 
-    A head fills its crop in every frame: it is learned in half as many steps, and by heart unless its crops differ.
+    A head fills its crop in every frame: it is learned in fewer steps, and by heart unless its crops differ.
     """
     return replace(
         config,
-        steps=max(1, config.steps // 2),
-        batch_size=2 * config.batch_size,
+        steps=max(1, config.steps * 2 // 3),
         rescale_min=min(config.rescale_min, 0.7),
         rescale_max=max(config.rescale_max, 1.3),
         shift=max(config.shift, 0.08),
