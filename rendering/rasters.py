@@ -105,7 +105,8 @@ def rasterize_frames(
     if not in_sight.any():
         return
     extents_px[~in_sight] = np.nan
-    close_px = person_boxes(extents_px, camera.image_wh, 1.0, CLOSE_MARGINS, smooth_frames)
+    # As close as can be in every frame, as the avatar is asked for it later: heads move faster than people.
+    close_px = person_boxes(extents_px, camera.image_wh, 1.0, CLOSE_MARGINS, 0)
     side_px = (close_px[:, 3] - close_px[:, 1])[in_sight]
     in_whole_px = side_px * raster_wh[1] / (boxes_px[:, 3] - boxes_px[:, 1])[in_sight]
     closer = float(np.median(np.minimum(side_px, config.close_up_px) / in_whole_px))

@@ -17,9 +17,10 @@ from capture.recording import RecordingWriter, encode_png
 from fitting.fit import BodyFit
 from fitting.keyframes import Keyframes
 from rendering.rasters import RasterConfig, rasterize
-from training.train import TrainConfig, train
+from training.train import TrainConfig, train_avatar
 
 NUM_FRAMES, NUM_TRAIN = 24, 18
+RASTERS = RasterConfig(height_px=64, width_px=40, close_up_px=32)
 LOST = 20  # a held-out frame in which the body was not found
 
 
@@ -28,11 +29,9 @@ def make_workspace(folder: Path, steps: int = 30, name: str = "doll", look: int 
     subject = make_recording(folder, name, look)
     for stage in ("05_rasters", "06_avatar"):
         (subject / stage).mkdir()
-    rasterize(
-        RasterConfig(height_px=64, width_px=40), subject / "05_rasters", subject / "01_recording", subject / "03_fit"
-    )
+    rasterize(RASTERS, subject / "05_rasters", subject / "01_recording", subject / "03_fit")
     settings = TrainConfig(widths="8,16", steps=steps, batch_size=2, texture_px=64, feature=False, log_every=5)
-    train(settings, subject / "06_avatar", {name: subject})
+    train_avatar(settings, subject / "06_avatar", {name: subject})
     return subject
 
 
@@ -99,9 +98,9 @@ def stamp(workspace: Path, name: str) -> None:
     from commands import open_project
     from pipeline import ATLAS, STAGES
 
-    chosen = ["raster.height_px=64", "raster.width_px=40"]
+    chosen = [f"raster.{name}={getattr(RASTERS, name)}" for name in ("height_px", "width_px", "close_up_px")]
     project = open_project(ATLAS, workspace, [name], assignments=chosen)
-    (workspace / name / "subject.toml").write_text("[raster]\nheight_px = 64\nwidth_px = 40\n")
+    (workspace / name / "subject.toml").write_text("[raster]\nheight_px = 64\nwidth_px = 40\nclose_up_px = 32\n")
     for stage in STAGES[:5]:
         source = {"kind": "demo"} if stage is STAGES[0] else None
         folder, identity = project.folder(stage, name), project.identity(stage, name)

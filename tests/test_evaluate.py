@@ -88,7 +88,8 @@ def test_only_tracked_heldout_frames_are_scored(evaluated):
 def test_the_same_inputs_give_the_same_bytes_with_any_number_of_workers(evaluated, subject_dir, tmp_path):
     evaluate(replace(CONFIG, num_workers=2), tmp_path, subject_dir / "06_avatar", {"doll": subject_dir})
     pictures = sorted(path.relative_to(evaluated) for path in evaluated.glob("pictures/doll/*.jpg"))
-    assert len(pictures) == 8 + 2 * 6  # views around the person; held-out frames in six versions
+    # Views around the person, held-out frames in six versions, heads in three.
+    assert len(pictures) == 8 + 2 * 6 + 2 * 3
     for name in ("heldout/doll.csv", *pictures):
         assert (tmp_path / name).read_bytes() == (evaluated / name).read_bytes(), name
     again, first = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, evaluated))
