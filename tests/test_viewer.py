@@ -36,8 +36,11 @@ from capture.errors import UserError
 from pipeline import cli
 from rendering.browser import MAX_LONG_SIDE_PX, picture_wh, pose_of, view_of
 from rendering.captured import Captured
+from rendering.close_up import MARGINS, head_vertices
+from rendering.framing import person_box
 from rendering.layers import ALL, LAYERS, lay_over
 from rendering.live_picture import ALONE, BESIDE, WIPE, Eye, Wanted, backdrop, picture
+from rendering.networks import NeuralTexture
 from rendering.origins import is_own
 from rendering.outfits import PIECES, Outfits
 from rendering.pacing import SCALES, Pace, Rate
@@ -248,16 +251,16 @@ def test_chosen_clothes_are_put_on_with_their_cut_and_taken_off_again(clothed, t
         visitor.choose(clothes)
         visitor.change()
         texture, shape = worn(clothed, "alice", clothes)
-        assert torch.equal(visitor.texture.texels, texture.texels)
-        assert np.array_equal(visitor.shape.vertex_offsets_m, shape.vertex_offsets_m)
+        assert torch.equal(visitor.outfit.texture.texels, texture.texels)
+        assert np.array_equal(visitor.outfit.shape.vertex_offsets_m, shape.vertex_offsets_m)
     assert visitor.wanted().shape.vertex_offsets_m.max() == pytest.approx(0.03)
     visitor.choose(dict.fromkeys(visitor.clothes, "alice"))
     visitor.change()
-    assert visitor.texture is clothed.textures["alice"] and visitor.shape is clothed.bodies["alice"]
+    assert visitor.outfit.texture is clothed.textures["alice"] and visitor.outfit.shape is clothed.bodies["alice"]
     visitor.choose({"torso": "bob"})
     visitor.dress("bob")  # somebody else, in his own
     visitor.change()
-    assert visitor.clothes == {} and visitor.texture is clothed.textures["bob"]
+    assert visitor.clothes == {} and visitor.outfit.texture is clothed.textures["bob"]
 
 
 def test_the_cut_of_the_clothes_is_seen(clothed, tmp_path):
@@ -283,7 +286,7 @@ def test_an_outfit_is_made_once_and_the_last_choice_wins(clothed, tmp_path):
     visitor.outfits.outfit = slow
     visitor.choose({"torso": "bob"})
     visitor.change()
-    assert visitor.texture is make("alice", {"torso": "bob", "legs": "bob"})[0]
+    assert visitor.outfit.texture is make("alice", {"torso": "bob", "legs": "bob"})[0]
 
 
 def test_clothes_are_offered_by_those_with_the_same_atlas(duo):
@@ -675,3 +678,24 @@ def test_what_cannot_be_viewed_is_said_in_one_line(duo, tmp_path, arguments, lin
     result = CliRunner().invoke(cli, ["view", "--port", "0", "--workspace", str(tmp_path), *arguments])
     assert isinstance(result.exception, UserError) and line in str(result.exception)
     assert "\n" not in str(result.exception)
+
+
+def test_the_live_view_shows_the_head_by_close_up_and_nothing_else_changes():
+    avatar = cast(doll(), "alice")
+    blue = torch.full_like(avatar.textures["alice"].texels, -1.0)
+    blue[..., 2] = 1.0
+    texture = NeuralTexture(blue).requires_grad_(False)
+    close = replace(avatar, textures={"alice": texture}, settings={**avatar.settings, "image_wh": [32, 32]})
+    shown = replace(avatar, close_up=close)
+    pose, eye = front(avatar, distance=0.6)
+    asked = wanted(shown, pose, eye, close_texture=texture)
+    with_it, without = picture(shown, asked, 1.0), picture(avatar, asked, 1.0)
+    differs = np.abs(with_it.astype(int) - without).max(axis=2) > 2
+    rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
+    view = view_of(eye.wxyz, eye.position_m, eye.fov_rad, PAGE_WH)
+    vertices_m = avatar.bodies["alice"].vertices_camera_m(pose.joints, view.camera_from_world @ pose.world_from_body)
+    left, top, right, bottom = person_box(vertices_m[head_vertices(doll())], view.camera, (32, 32), MARGINS)
+    assert len(rows) > 10 and top - 1 <= rows[0] and rows[-1] <= bottom + 1
+    assert left - 1 <= columns[0] and columns[-1] <= right + 1
+    for changed in (replace(asked, layer="Mask"), replace(asked, close_texture=None)):
+        assert np.array_equal(picture(shown, changed, 1.0), picture(avatar, changed, 1.0))
