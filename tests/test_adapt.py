@@ -22,7 +22,7 @@ from capture.matting import Masks
 from capture.recording import Recording
 from commands import cast_of, open_project
 from rendering.avatar import Avatar
-from rendering.rasters import Rasters
+from rendering.rasters import RasterConfig, Rasters, rasterize
 from stages import plan
 from training import adapt as adapting
 from training import train as training
@@ -104,6 +104,52 @@ def test_adapting_changes_no_byte_of_what_was_there_and_adds_one_texture(workspa
     assert Avatar.load(workspace / "duo" / "06_avatar", "cpu").subjects == ("ada", "bob", "carol")
     assert cast_of(workspace, "duo") == ("ada", "bob", "carol")
     assert (workspace / "duo" / "06_avatar" / "preview.jpg").is_file()
+
+
+def test_adapting_adds_one_texture_to_the_close_up_too_in_the_light_of_the_person(workspace):
+    close = workspace / "duo" / "06_avatar" / "close_up"
+    before = avatar_bytes(close)
+    invoke(workspace, "adapt", "--avatar", "duo", "--subject", "carol", "--steps", "6")
+    after = avatar_bytes(close)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"textures/carol.safetensors", "bodies/carol.npz", "bodies/carol.safetensors"}
+    avatar = Avatar.load(close.parent, "cpu")
+    assert avatar.close_up is not None and avatar.close_up.subjects == ("ada", "bob", "carol")
+    assert torch.equal(avatar.close_up.textures["carol"].light, avatar.textures["carol"].light)
+
+
+def test_finetuning_tunes_the_close_up_too(workspace):
+    close = workspace / "duo" / "06_avatar" / "close_up"
+    before = avatar_bytes(close)
+    invoke(workspace, "finetune", "--avatar", "duo", "--subject", "ada", "--steps", "4")
+    after = avatar_bytes(close)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"renderer.safetensors", "textures/ada.safetensors"}
+
+
+def test_who_has_no_head_rasters_is_taken_in_without_a_close_up(made, tmp_path):
+    shutil.copytree(made / "carol", tmp_path / "carol")
+    shutil.rmtree(tmp_path / "carol" / "05_rasters" / "close_up")
+    config = adapting.AdaptConfig(2)
+    adapting.adapt(config, {}, tmp_path / "out", made / "duo" / "06_avatar", "carol", tmp_path / "carol")
+    avatar = Avatar.load(tmp_path / "out", "cpu")
+    assert avatar.subjects == ("ada", "bob", "carol")
+    assert avatar.close_up is not None and avatar.close_up.subjects == ("ada", "bob")
+
+
+def test_heads_of_another_size_are_refused_before_anything_is_trained(made, tmp_path):
+    shutil.copytree(made / "carol", tmp_path / "carol")
+    rasterize(
+        RasterConfig(height_px=64, width_px=40, close_up_px=48),
+        tmp_path / "carol" / "05_rasters",
+        made / "carol" / "01_recording",
+        made / "carol" / "03_fit",
+    )
+    with pytest.raises(UserError, match="rasters of the head are 48 x 48, those of the avatar 32 x 32"):
+        adapting.adapt(
+            adapting.AdaptConfig(2), {}, tmp_path / "out", made / "duo" / "06_avatar", "carol", tmp_path / "carol"
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_adapted_avatar_is_up_to_date_until_something_it_rests_on_changes(workspace, caplog):
