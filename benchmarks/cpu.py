@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -107,6 +108,8 @@ def measure(avatar: Avatar, camera: Camera, count: int) -> Clock:
     assert isinstance(network, NeuralRenderer)
     poses, places = turning(shape.body, count)
     limits = avatar.px_per_m(subject)
+    plain = replace(avatar, close_up=None)
+    plain.layer(subject, poses[0], places[0], camera)
     avatar.layer(subject, poses[0], places[0], camera)  # compiles
     for pose, place in zip(poses, places, strict=True):
         with clock.part("posing"):
@@ -132,6 +135,8 @@ def measure(avatar: Avatar, camera: Camera, count: int) -> Clock:
         assert np.abs(layer.picture(camera.image_wh)[..., 3] - whole[..., 3]).max() < 1e-3
         with clock.part("pose -> RGBA of the person"):
             avatar.layer(subject, pose, place, camera)
+        with clock.part("the same without the close-up"):
+            plain.layer(subject, pose, place, camera)
         with clock.part(TOTAL):
             avatar.render(subject, pose, place, camera)
         with clock.part("the same, before"):
