@@ -6,6 +6,7 @@ recording.  For programs that know meshes and pictures but no networks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -15,9 +16,11 @@ from capture.camera import Camera, project
 from fitting.body.model import BodyModel
 from fitting.body.skinning import vertex_normals
 from fitting.zbuffer import rasterize_faces
+from rendering import close_up as closer
 from rendering.avatar import Avatar, surface_of
 from rendering.framing import person_box
 from rendering.networks import RGB
+from rendering.pasting import Box
 from rendering.poses import standing
 from rendering.rasterize import Raster, rasterize, rasterize_covered
 from rendering.texels import push_pull
@@ -26,6 +29,7 @@ from rendering.viewpoints import View, orbit
 AZIMUTHS, ELEVATIONS = 16, np.radians([-15, 10, 35])  # about what was filmed; from above, networks guess
 IMAGE_WH = (600, 960)
 SHARPNESS = 24  # how much head-on views count for more than slanted ones: cosine to this power
+LEAST_WEIGHT = 1e-3  # of a texel: less was hardly seen
 MIN_MASK = 0.9  # less opaque is half background
 BEHIND_M = 0.02  # a texel this far behind what the camera sees is hidden
 MOST_ROWS = 32_000  # that OpenCV's remap takes
@@ -57,15 +61,43 @@ class _Skin:
 def baked_colors(avatar: Avatar, subject: str, texture_px: int) -> np.ndarray:
     """(T, T, 3) uint8 sRGB: the person standing, seen from ``AZIMUTHS`` sides at each of ``ELEVATIONS``.
 
-    Texels that no view shows are filled from their neighbours, and so is what lies between the charts.
+    The head is seen by close-up, where there is one.  Texels that no view shows are filled from their neighbours, and
+    so is what lies between the charts.
     """
+    skin = _Skin.of(avatar.bodies[subject].body, texture_px)
+    total = _baked(avatar, subject, skin, person_box)
+    close, head = avatar.close_up, closer.head_vertices(avatar.bodies[subject].body)
+    if close is not None and subject in close.subjects and head is not None:
+
+        def head_box(vertices_m: np.ndarray, camera: Camera, crop_wh: tuple[int, int]) -> Box | None:
+            return person_box(vertices_m[head], camera, crop_wh, closer.MARGINS)
+
+        sharper = _baked(close, subject, skin, head_box)
+        is_head = np.isin(skin.corners, head).all(axis=1) & (sharper[:, RGB] > LEAST_WEIGHT)
+        total[is_head] = sharper[is_head]
+    weight = np.zeros(texture_px * texture_px, np.float32)
+    colors = np.zeros((texture_px * texture_px, RGB), np.float32)
+    weight[skin.texel] = total[:, RGB] > LEAST_WEIGHT
+    colors[skin.texel] = total[:, :RGB] / np.maximum(total[:, RGB:], 1e-9)
+    shape_hw = (texture_px, texture_px)
+    filled = push_pull(colors.reshape(*shape_hw, RGB), weight.reshape(shape_hw))
+    return np.rint(filled * 255).clip(0, 255).astype(np.uint8)
+
+
+def _baked(
+    avatar: Avatar,
+    subject: str,
+    skin: _Skin,
+    box_of: Callable[[np.ndarray, Camera, tuple[int, int]], Box | None],
+) -> np.ndarray:
+    """(K, 4) weighted colours and their weights from all views; ``box_of`` vertices (V, 3), camera and crop size says
+    what is painted."""
     shape = avatar.bodies[subject]
-    skin = _Skin.of(shape.body, texture_px)
     pose, world_from_body = standing(shape)
     total = np.zeros((len(skin.texel), RGB + 1), np.float32)
     for view in _views(shape.vertices_camera_m(pose, world_from_body)):
         vertices_m = shape.vertices_camera_m(pose, view.camera_from_world @ world_from_body)
-        box = person_box(vertices_m, view.camera, avatar.image_wh)
+        box = box_of(vertices_m, view.camera, avatar.image_wh)
         assert box is not None  # the camera looks at the person
         crop = view.camera.crop(box, avatar.image_wh)
         image, mask, _ = avatar.render_raster(subject, surface_of(rasterize_covered(shape.body, vertices_m, crop)))
@@ -73,13 +105,7 @@ def baked_colors(avatar: Avatar, subject: str, texture_px: int) -> np.ndarray:
         normals = vertex_normals(vertices_m, shape.body.faces)
         seen = rasterize(shape.body, vertices_m, crop)
         total += _seen_by(crop, seen, painted, skin.at(vertices_m), skin.at(normals))
-    weight = np.zeros(texture_px * texture_px, np.float32)
-    colors = np.zeros((texture_px * texture_px, RGB), np.float32)
-    weight[skin.texel] = total[:, RGB] > 1e-3
-    colors[skin.texel] = total[:, :RGB] / np.maximum(total[:, RGB:], 1e-9)
-    shape_hw = (texture_px, texture_px)
-    filled = push_pull(colors.reshape(*shape_hw, RGB), weight.reshape(shape_hw))
-    return np.rint(filled * 255).clip(0, 255).astype(np.uint8)
+    return total
 
 
 def _seen_by(camera: Camera, seen: Raster, painted: np.ndarray, points_m: np.ndarray, normals: np.ndarray):

@@ -17,6 +17,7 @@ from capture.camera import Camera, project
 from capture.errors import UserError
 from fitting.fit import BodyFit
 from rendering.avatar import Avatar
+from rendering.bake import baked_colors
 from rendering.close_up import FOLDER, WORTH, head_vertices, inset, ramp
 from rendering.layers import lay_in, lay_over
 from rendering.networks import NeuralTexture
@@ -169,6 +170,14 @@ def test_a_saved_avatar_opens_with_its_close_up(tmp_path):
     assert json.loads((tmp_path / FOLDER / "avatar.json").read_text())["image_wh"] == [32, 32]
     pose = dance(3)[0][2]
     assert np.array_equal(*(a.render("doll", pose, NEAR, LARGE) for a in (avatar, Avatar.load(tmp_path, "cpu"))))
+
+
+def test_a_mesh_for_other_programs_has_the_head_of_the_close_up():
+    avatar = red_head(make_avatar())
+    shown, without = (baked_colors(a, "doll", 48).astype(int) for a in (avatar, replace(avatar, close_up=None)))
+    head, chest = (slice(4, 20), slice(20, 28)), (slice(4, 20), slice(4, 12))  # charts: three columns, two rows
+    assert np.abs(shown[head] - (255, 0, 0)).mean() < 8 < np.abs(without[head] - (255, 0, 0)).mean()
+    assert np.array_equal(shown[chest], without[chest])
 
 
 # Changed clothes
