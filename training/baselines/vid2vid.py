@@ -76,10 +76,10 @@ class Sequential(FigureRenderer):
         height, width = figures.shape[2:4]
         shown = figures[:, -REMEMBERED - 1 :]
         missing = REMEMBERED + 1 - shown.shape[1]  # frames before the film began
+        shown = torch.cat([*[torch.zeros_like(shown[:, :1])] * missing, shown], dim=1)
+        remembered = history.flatten(1, 2).contiguous(memory_format=torch.channels_last)
         planes = as_planes(shown)
-        absent = planes.new_zeros(len(planes), missing * figures.shape[4], height, width)
-        remembered = history.flatten(1, 2).to(planes).contiguous(memory_format=torch.channels_last)
-        planes = padded(torch.cat([absent, planes, remembered], dim=1), self.multiple)
+        planes = padded(torch.cat([planes, remembered.to(planes.dtype)], dim=1), self.multiple)
         raw, motion = (stage(planes)[:, :, :height, :width].float() for stage in (self.image, self.motion))
         warped = warp(history[:, -1, :RGB], motion[:, :2] * (FLOW_SCALE * height))
         is_film = (history[:, -1, RGB:].flatten(1).amax(dim=1) > 0)[:, None, None, None]
