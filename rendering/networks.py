@@ -251,7 +251,7 @@ class Renderer(nn.Module):
         height, width = features.shape[2:]
         features, normals = padded(features, self.multiple), padded(normals, self.multiple)
         rough, painted = self.paint(features, normals.to(features.dtype))
-        rough, painted = rough[:, :, :height, :width].float(), painted[:, :, :height, :width].float()
+        rough, painted = cropped(rough, height, width).float(), cropped(painted, height, width).float()
         return Rendering(image=painted[:, :RGB], mask_logit=painted[:, RGB:], rough=rough)
 
     def picture(self, texture: NeuralTexture, surface: Surface) -> Rendering:
@@ -272,6 +272,11 @@ def padded(planes: Tensor, multiple: int) -> Tensor:
     height, width = planes.shape[2:]
     pad = (0, -width % multiple, 0, -height % multiple)
     return F.pad(planes, pad) if any(pad) else planes
+
+
+def cropped(planes: Tensor, height: int, width: int) -> Tensor:
+    """What ``padded`` was given."""
+    return planes if planes.shape[2:] == (height, width) else planes[:, :, :height, :width]
 
 
 class NeuralRenderer(Renderer):
@@ -336,7 +341,7 @@ def fold_norms(renderer: AnyRenderer) -> AnyRenderer:
         for layers in (stage.down, stage.up):
             for index, layer in enumerate(layers):
                 assert isinstance(layer, nn.Sequential)
-                if len(layer) == 2:
+                if len(layer) == 2 and isinstance(layer[1], nn.BatchNorm2d):
                     fused: Any = fuse_conv_bn_eval
                     layers[index] = nn.Sequential(fused(*layer, transpose=isinstance(layer[0], nn.ConvTranspose2d)))
     return folded.requires_grad_(False)

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numba import njit
-from torch import Tensor
+from torch import Tensor, nn
 
 from capture.camera import Camera, project
 from fitting.body.model import BodyModel
-from rendering.networks import NeuralTexture, Renderer, Rendering, Surface
+from rendering.networks import NeuralTexture, Renderer, Rendering, Surface, UNet
 
 LINE_WIDTH = 4 / 512  # of the picture's height, as published
 LEAST_WIDTH_PX = 1.5  # thinner lines fall between pixels
@@ -35,6 +35,16 @@ class FigureRenderer(Renderer):
 
     def picture(self, texture: NeuralTexture, surface: Surface) -> Rendering:
         raise NotImplementedError
+
+
+def by_itself(network: UNet) -> UNet:
+    """The network with instance norms in place of batch norms: a picture is painted as it was in training, where it was
+    alone.  The mean of all pictures' statistics fits no first picture of a film, which has nothing before it."""
+    for layer in [*network.down, *network.up]:
+        assert isinstance(layer, nn.Sequential)
+        if len(layer) == 2:
+            layer[1] = nn.InstanceNorm2d(cast(nn.BatchNorm2d, layer[1]).num_features, affine=True)
+    return network
 
 
 def as_planes(figures: Tensor) -> Tensor:

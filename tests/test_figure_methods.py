@@ -168,14 +168,14 @@ def placer_and_surface() -> tuple[Placer, Surface]:
 def test_the_lesson_is_over_when_it_is_learned_and_after_its_time():
     placer, surface = placer_and_surface()
     part = placer.charts.part_of(surface.uv)
-    logits, uv = torch.zeros(24, 21), torch.rand(24, 20, 2)
+    logits, uv = torch.zeros(24, 20), torch.rand(24, 20, 2)
     places = torch.zeros(1)
-    nothing = Placed(places, places, places, logits.view(1, 4, 6, 21), uv.view(1, 4, 6, 20, 2))
+    nothing = Placed(places, places, places, logits.view(1, 4, 6, 20), uv.view(1, 4, 6, 20, 2))
     logits = logits.clone()
-    logits[surface.pixel, 1 + part] = 50.0
+    logits[surface.pixel, part] = 50.0
     uv = uv.clone()
     uv[surface.pixel, part] = surface.uv
-    right = Placed(places, places, places, logits.view(1, 4, 6, 21), uv.view(1, 4, 6, 20, 2))
+    right = Placed(places, places, places, logits.view(1, 4, 6, 20), uv.view(1, 4, 6, 20, 2))
     early, late = (placer.own_loss(nothing, surface, done) for done in (0.0, LESSON / 2))
     assert early is not None and late is not None and float(early) == pytest.approx(2 * float(late)) and early > 1
     assert float(placer.own_loss(right, surface, 0.0)) == pytest.approx(0, abs=1e-5)  # type: ignore[arg-type]
@@ -188,7 +188,8 @@ def test_the_picture_is_the_parts_textures_weighed_by_their_shares():
     texture = tna(BodyModel.default()).texture(torch.rand(32, 32, 3))
     rendering = placer.picture(texture, surface)
     assert isinstance(rendering, Placed)
-    shares = rendering.part_logits.softmax(dim=3)  # (1, 4, 6, 21)
+    figure = surface.figures[:, 0].permute(0, 3, 1, 2) / 255  # type: ignore[index]
+    shares = placer.network(figure)[:, :21].softmax(dim=1).permute(0, 2, 3, 1)
     torch.testing.assert_close(rendering.mask[:, 0], 1 - shares[..., 0])
     colors = sampled(texture.texels, rendering.uv)  # (3, 1, 4, 6, 20)
     torch.testing.assert_close(rendering.image * rendering.mask, (colors * shares[..., 1:]).sum(4).transpose(0, 1))

@@ -11,7 +11,7 @@ from miniature import CAMERA, Film, doll, film
 from small_workspace import fit_of
 
 from fitting.body.model import BodyModel
-from rendering.stick_figure import StickFigure, as_planes
+from rendering.stick_figure import StickFigure, as_planes, remember
 from training.dataset import Augment, SubjectFrames
 from training.figures import Figures
 
@@ -146,3 +146,11 @@ def test_planes_keep_frame_and_channel_apart():
     figures[1, 2, 3, 4, 5] = 255
     planes = as_planes(figures)
     assert planes.shape == (2, 18, 4, 5) and planes[1, 2 * 6 + 5, 3, 4] == 1 and planes.sum() == 1
+
+
+def test_the_last_pictures_are_remembered_the_newest_last():
+    history = torch.zeros(1, 2, 4, 2, 2)
+    for value in (0.1, 0.2, 0.3):
+        history = remember(history, torch.full((1, 3, 2, 2), value), torch.full((1, 1, 2, 2), 0.5))
+    torch.testing.assert_close(history[0, :, 0, 0, 0], torch.tensor([0.1, 0.15]))  # colours times the mask
+    assert (history[:, :, 3] == 0.5).all()

@@ -25,8 +25,8 @@ from torch import Tensor
 from fitting.body.model import BodyModel
 from rendering.avatar import Parts
 from rendering.coverage import skin
-from rendering.networks import RGB, NeuralTexture, Rendering, Surface, UNet, padded, parse_widths
-from rendering.stick_figure import FigureRenderer, StickFigure, as_planes
+from rendering.networks import RGB, NeuralTexture, Rendering, Surface, UNet, cropped, padded, parse_widths
+from rendering.stick_figure import FigureRenderer, StickFigure, as_planes, by_itself
 from training.baselines.single import widths_like
 from training.train import TrainConfig
 
@@ -74,7 +74,7 @@ class ChartTexture(NeuralTexture):
 class Placed(Rendering):
     """A rendering that says how it came about."""
 
-    part_logits: Tensor  # (B, H, W, 1 + P), the background first
+    part_logits: Tensor  # (B, H, W, P)
     uv: Tensor  # (B, H, W, P, 2) on the atlas
 
 
@@ -84,21 +84,24 @@ class Placer(FigureRenderer):
     def __init__(self, num_channels: int, charts: Charts, widths: tuple[int, ...], norm: bool) -> None:
         super().__init__()
         self.charts, self.multiple = charts, 2 ** len(widths)
-        self.network = UNet(num_channels, 1 + 3 * len(charts.low), widths, norm, direct_px=1)
+        self.network = by_itself(UNet(num_channels, 1 + 3 * len(charts.low), widths, norm, direct_px=1))
 
     def picture(self, texture: NeuralTexture, surface: Surface) -> Rendering:
         assert surface.figures is not None
         height, width = surface.figures.shape[2:4]
-        painted = self.network(padded(as_planes(surface.figures[:, -1:]), self.multiple))
-        painted = painted[:, :, :height, :width].permute(0, 2, 3, 1).float()  # (B, H, W, 1 + 3 P)
-        logits, places = painted.tensor_split([1 + len(self.charts.low)], dim=3)
-        low, size = (values.to(painted.device) for values in (self.charts.low, self.charts.size))
-        uv = low + places.unflatten(3, low.shape).sigmoid() * size
+        num_parts = len(self.charts.low)
+        painted = self.network(padded(as_planes(surface.figures[:, -1:]), self.multiple)).float()
+        behind, parts, places = painted.split([1, num_parts, 2 * num_parts], dim=1)
+        # Transposed convolutions leave a checkerboard, which would tear the texture; the published ones enlarge first.
+        places = F.interpolate(F.avg_pool2d(places, 2).sigmoid(), scale_factor=2.0, mode="bilinear")
+        behind, parts, places = (cropped(p, height, width).permute(0, 2, 3, 1) for p in (behind, parts, places))
+        low, size = (values.to(places.device) for values in (self.charts.low, self.charts.size))
+        uv = low + places.unflatten(3, low.shape) * size  # (B, H, W, P, 2)
         # Shares within the person: what is behind him is for whoever composites.
-        image = (sampled(texture.texels, uv) * logits[..., 1:].softmax(dim=3)).sum(dim=4).transpose(0, 1)
+        image = (sampled(texture.texels, uv) * parts.softmax(dim=3)).sum(dim=4).transpose(0, 1)
         image = image.contiguous(memory_format=torch.channels_last)
-        mask_logit = (logits[..., 1:].logsumexp(dim=3) - logits[..., 0])[:, None]  # of 1 - P_0
-        return Placed(image, mask_logit, image, logits, uv)
+        mask_logit = (parts.logsumexp(dim=3, keepdim=True) - behind).permute(0, 3, 1, 2)  # of 1 - P_0
+        return Placed(image, mask_logit, image, parts, uv)
 
     def own_loss(self, rendering: Rendering, surface: Surface, done: float) -> Tensor | None:
         """The first lesson: parts and uv of the covered pixels as the raster has them.
@@ -110,7 +113,7 @@ class Placer(FigureRenderer):
             return None
         assert isinstance(rendering, Placed)
         part = self.charts.part_of(surface.uv)  # (K,)
-        logits = rendering.part_logits.flatten(0, 2)[surface.pixel, 1:]  # (K, P)
+        logits = rendering.part_logits.flatten(0, 2)[surface.pixel]  # (K, P)
         places = rendering.uv.flatten(0, 2)[surface.pixel, part]  # (K, 2)
         apart = ((places - surface.uv) / self.charts.size.to(places.device)[part]).abs().mean()
         return strength * (PART_WEIGHT * F.cross_entropy(logits, part) + UV_WEIGHT * apart)

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from fitting.body.model import BodyModel
 from rendering.avatar import Parts
-from rendering.networks import RGB, NeuralTexture, Rendering, Surface, UNet, padded, parse_widths
-from rendering.stick_figure import FigureRenderer, StickFigure, as_planes, remember
+from rendering.networks import RGB, NeuralTexture, Rendering, Surface, UNet, cropped, padded, parse_widths
+from rendering.stick_figure import FigureRenderer, StickFigure, as_planes, by_itself, remember
 from training.baselines.single import widths_like
 from training.train import TrainConfig
 
@@ -53,8 +53,8 @@ class Sequential(FigureRenderer):
         super().__init__()
         self.multiple = 2 ** len(widths)
         seen = (REMEMBERED + 1) * num_channels + REMEMBERED * (RGB + 1)
-        self.image = UNet(seen, RGB + 1, widths, norm, direct_px=1)
-        self.motion = UNet(seen, 2 + 1, widths, norm, direct_px=1)
+        self.image = by_itself(UNet(seen, RGB + 1, widths, norm, direct_px=1))
+        self.motion = by_itself(UNet(seen, 2 + 1, widths, norm, direct_px=1))
 
     def picture(self, texture: NeuralTexture, surface: Surface) -> Rendering:
         """The last of the surface's frames: after its history, or else after the frames before it, painted first."""
@@ -80,7 +80,7 @@ class Sequential(FigureRenderer):
         remembered = history.flatten(1, 2).contiguous(memory_format=torch.channels_last)
         planes = as_planes(shown)
         planes = padded(torch.cat([planes, remembered.to(planes.dtype)], dim=1), self.multiple)
-        raw, motion = (stage(planes)[:, :, :height, :width].float() for stage in (self.image, self.motion))
+        raw, motion = (cropped(stage(planes), height, width).float() for stage in (self.image, self.motion))
         warped = warp(history[:, -1, :RGB], motion[:, :2] * (FLOW_SCALE * height))
         is_film = (history[:, -1, RGB:].flatten(1).amax(dim=1) > 0)[:, None, None, None]
         weight = torch.where(is_film, motion[:, 2:].sigmoid(), 1.0)
