@@ -47,9 +47,8 @@ class Figures:
         are there is drawn from ``rng``, so that beginnings of films are learned too.
         """
         length = self.points_px.shape[1]
-        points_px = (self.points_px[positions.numpy()] - origin.numpy()[:, None, None]) * scale.numpy()[
-            :, None, None, None
-        ]
+        place, factor = origin.numpy()[:, None, None], scale.numpy()[:, None, None, None]
+        points_px = (self.points_px[positions.numpy()] - place) * factor  # (B, N, Q, 2)
         if length > 1:
             missing = torch.randint(length, (len(positions),), generator=rng).numpy()
             points_px[np.arange(length) < missing[:, None]] = np.nan
