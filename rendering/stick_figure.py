@@ -24,7 +24,7 @@ from rendering.networks import NeuralTexture, Renderer, Rendering, Surface, UNet
 
 LINE_WIDTH = 4 / 512  # of the picture's height, as published
 LEAST_WIDTH_PX = 1.5  # thinner lines fall between pixels
-FACE = ("nose", "left_ear", "right_ear")  # landmarks, where the body has them
+FACE = ("nose", "left_ear", "right_ear")  # landmarks, where the body has them, a channel each: from behind, ears swap
 OWN = 0.5  # skin weight from which on a vertex moves with a joint
 
 
@@ -75,16 +75,16 @@ class StickFigure:
     @staticmethod
     def of(body: BodyModel) -> StickFigure:
         """The figure of a body: every bone in the channel of the limb that its upper joint is named after."""
-        limbs = [re.sub(r"[\d-]+", "", name) for name in body.joint_names]
+        limbs = [re.sub(r"[\d-]+", "", name).replace("metacarpal", "wrist") for name in body.joint_names]
         num_joints = len(limbs)
         lines = [(int(parent), j, limbs[parent]) for j, parent in enumerate(body.parents) if parent >= 0]
         owned = np.where(body.skin_weights > OWN, body.skin_weights, 0).T  # (J, V)
         is_leaf = ~np.isin(np.arange(num_joints), body.parents) & owned.any(axis=1)
         leaves = np.flatnonzero(is_leaf)
         lines += [(int(j), num_joints + k, limbs[j]) for k, j in enumerate(leaves)]
-        face = [body.landmark_names.index(name) for name in FACE if name in body.landmark_names]
+        face = [name for name in FACE if name in body.landmark_names]
         head, first = body.joint_names.index("head") if "head" in body.joint_names else 0, num_joints + len(leaves)
-        lines += [(head, first + k, "face") for k in range(len(face))]
+        lines += [(head, first + k, name) for k, name in enumerate(face)]
         names = tuple(dict.fromkeys(name for *_, name in lines))
         return StickFigure(
             names=names,
@@ -92,7 +92,7 @@ class StickFigure:
             channels=np.array([names.index(line[2]) for line in lines], np.int64),
             leaves=leaves,
             tip_weights=owned[leaves] / owned[leaves].sum(axis=1, keepdims=True),
-            face_weights=body.landmark_weights[face],
+            face_weights=body.landmark_weights[[body.landmark_names.index(name) for name in face]],
         )
 
     def points_px(self, fit: Any, index: int, camera: Camera) -> np.ndarray:

@@ -47,7 +47,7 @@ def generators(seed: int = 0) -> tuple[torch.Generator, torch.Generator]:
 def test_the_shipped_body_has_the_published_number_of_channels():
     body = BodyModel.default()
     figure = StickFigure.of(body)
-    assert len(figure.names) == 27 and {"upperarm.L", "upperarm.R", "lowerleg.L", "foot.R", "face"} <= set(figure.names)
+    assert len(figure.names) == 27 and {"upperarm.L", "upperarm.R", "lowerleg.L", "foot.R", "nose"} <= set(figure.names)
     drawn = {tuple(bone) for bone in figure.bones.tolist()}
     assert {(int(p), j) for j, p in enumerate(body.parents) if p >= 0} <= drawn  # every bone, and more
     weights = np.concatenate([figure.tip_weights, figure.face_weights])
