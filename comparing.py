@@ -6,7 +6,7 @@ Trials that were finished are not trained again, and one that was interrupted go
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from project import Project, Stage
@@ -14,6 +14,7 @@ from stages import check_inputs_exist
 from workspace import claim
 
 if TYPE_CHECKING:
+    from fitting.body.model import BodyModel
     from training.rows import Row
     from training.train import TrainConfig
 
@@ -24,21 +25,21 @@ def compare(project: Project, stage: Stage, methods: str, seeds: int, steps: int
     """The table of "anr,dnr".  Raises UserError for a method that is not there, and without a trained avatar."""
     from training.rows import methods as rows
 
-    return _tabulate("compare", project, stage, lambda config: rows(config, methods), seeds, steps)
+    return _tabulate("compare", project, stage, lambda config, bodies: rows(config, methods, bodies), seeds, steps)
 
 
 def ablate(project: Project, stage: Stage, rows: str | None, seeds: int, steps: int | None) -> str:
     """The table of everything that can be left out, or of the ``rows`` named.  Raises UserError as ``compare`` does."""
     from training.rows import ablations
 
-    return _tabulate("ablate", project, stage, lambda config: ablations(config, rows), seeds, steps)
+    return _tabulate("ablate", project, stage, lambda config, _: ablations(config, rows), seeds, steps)
 
 
 def _tabulate(
     name: str,
     project: Project,
     stage: Stage,
-    choose: Callable[[TrainConfig], list[Row]],
+    choose: Callable[[TrainConfig, Sequence[BodyModel]], list[Row]],
     seeds: int,
     steps: int | None,
 ) -> str:
@@ -48,8 +49,9 @@ def _tabulate(
     from training.compare import run_rows
     from training.trials import Bench
 
-    config = as_trained(Avatar.load(avatar_dir, "cpu"), {} if steps is None else {"steps": steps})
-    rows = choose(config)
+    avatar = Avatar.load(avatar_dir, "cpu")
+    config = as_trained(avatar, {} if steps is None else {"steps": steps})
+    rows = choose(config, [shape.body for shape in avatar.bodies.values()])
     check_inputs_exist(project, stage)
     with claim(project.workspace, [project.avatar]):
         bench = Bench(

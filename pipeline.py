@@ -286,7 +286,7 @@ _add_change_command(FINETUNE, "Networks and texture of one subject trained on, f
 
 @cli.command("compare")
 @options("base", "seeds", "steps")
-@click.option("--methods", default="anr,dnr", metavar="anr,dnr", help="Which; the first one is the reference.")
+@click.option("--methods", default="anr,dnr", metavar="anr,dnr,tna,vid2vid", help="Which; the first is the reference.")
 def compare_command(avatar: str, methods: str, seeds: int, steps: int | None, workspace: Path) -> None:
     """Other methods on the avatar's own data: the paper's Table 1."""
     click.echo(compare(open_project(ATLAS, workspace, (), avatar), ATLAS.stage("train"), methods, seeds, steps))

@@ -41,13 +41,16 @@ class Surface:
     body_from_pixel: Tensor | None = None
     # (B, 3, 3) from this camera's axes to those of the one that the light was learned by; none: it is that one
     lit_from_camera: Tensor | None = None
+    # Only for methods that paint from stick figures (``rendering.stick_figure``): (B, N, H, W, S) uint8, those of the
+    # picture and of the frames before it, the oldest first, empty where there is none; and (B, M, 4, H, W) what was
+    # painted of the last M of those frames: colours in [-1, 1] times the mask, and the mask
+    figures: Tensor | None = None
+    history: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Surface:
-        rays, turned = (
-            None if per_picture is None else per_picture.to(device)
-            for per_picture in (self.body_from_pixel, self.lit_from_camera)
-        )
-        return Surface(self.pixel.to(device), self.uv.to(device), self.normal.to(device), self.batch_hw, rays, turned)
+        per_picture = (self.body_from_pixel, self.lit_from_camera, self.figures, self.history)
+        moved = (None if values is None else values.to(device) for values in per_picture)
+        return Surface(self.pixel.to(device), self.uv.to(device), self.normal.to(device), self.batch_hw, *moved)
 
     def lit_normal(self) -> Tensor:
         """(K, 3) the normals by the axes of the camera that the light was learned by.  What faces away from that camera
@@ -130,6 +133,7 @@ class NeuralTexture(nn.Module):
     """One identity: T x T texels of C channels."""
 
     needs_view = False  # whether ``features`` asks a surface for its view directions
+    num_figures = 0  # frames whose stick figures training shows its renderer; one that needs none paints the raster
     takes_light = True  # whether it is made with one
 
     def __init__(self, initial: Tensor, light: Tensor | None = None) -> None:
@@ -245,16 +249,34 @@ class Renderer(nn.Module):
     def forward(self, features: Tensor, normals: Tensor) -> Rendering:
         """Sampled texture (B, C, H, W) and normals (B, 3, H, W), both zero outside the body, to a Rendering."""
         height, width = features.shape[2:]
-        pad = (0, -width % self.multiple, 0, -height % self.multiple)
-        if any(pad):
-            features, normals = F.pad(features, pad), F.pad(normals, pad)
+        features, normals = padded(features, self.multiple), padded(normals, self.multiple)
         rough, painted = self.paint(features, normals.to(features.dtype))
-        rough, painted = rough[:, :, :height, :width].float(), painted[:, :, :height, :width].float()
+        rough, painted = cropped(rough, height, width).float(), cropped(painted, height, width).float()
         return Rendering(image=painted[:, :RGB], mask_logit=painted[:, RGB:], rough=rough)
+
+    def picture(self, texture: NeuralTexture, surface: Surface) -> Rendering:
+        """The surface painted with a texture, as it is learned."""
+        return self(texture(surface), surface.plane(surface.normal))
+
+    def own_loss(self, rendering: Rendering, surface: Surface, done: float) -> Tensor | None:
+        """A method's own term, weighted, when ``done`` (0 to 1) of the run is over; most have none."""
+        return None
 
     def paint(self, features: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
         """Padded planes to the rough image (B, 3, H, W), and image and mask logit (B, 4, H, W)."""
         raise NotImplementedError
+
+
+def padded(planes: Tensor, multiple: int) -> Tensor:
+    """(B, C, H, W) with zeros to the right and below, up to the next ``multiple``."""
+    height, width = planes.shape[2:]
+    pad = (0, -width % multiple, 0, -height % multiple)
+    return F.pad(planes, pad) if any(pad) else planes
+
+
+def cropped(planes: Tensor, height: int, width: int) -> Tensor:
+    """What ``padded`` was given."""
+    return planes if planes.shape[2:] == (height, width) else planes[:, :, :height, :width]
 
 
 class NeuralRenderer(Renderer):
@@ -319,7 +341,7 @@ def fold_norms(renderer: AnyRenderer) -> AnyRenderer:
         for layers in (stage.down, stage.up):
             for index, layer in enumerate(layers):
                 assert isinstance(layer, nn.Sequential)
-                if len(layer) == 2:
+                if len(layer) == 2 and isinstance(layer[1], nn.BatchNorm2d):
                     fused: Any = fuse_conv_bn_eval
                     layers[index] = nn.Sequential(fused(*layer, transpose=isinstance(layer[0], nn.ConvTranspose2d)))
     return folded.requires_grad_(False)

@@ -13,7 +13,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from rendering.networks import NeuralTexture, Renderer, Surface, compute_dtype, fold_norms, on_device
+from rendering.networks import NeuralTexture, Renderer, Rendering, Surface, compute_dtype, fold_norms, on_device
+from rendering.stick_figure import FigureRenderer
 
 HAZE = 0.02  # a logistic mask never reaches 0 or 1: the rest would show as a veil over the whole crop
 Painted = tuple[Tensor, Tensor, Tensor]  # image, mask, rough image
@@ -46,7 +47,7 @@ class Painter:
     ) -> None:
         """``dtype`` is the one the networks compute in, by default the device's fastest."""
         self.device = device
-        self.dtype = dtype or compute_dtype(device)
+        self.dtype = dtype or (torch.float32 if isinstance(renderer, FigureRenderer) else compute_dtype(device))
         self.renderer = on_device(fold_norms(renderer), device).to(self.dtype)
         self.use_graph = use_graph and device.type == "cuda"
         self._graphs: dict[tuple[int, ...], _Graph] = {}
@@ -55,6 +56,8 @@ class Painter:
     def paint(self, texture: NeuralTexture, surface: Surface) -> Painted:
         """float32 image (B, 3, H, W) in [-1, 1], mask (B, 1, H, W) in [0, 1], R1's rough image (B, 3, H, W)."""
         with one_thread() if self.device.type == "cpu" else nullcontext():
+            if isinstance(self.renderer, FigureRenderer):
+                return _finished(self.renderer.picture(texture, surface))
             features = surface.plane(texture.features(surface).to(self.dtype))
             normals = surface.plane(surface.normal.to(self.dtype))
             return self.paint_planes(features, normals)
@@ -84,9 +87,12 @@ class Painter:
         return self._graphs[key](features, normals)
 
     def _forward(self, features: Tensor, normals: Tensor) -> Painted:
-        rendering = self.renderer(features, normals)
-        mask = ((rendering.mask - HAZE) / (1 - 2 * HAZE)).clamp(0, 1)
-        return rendering.image.clamp(-1, 1), mask, rendering.rough.clamp(-1, 1)
+        return _finished(self.renderer(features, normals))
+
+
+def _finished(rendering: Rendering) -> Painted:
+    mask = ((rendering.mask - HAZE) / (1 - 2 * HAZE)).clamp(0, 1)
+    return rendering.image.clamp(-1, 1), mask, rendering.rough.clamp(-1, 1)
 
 
 @njit(cache=True, nogil=True)

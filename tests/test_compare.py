@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from miniature import doll
 from small_workspace import make_workspace, stamp
 
 import pipeline
@@ -98,7 +99,7 @@ def test_an_interrupted_trial_goes_on_where_it_was(compared, workspace, monkeypa
 
     bench = Bench(workspace / "again", {"doll": workspace / "doll"}, {}, EvaluateConfig(num_workers=1))
     config = replace(training_config(workspace), steps=STEPS)
-    (row,) = methods(config, "dnr")
+    (row,) = methods(config, "dnr", [doll()])
     with monkeypatch.context() as patch:
         patch.setattr(training, "progress", interrupted)
         patch.setattr(training.Saver, "save_if_due", training.Saver.save)
@@ -119,7 +120,7 @@ def training_config(workspace: Path) -> TrainConfig:
 
 def test_a_trial_is_another_one_when_anything_matters(tmp_path):
     bench = Bench(tmp_path, {}, {"doll/05_rasters": "1"}, EvaluateConfig())
-    (anr, dnr), (single,) = methods(CONFIG, "anr,dnr"), ablations(CONFIG, "one-network")[1:]
+    (anr, dnr), (single,) = methods(CONFIG, "anr,dnr", [doll()]), ablations(CONFIG, "one-network")[1:]
     others = [
         bench.trial_dir(anr, 1),
         bench.trial_dir(dnr, 0),
@@ -134,20 +135,31 @@ def test_a_trial_is_another_one_when_anything_matters(tmp_path):
     assert bench.trial_dir(replace(anr, config=replace(CONFIG, checkpoint_every_s=1.0), name="x"), 0) == first
 
 
-@pytest.mark.parametrize(
-    ("words", "said"), [("anr,tna", "not built here"), ("vid2vid", "not built"), ("dn", "unknown")]
-)
-def test_a_method_that_is_not_there_is_one_clear_line(workspace, words, said):
-    with pytest.raises(UserError, match=said) as caught:
-        invoke(workspace, "compare", "--methods", words)
-    assert "anr, anr-unlit, dnr" in str(caught.value) and "\n" not in str(caught.value)
+def test_methods_that_paint_from_stick_figures_are_compared_alike(compared, workspace):
+    invoke(workspace, "compare", "--methods", "anr,tna,vid2vid", "--seeds", "1", "--steps", str(STEPS))
+    fields = json.loads((workspace / "doll" / "comparison" / "compare.json").read_text())
+    ours, tna, vid2vid = fields["rows"]
+    assert [row["key"] for row in fields["rows"]] == ["anr", "tna", "vid2vid"]
+    assert ours["figures"]["masked_psnr_db"]["seeds"] == compared["rows"][0]["figures"]["masked_psnr_db"]["seeds"][:1]
+    for row in (tna, vid2vid):
+        assert row["steps"] == [STEPS] and abs(row["parameters"] / ours["parameters"] - 1) < 0.02
+        assert all(row["figures"][figure]["mean"] is not None for figure in set(FIGURES) - {"crop_lpips"})
+    assert tna["texture_parameters"] == 64 * 64 * 3 and vid2vid["texture_parameters"] == 0
+
+
+def test_a_method_that_is_not_there_is_one_clear_line(workspace):
+    with pytest.raises(UserError, match="dn: unknown") as caught:
+        invoke(workspace, "compare", "--methods", "anr,dn")
+    assert "anr, anr-unlit, dnr, tna, vid2vid" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_other_mistakes_are_clear_too(workspace, tmp_path):
     with pytest.raises(UserError, match="--rows no-hat: unknown; there are full, no-pixel"):
         invoke(workspace, "ablate", "--rows", "no-hat")
     with pytest.raises(UserError, match="names nothing"):
-        methods(CONFIG, " , ")
+        methods(CONFIG, " , ", [doll()])
+    with pytest.raises(UserError, match="--methods vid2vid: made for one person, and this avatar has 2"):
+        methods(CONFIG, "anr,vid2vid", [doll(), doll()])
     with pytest.raises(UserError, match="not made yet"):
         invoke(tmp_path, "compare")
 
@@ -211,7 +223,7 @@ def test_a_table_says_what_was_measured_and_leaves_out_what_was_not():
         fields = {"parameters": 1000, "texture_parameters": 64, "steps": 7, "training_cpu_s": 1.0}
         return fields | {"figures": {"doll": figures}}
 
-    (anr, dnr) = methods(CONFIG, "anr,dnr")
+    (anr, dnr) = methods(CONFIG, "anr,dnr", [doll()])
     ours, theirs = [trial(20.0), trial(21.0)], [trial(19.5), trial(20.5)]
     table = markdown([summarise(anr, ours, ours), summarise(dnr, theirs, ours)], 2)
     header, _, first, second, *_ = table.splitlines()

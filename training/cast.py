@@ -22,6 +22,7 @@ from rendering.close_up import FOLDER as CLOSE_UP
 from rendering.framing import px_per_m_of, visible_depth
 from rendering.rasters import Rasters
 from training.dataset import SubjectFrames, room_of
+from training.figures import Figures
 
 # Of the training frames, kept back to judge when to stop; the last ones, as held-out frames are the last of the clip.
 HELDBACK_FRACTION = 0.1
@@ -47,10 +48,11 @@ class Actor:
         device: torch.device,
         holds_back: bool = False,
         with_view: bool = False,
+        num_figures: int = 0,
         crops: str = PERSON,
     ) -> Actor:
-        """Open a subject; ``with_view`` for methods that depend on it; ``crops`` is where its rasters are.  Raises
-        UserError when nothing in it can be learned from."""
+        """Open a subject; ``with_view`` and ``num_figures`` for methods that need them; ``crops`` is where its rasters
+        are.  Raises UserError when nothing in it can be learned from."""
         keyframes = Keyframes.load(folder / "04_keyframes")
         fit = BodyFit.load(folder / "03_fit")
         rasters = Rasters.load(folder / crops)
@@ -61,6 +63,8 @@ class Actor:
         if with_view:
             rays = [body_from_pixel(rasters.cameras[i], fit.camera_from_body[i]) for i in frames.frame_indices]
             frames = replace(frames, body_from_pixel=torch.stack(rays))
+        if num_figures:
+            frames = replace(frames, figures=Figures.of(fit, rasters, frames.frame_indices, num_figures))
         train_positions = frames.positions_of(keyframes.train_indices)
         keyframe_positions = frames.positions_of(keyframes.keyframe_indices)
         if not len(train_positions):
@@ -92,10 +96,17 @@ def _px_per_m(fit: BodyFit, rasters: Rasters, frame_indices: np.ndarray) -> tupl
 
 
 def load_cast(
-    subjects: Mapping[str, Path], device: torch.device, holds_back: bool, with_view: bool = False, crops: str = PERSON
+    subjects: Mapping[str, Path],
+    device: torch.device,
+    holds_back: bool,
+    with_view: bool = False,
+    num_figures: int = 0,
+    crops: str = PERSON,
 ) -> list[Actor]:
     """Open every subject.  Raises UserError for one that cannot be used, and when their crops differ in size."""
-    cast = [Actor.load(name, folder, device, holds_back, with_view, crops) for name, folder in subjects.items()]
+    cast = [
+        Actor.load(name, folder, device, holds_back, with_view, num_figures, crops) for name, folder in subjects.items()
+    ]
     for actor in cast[1:]:
         check_size(crop_wh(actor), actor.frames.name, crop_wh(cast[0]), cast[0].frames.name, crops)
     return cast

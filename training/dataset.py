@@ -22,6 +22,7 @@ from capture.recording import Recording
 from rendering.networks import Surface
 from rendering.rasters import CompactRaster, Rasters
 from rendering.texels import push_pull
+from training.figures import Figures
 from training.step import Batch
 
 # Planes of one resident frame, uint8.
@@ -56,6 +57,7 @@ class SubjectFrames:
     normal_i8: Tensor  # (sum K, 3) int8
     # (F, 3, 3) as ``Surface.body_from_pixel``, of the whole crop; only where something depends on the view
     body_from_pixel: Tensor | None = None
+    figures: Figures | None = None  # only for methods that paint from them
 
     @staticmethod
     def load(
@@ -96,15 +98,13 @@ class SubjectFrames:
         return len(self.frame_indices)
 
     def to(self, device: torch.device) -> SubjectFrames:
-        return SubjectFrames(
-            self.name,
-            self.frame_indices,
-            self.planes.to(device),
-            self.starts,
-            self.pixel.to(device),
-            self.uv_i16.to(device),
-            self.normal_i8.to(device),
-            None if self.body_from_pixel is None else self.body_from_pixel.to(device),
+        return replace(
+            self,
+            planes=self.planes.to(device),
+            pixel=self.pixel.to(device),
+            uv_i16=self.uv_i16.to(device),
+            normal_i8=self.normal_i8.to(device),
+            body_from_pixel=None if self.body_from_pixel is None else self.body_from_pixel.to(device),
         )
 
     def covered(self, position: int) -> slice:
@@ -152,6 +152,9 @@ class SubjectFrames:
             crop_from_pixel[:, :2, 2], crop_from_pixel[:, 2, 2] = origin, 1
             rays = self.body_from_pixel[positions.to(device)] @ crop_from_pixel.to(device)
             surface = replace(surface, body_from_pixel=rays)
+        if self.figures is not None:
+            drawn = self.figures.planes(positions, origin, scale, (width, height), rng)
+            surface = replace(surface, figures=drawn.to(device))
         return Batch(
             surface=surface,
             target=planes[:, COLOR] * 2 - 1,

@@ -29,7 +29,7 @@ def heldback_psnr_db(state: TrainState, cast: list[Actor]) -> float:
             unused = torch.Generator(), torch.Generator(state.device)
             batch = actor.frames.batch(position[None], Augment(), *unused)
             with state.precision():
-                rendering = state.average_renderer(texture(batch.surface), batch.surface.plane(batch.surface.normal))
+                rendering = state.average_renderer.picture(texture, batch.surface)
             figures.append(masked_psnr_db(rendering.image.float(), batch.target, batch.mask))
         means.append(torch.stack(figures).mean())
     return as_lead_says(float(torch.stack(means).mean()))

@@ -1,6 +1,6 @@
 """The rows of the two tables: methods side by side (the paper's Table 1), and the avatar without each of its ideas (2).
 
-Enters: the settings that an avatar was trained with.  Leaves: what to train for every row.
+Enters: the settings and bodies that an avatar was trained with.  Leaves: what to train for every row.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from capture.errors import UserError
+from fitting.body.model import BodyModel
 from rendering.avatar import OURS, Parts
 from rendering.networks import NeuralTexture
 from training.baselines.dnr import DNR, as_dnr
 from training.baselines.single import equal_widths, two_without_normals, with_normals
+from training.baselines.tna import as_tna, tna
+from training.baselines.vid2vid import as_vid2vid, vid2vid
 from training.train import TrainConfig
 
-METHODS = ("anr", "anr-unlit", "dnr")
-NOT_HERE = {"tna": "Textured Neural Avatars", "vid2vid": "vid2vid"}  # the paper's other two
+METHODS = ("anr", "anr-unlit", "dnr", "tna", "vid2vid")
+ONE_PERSON = ("tna", "vid2vid")  # published for one person a network
 LOSSES = {
     "pixel": "pixel loss",
     "mask": "mask loss",
@@ -38,14 +41,29 @@ class Row:
     parts: Parts = OURS
 
 
-def methods(config: TrainConfig, words: str) -> list[Row]:
-    """The rows of "anr,dnr".  Raises UserError for a method that is not there."""
-    rows = {
-        "anr": Row("anr", "ANR, two networks and normals", config),
-        "anr-unlit": Row("anr-unlit", "the same without the light", replace(config, light=False)),
-        "dnr": Row("dnr", "DNR, one network of equal capacity", as_dnr(config), DNR),
-    }
-    return [rows[word] for word in _chosen("--methods", words, METHODS)]
+def methods(config: TrainConfig, words: str, bodies: Sequence[BodyModel]) -> list[Row]:
+    """The rows of "anr,dnr" for a cast with these bodies.  Raises UserError for a method that is not there, and for one
+    that cannot paint several people."""
+    chosen = _chosen("--methods", words, METHODS)
+    for word in chosen:
+        if word in ONE_PERSON and len(bodies) > 1:
+            raise UserError(f"--methods {word}: made for one person, and this avatar has {len(bodies)}; leave it out")
+    return [_method(config, word, bodies[0]) for word in chosen]
+
+
+def _method(config: TrainConfig, word: str, body: BodyModel) -> Row:
+    match word:
+        case "anr":
+            return Row(word, "ANR, two networks and normals", config)
+        case "anr-unlit":
+            return Row(word, "the same without the light", replace(config, light=False))
+        case "dnr":
+            return Row(word, "DNR, one network of equal capacity", as_dnr(config), DNR)
+        case "tna":
+            return Row(word, "Textured Neural Avatars, from a stick figure", as_tna(config, body), tna(body))
+        case "vid2vid":
+            return Row(word, "vid2vid, from stick figures", as_vid2vid(config, body), vid2vid(body))
+    raise AssertionError(word)
 
 
 def ablations(config: TrainConfig, words: str | None = None) -> list[Row]:
@@ -110,8 +128,7 @@ def _chosen(option: str, words: str, known: Sequence[str] | dict[str, Row]) -> l
     wanted = list(dict.fromkeys(word.strip().lower() for word in words.split(",") if word.strip()))
     for word in wanted:
         if word not in known:
-            why = f"{NOT_HERE[word]} is not built here" if word in NOT_HERE else "unknown"
-            raise UserError(f"{option} {word}: {why}; there are {', '.join(known)}")
+            raise UserError(f"{option} {word}: unknown; there are {', '.join(known)}")
     if not wanted:
         raise UserError(f'{option} "{words}": names nothing; there are {", ".join(known)}')
     return wanted

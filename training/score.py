@@ -12,14 +12,17 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from capture.camera import Camera
 from fitting.keyframes import Keyframes
 from rendering.avatar import Avatar, body_from_pixel, surface_of
 from rendering.captured import Captured, shrunk
-from rendering.networks import NeuralTexture
+from rendering.networks import RGB, NeuralTexture, Surface
 from rendering.pasting import Box, paste
 from rendering.rasters import Rasters
+from rendering.stick_figure import FigureRenderer, StickFigure, remember
 from rendering.studio import Room
 from training import metrics
 from training.cast import HEAD
@@ -120,15 +123,49 @@ def predict(avatar: Avatar, subject: Subject, position: int) -> dict[str, Crop]:
 
 
 def predict_avatar(avatar: Avatar, subject: Subject, position: int) -> Crop:
-    """What the avatar, of whatever method, says about one held-out frame."""
-    index = int(subject.heldout[position])
-    surface = surface_of(subject.rasters.gather([index]))
-    if avatar.needs_view:
-        placed = subject.captured.fit.camera_from_body[index]
-        surface = replace(surface, body_from_pixel=body_from_pixel(subject.rasters.cameras[index], placed)[None])
-    image, mask, _ = avatar.render_raster(subject.name, surface)
-    painted = ((image[0].permute(1, 2, 0).float().cpu().numpy() + 1) / 2).clip(0, 1)
-    return Crop(painted, mask[0, 0].float().cpu().numpy())
+    """What the avatar, of a method that takes frames one by one, says about one held-out frame."""
+    return Showing(avatar, subject)(position)
+
+
+class Showing:
+    """The held-out frames as an avatar of whatever method paints them.
+
+    Asked for them in order, a method that remembers what it painted goes on from there.  It begins with nothing at the
+    first frame, where one is missing, and where it is asked for any other than the next: it never sees a true picture.
+    """
+
+    def __init__(self, avatar: Avatar, subject: Subject) -> None:
+        self.avatar, self.subject = avatar, subject
+        renderer = avatar.renderer
+        self.figure = StickFigure.of(subject.captured.fit.body) if isinstance(renderer, FigureRenderer) else None
+        self.remembers = renderer.remembers if isinstance(renderer, FigureRenderer) else 0
+        self._before: list[tuple[int, np.ndarray]] = []  # index, (Q, 2) px of the last frames
+        self._history: Tensor | None = None
+
+    def __call__(self, position: int) -> Crop:
+        avatar, subject, index = self.avatar, self.subject, int(self.subject.heldout[position])
+        surface, camera = surface_of(subject.rasters.gather([index])), subject.rasters.cameras[index]
+        if avatar.needs_view:
+            rays = body_from_pixel(camera, subject.captured.fit.camera_from_body[index])
+            surface = replace(surface, body_from_pixel=rays[None])
+        if self.figure is not None:
+            surface = self._drawn(surface, index, self.figure)
+        image, mask, _ = avatar.render_raster(subject.name, surface)
+        if self._history is not None:
+            self._history = remember(self._history, image.cpu(), mask.cpu())
+        painted = ((image[0].permute(1, 2, 0).float().cpu().numpy() + 1) / 2).clip(0, 1)
+        return Crop(painted, mask[0, 0].float().cpu().numpy())
+
+    def _drawn(self, surface: Surface, index: int, figure: StickFigure) -> Surface:
+        """The surface with this frame's figure, and what is remembered of the frames before it."""
+        _, height, width = surface.batch_hw
+        if not self._before or self._before[-1][0] != index - 1:
+            self._before = []
+            self._history = torch.zeros(1, self.remembers, RGB + 1, height, width) if self.remembers else None
+        points_px = figure.points_px(self.subject.captured.fit, index, self.subject.rasters.cameras[index])
+        self._before = [*self._before, (index, points_px)][-self.remembers - 1 :]
+        drawn = figure.draw(np.stack([points for _, points in self._before]), (width, height))
+        return replace(surface, figures=torch.from_numpy(drawn)[None], history=self._history)
 
 
 def comparison(scene: Scene, guess: Crop, pasted: np.ndarray | None = None) -> tuple[np.ndarray, ...]:

@@ -6,7 +6,7 @@ Enters: a batch.  Leaves: the weighted losses.  B pictures, H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -186,6 +186,9 @@ def compare(
             losses["feature"] = weight * features.distance(blended, truth)
         if state.discriminator is not None:
             losses["adversarial"] = config.adversarial_weight * adversarial_loss(state.discriminator(blended), 1.0)
+    own = renderer.own_loss(rendering, batch.surface, state.step / config.steps)
+    if own is not None:
+        losses["own"] = own
     return Outcome(losses, blended, truth)
 
 
@@ -193,15 +196,11 @@ def paint(state: TrainState, renderer: Renderer, subject: int, batch: Batch, exp
     """R(T, I_uv, I_norm), exposed like the frames it is compared with."""
     texture = state.textures[subject]
     assert isinstance(texture, NeuralTexture)
-    rendering = renderer(texture(batch.surface), batch.surface.plane(batch.surface.normal))
+    rendering = renderer.picture(texture, batch.surface)
     if not exposure:
         return rendering
     gain = state.gain(subject, batch.positions)
-    return Rendering(
-        image=(rendering.image + 1) * gain - 1,
-        mask_logit=rendering.mask_logit,
-        rough=(rendering.rough + 1) * gain - 1,
-    )
+    return replace(rendering, image=(rendering.image + 1) * gain - 1, rough=(rendering.rough + 1) * gain - 1)
 
 
 def _discriminator_gradients(state: TrainState, outcomes: Sequence[Outcome]) -> None:

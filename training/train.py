@@ -130,7 +130,7 @@ def train_avatar(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path
 
 def _train(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path], parts: Parts) -> None:
     device = pick_device(config.device)
-    cast = load_cast(subjects, device, config.early_stop, parts.texture.needs_view)
+    cast = load_cast(subjects, device, config.early_stop, parts.texture.needs_view, parts.texture.num_figures)
     with reproducible(device):
         fit_cast(config, out_dir, cast, device, parts)
 

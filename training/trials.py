@@ -37,7 +37,7 @@ from training.flicker import Flicker
 from training.lpips import ALEXNET_FILE, Lpips, load_lpips
 from training.pictures import at_height, to_bytes
 from training.rows import Row
-from training.score import AVATAR, Subject, comparison, load_scene, means, predict_avatar, spread
+from training.score import AVATAR, Showing, Subject, comparison, load_scene, means, spread
 from training.train import TrainConfig, train
 
 VERSION = 1  # raise it whenever the same trial would have other figures
@@ -144,13 +144,14 @@ def score(config: EvaluateConfig, avatar: Avatar, subject: Subject, lpips: Lpips
     flip_crop, flip_full = (spread(count, n) for n in (config.flip_crop_frames, config.flip_full_frames))
     flicker = Flicker.of(subject.rasters, subject.heldout, len(subject.captured.fit.body.part_names) - 1)
     rows: list[dict[str, Any]] = []
+    show = Showing(avatar, subject)
     with Workers(workers(config)) as pool:
         for start in range(0, count, CHUNK):
             tasks: list[tuple[Any, ...]] = []
             for position in range(start, min(start + CHUNK, count)):
                 index = int(subject.heldout[position])
                 scene = load_scene(subject, index)
-                compared = comparison(scene, predict_avatar(avatar, subject, position))
+                compared = comparison(scene, show(position))
                 tasks.append((*compared, position in flip_crop, position in flip_full))
                 seen = scene.crop.alpha > metrics.MASK_THRESHOLD
                 flicker.add(index, subject.rasters[index], compared[0], compared[1], seen)
@@ -171,9 +172,12 @@ def shown(subject: Subject) -> list[int]:
 
 def pictures(avatar: Avatar, subject: Subject) -> list[np.ndarray]:
     """Those frames (H, W, 3) as the avatar paints them."""
-    found = []
-    for position in shown(subject):
-        guess = predict_avatar(avatar, subject, position)
+    found, wanted, show = [], shown(subject), Showing(avatar, subject)
+    for position in range(len(subject.heldout)):
+        # One that remembers has to paint all of them.
+        guess = show(position) if show.remembers or position in wanted else None
+        if guess is None or position not in wanted:
+            continue
         scene = load_scene(subject, int(subject.heldout[position]))
         found.append(over_grey(guess.color, guess.alpha * scene.is_filmed))
     return found

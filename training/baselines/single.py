@@ -5,11 +5,12 @@ Enters: the settings that R1 and R2 would be trained with.  Leaves: widths, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import nn
 
 from rendering.networks import NeuralRenderer, SingleRenderer, num_parameters, parse_widths
 
@@ -39,17 +40,39 @@ def equal_widths(
 ) -> str:
     """Widths with which one U-Net has as many parameters as R1 and R2 of ``widths`` together.
 
-    channels, latent_channels: of R1 and R2; own_channels: of the single network's texture.  All levels grow by one
-    factor (near the root of two, as parameters go with the square); what rounding leaves is made up level by level.
+    channels, latent_channels: of R1 and R2; own_channels: of the single network's texture.
+    """
+    return widths_like(
+        widths,
+        channels,
+        latent_channels,
+        norm,
+        lambda levels: SingleRenderer(own_channels, levels, norm, sees_normals),
+    )
+
+
+def widths_like(
+    widths: str,
+    channels: int,
+    latent_channels: int,
+    norm: bool,
+    network: Callable[[tuple[int, ...]], nn.Module],
+    least: float = 1.0,
+) -> str:
+    """Widths with which ``network`` has as many parameters as R1 and R2 of ``widths`` together.
+
+    All levels change by one factor from ``least`` on (for one U-Net near the root of two, as parameters go with the
+    square); what rounding leaves is made up level by level.
     """
     levels = parse_widths(widths)
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         wanted = num_parameters(NeuralRenderer(channels, latent_channels, levels, norm))
 
         def off(candidate: tuple[int, ...]) -> int:
-            return abs(num_parameters(SingleRenderer(own_channels, candidate, norm, sees_normals)) - wanted)
+            return abs(num_parameters(network(candidate)) - wanted)
 
-        grown = {tuple(max(1, round(width * (1 + step / 100))) for width in levels) for step in range(101)}
+        factors = [percent / 100 for percent in range(round(100 * least), 201)]
+        grown = {tuple(max(1, round(width * factor)) for width in levels) for factor in factors}
         best = min(sorted(grown), key=off)
         while True:
             # A finer level has fewer parameters per channel: it is the finer adjustment.
