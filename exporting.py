@@ -86,9 +86,11 @@ def _write_onnx(avatar: Avatar, out: Path) -> None:
     from rendering.networks import NeuralRenderer
     from rendering.onnx_graph import onnx_model
 
-    assert isinstance(avatar.renderer, NeuralRenderer)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, onnx_model(avatar.renderer).SerializeToString())
+    for part, path in ((avatar, out), (avatar.close_up, out.with_stem(f"{out.stem}_close_up"))):
+        if part is not None:
+            assert isinstance(part.renderer, NeuralRenderer)
+            write_atomically(path, onnx_model(part.renderer).SerializeToString())
 
 
 def _write_glb(avatar: Avatar, subject: str, moves: list[Move], out: Path) -> None:
