@@ -112,7 +112,8 @@ def _write_web(avatar: Avatar, subject: str, moves: list[Move], wish: Wish) -> N
 
     if wish.out.suffix.lower() != ".html":
         check_folder(wish.out)
-    size_mb = sum(weight.numel() for weight in avatar.renderer.parameters()) * 4e-6
+    painting = [avatar] if avatar.close_up is None else [avatar, avatar.close_up]
+    size_mb = sum(weight.numel() for part in painting for weight in part.renderer.parameters()) * 4e-6
     if size_mb > LARGE_MB:
         log.warning(
             "the networks are %.0f MB, for whoever opens the page as well; a smaller preset suits it better", size_mb

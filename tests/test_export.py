@@ -82,6 +82,7 @@ def test_a_page_is_written_with_the_runtime_that_is_there(workspace, tmp_path, m
     page = exported(workspace, "web", tmp_path / "page")
     description = json.loads((page / "avatar.json").read_text())
     assert description["name"] == "doll" and description["crop_wh"] == [40, 64]
+    assert description["close_up"]["crop_wh"] == [32, 32] and (page / "close_up.onnx").is_file()
     assert [motion["frames"] for motion in description["motions"]] == [NUM_FRAMES, NUM_FRAMES - NUM_TRAIN, 1]
 
 
