@@ -116,6 +116,21 @@ def test_one_file_holds_the_same_bytes_and_refers_to_nothing(avatar, tmp_path):
     assert text.count("</script>") == len(inside) + len(SCRIPTS)  # no program ends early
 
 
+def test_a_close_up_adds_to_the_files_and_that_of_others_does_not(avatar, tmp_path):
+    close = with_close_up(avatar)
+    assert close.close_up is not None
+    of_others = replace(avatar, close_up=close.close_up.without("person"))
+    files = {}
+    for name, who in (("plain", avatar), ("close", close), ("others", of_others)):
+        write_page(who, "person", [waving(avatar)], RUNTIME, tmp_path / name)
+        paths = (path for path in (tmp_path / name).rglob("*") if path.is_file())
+        files[name] = {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in paths}
+    assert files["others"] == files["plain"]
+    changed = {name for name in files["close"] if files["close"][name] != files["plain"].get(name)}
+    assert changed == {"close_up.onnx", "avatar.json", "avatar.bin"}
+    assert files["close"]["avatar.bin"].startswith(files["plain"]["avatar.bin"])
+
+
 def test_other_peoples_folders_are_left_alone(avatar, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="holds other files"):
