@@ -86,9 +86,11 @@ def _write_onnx(avatar: Avatar, out: Path) -> None:
     from rendering.networks import NeuralRenderer
     from rendering.onnx_graph import onnx_model
 
-    assert isinstance(avatar.renderer, NeuralRenderer)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, onnx_model(avatar.renderer).SerializeToString())
+    for part, path in ((avatar, out), (avatar.close_up, out.with_stem(f"{out.stem}_close_up"))):
+        if part is not None:
+            assert isinstance(part.renderer, NeuralRenderer)
+            write_atomically(path, onnx_model(part.renderer).SerializeToString())
 
 
 def _write_glb(avatar: Avatar, subject: str, moves: list[Move], out: Path) -> None:
@@ -110,7 +112,8 @@ def _write_web(avatar: Avatar, subject: str, moves: list[Move], wish: Wish) -> N
 
     if wish.out.suffix.lower() != ".html":
         check_folder(wish.out)
-    size_mb = sum(weight.numel() for weight in avatar.renderer.parameters()) * 4e-6
+    painting = [avatar] if avatar.close_up is None else [avatar, avatar.close_up]
+    size_mb = sum(weight.numel() for part in painting for weight in part.renderer.parameters()) * 4e-6
     if size_mb > LARGE_MB:
         log.warning(
             "the networks are %.0f MB, for whoever opens the page as well; a smaller preset suits it better", size_mb

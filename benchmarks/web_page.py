@@ -13,17 +13,15 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from avatar_page import over_grey, painted_by_page, seen_from
+from avatar_page import in_float32, over_grey, painted_by_page, seen_from
 from chromium import WHERE, Page
 from web_server import served
 
@@ -31,7 +29,6 @@ from rendering.avatar import Avatar
 from rendering.framing import person_box
 from rendering.moves import Move, moves
 from rendering.ort_web import ARCHIVE, runtime_files
-from rendering.painter import Painter
 from rendering.viewpoints import lit_as_from
 from rendering.web_page import write_page
 from training.features import weights_dir
@@ -42,11 +39,13 @@ ROUNDS = 15
 PAGE_WH = (1200, 800)
 BEFORE = """const v = viewer, a = v.avatar, camera = v.camera(), pose = v.of("pose", 0);
   const placed = compose(camera.fromWorld, v.of("world_from_body", 0));
-  const painted = await a.paint(pose, placed, camera), crop = cropCamera(camera, painted.box, a.width, a.height);"""
+  const painted = await a.paint(pose, placed, camera), p = a.person;
+  const crop = cropCamera(camera, painted.person.box, p.width, p.height);"""
 STEPS = {
-    "skin, rasteriser": "a.body.pose(pose, placed); a.raster.draw(crop);",
-    "texture": "a.fillPlanes(camera.litFromCamera);",
-    "networks, with the two above": "await a.paint(pose, placed, camera);",
+    "skin, rasteriser": "a.body.pose(pose, placed); a.body.findNormals(); p.raster.draw(crop);",
+    "texture": "p.fillPlanes(camera.litFromCamera);",
+    "networks, with the two above": "a.body.pose(pose, placed); a.body.findNormals(); await p.paint(camera);",
+    "close-up": "if (painted.head !== null) await a.closeUp.paint(camera);",
     "shadow": "dropShadow(camera, a.body.vertices, v.picture.data);",
     "paste": "a.paste(painted, v.picture.data, camera.width, camera.height, 255);",
     "whole picture": 'v.shown = ""; v.azimuth += 0.05; v.seconds += 1 / 15; await v.draw();',
@@ -77,8 +76,7 @@ def main(folder: Path, subject: str | None, files: tuple[Path, ...]) -> None:
 
 def compare(avatar: Avatar, subject: str, found: list[Move], page: Page) -> None:
     """The first table."""
-    precise = replace(avatar)
-    precise.__dict__["painter"] = Painter(avatar.renderer, avatar.device, dtype=torch.float32)
+    precise = in_float32(avatar)
     shape = avatar.bodies[subject]
     own = str(avatar.painter.dtype).partition(".")[2]
     print(f"| motion | frame | picture | float32, dB | {own}, dB |\n|---|---|---|---|---|")

@@ -17,6 +17,7 @@ import numpy as np
 
 from capture.errors import UserError
 from capture.recording import write_atomically
+from rendering import close_up as closer
 from rendering import ort_web
 from rendering.avatar import Avatar
 from rendering.moves import Move
@@ -28,7 +29,7 @@ from rendering.render import facing, follow
 FORMAT = 1
 PAGE = Path(__file__).with_name("web")
 SCRIPTS = ("body.js", "raster.js", "painter.js", "studio.js", "viewer.js")
-DESCRIPTION, DATA, MODEL, RUNTIME = "avatar.json", "avatar.bin", "renderer.onnx", "ort"
+DESCRIPTION, DATA, MODEL, CLOSE_UP, RUNTIME = "avatar.json", "avatar.bin", "renderer.onnx", "close_up.onnx", "ort"
 LICENSE = "LICENSE.txt"
 SLOT = "<!-- scripts -->"
 
@@ -51,6 +52,9 @@ def write_page(avatar: Avatar, subject: str, moves: Sequence[Move], runtime: Map
         MODEL: onnx_model(avatar.renderer).SerializeToString(),
         f"{RUNTIME}/{LICENSE}": (PAGE / "onnxruntime_license.txt").read_bytes(),
     }
+    if "close_up" in description:
+        assert avatar.close_up is not None and isinstance(avatar.close_up.renderer, NeuralRenderer)
+        files[CLOSE_UP] = onnx_model(avatar.close_up.renderer).SerializeToString()
     files |= {f"{RUNTIME}/{name}": content for name, content in runtime.items()}
     page = (PAGE / "index.html").read_text()
     if is_one_file:
@@ -116,7 +120,7 @@ def _description(avatar: Avatar, subject: str, moves: Sequence[Move], table: _Ta
         table.add("light", texture.light.cpu().numpy())
     if body.pose_basis_m is not None:
         table.add("pose_basis", body.pose_basis_m)
-    return {
+    description = {
         "format": FORMAT,
         "name": subject,
         "crop_wh": list(avatar.image_wh),
@@ -130,6 +134,25 @@ def _description(avatar: Avatar, subject: str, moves: Sequence[Move], table: _Ta
         },
         "motions": [_motion(avatar, subject, move, index, table) for index, move in enumerate(moves)],
         "arrays": table.entries,
+    }
+    if avatar.close_up is not None and subject in avatar.close_up.bodies:
+        description["close_up"] = _close_up(avatar.close_up, subject, table)
+    return description
+
+
+def _close_up(avatar: Avatar, subject: str, table: _Table) -> dict[str, Any]:
+    head, texture = closer.head_vertices(avatar.bodies[subject].body), avatar.textures[subject]
+    assert head is not None, "a close-up of a body without a head"
+    table.add("head_vertices", head, "int32")
+    table.add("close_up_texels", texture.texels.detach().cpu().numpy())
+    if texture.light is not None:
+        table.add("close_up_light", texture.light.cpu().numpy())
+    return {
+        "model": CLOSE_UP,
+        "crop_wh": list(avatar.image_wh),
+        "margins": list(closer.MARGINS),
+        "texture_px": texture.texels.shape[0],
+        "texture_channels": texture.channels,
     }
 
 

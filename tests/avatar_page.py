@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import numpy as np
+import torch
 from chromium import Page
 
-from rendering.avatar import Shape
+from rendering.avatar import Avatar, Shape
+from rendering.painter import Painter
 from rendering.render import facing, follow
 from rendering.retarget import Motion
 from rendering.viewpoints import View, orbit
@@ -44,6 +47,14 @@ def painted_by_page(page: Page, motion_index: int, frame: int, view: View) -> np
     data = page.value(PAINT % (json.dumps([in_javascript(view), motion_index, frame]), GREY))
     width, height = view.camera.image_wh
     return np.frombuffer(base64.b64decode(data), np.float32).reshape(height, width, 4)[..., :3]
+
+
+def in_float32(avatar: Avatar) -> Avatar:
+    """The avatar with networks that compute as the page's do."""
+    close_up = None if avatar.close_up is None else in_float32(avatar.close_up)
+    precise = replace(avatar, close_up=close_up)
+    precise.__dict__["painter"] = Painter(avatar.renderer, avatar.device, dtype=torch.float32)
+    return precise
 
 
 def over_grey(rgba: np.ndarray) -> np.ndarray:

@@ -64,15 +64,16 @@ def test_a_glb_has_the_motions_by_name(workspace, tmp_path, monkeypatch):
     assert names == ["filmed", "filmed, held out", "standing"]
 
 
-def test_an_onnx_file_runs_at_the_size_that_the_networks_learned(workspace, tmp_path):
+def test_onnx_files_run_at_the_sizes_that_the_networks_learned(workspace, tmp_path):
     import onnxruntime
 
-    path = exported(workspace, "onnx", tmp_path / "doll.onnx")
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    features = next(given for given in session.get_inputs() if given.name == "features")
-    planes = {"features": (1, features.shape[1], 64, 40), "normals": (1, 3, 64, 40)}
-    rgb, mask = session.run(["rgb", "mask"], {name: np.zeros(shape, np.float32) for name, shape in planes.items()})
-    assert rgb.shape == (1, 3, 64, 40) and mask.shape == (1, 1, 64, 40)
+    exported(workspace, "onnx", tmp_path / "doll.onnx")
+    for name, (height, width) in (("doll", (64, 40)), ("doll_close_up", (32, 32))):
+        session = onnxruntime.InferenceSession(str(tmp_path / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+        features = next(given for given in session.get_inputs() if given.name == "features")
+        planes = {"features": (1, features.shape[1], height, width), "normals": (1, 3, height, width)}
+        rgb, mask = session.run(["rgb", "mask"], {name: np.zeros(shape, np.float32) for name, shape in planes.items()})
+        assert rgb.shape == (1, 3, height, width) and mask.shape == (1, 1, height, width)
 
 
 def test_a_page_is_written_with_the_runtime_that_is_there(workspace, tmp_path, monkeypatch):
@@ -81,6 +82,7 @@ def test_a_page_is_written_with_the_runtime_that_is_there(workspace, tmp_path, m
     page = exported(workspace, "web", tmp_path / "page")
     description = json.loads((page / "avatar.json").read_text())
     assert description["name"] == "doll" and description["crop_wh"] == [40, 64]
+    assert description["close_up"]["crop_wh"] == [32, 32] and (page / "close_up.onnx").is_file()
     assert [motion["frames"] for motion in description["motions"]] == [NUM_FRAMES, NUM_FRAMES - NUM_TRAIN, 1]
 
 

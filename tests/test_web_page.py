@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from avatar_page import over_grey, painted_by_page, seen_from
+from avatar_page import in_float32, over_grey, painted_by_page, seen_from
 from chromium import WHERE, Page
 from miniature import doll
-from small_workspace import make_recording
+from small_workspace import make_recording, make_workspace
 from test_onnx_graph import lively_renderer
 from web_server import served
 
@@ -25,43 +25,49 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import web_page as benchmark
 
-from capture.camera import invert
+from capture.camera import invert, project
 from capture.errors import UserError
 from fitting.body.model import BodyModel
 from fitting.fit import BodyFit
 from fitting.light import LIGHT_TERMS
 from rendering import ort_web
 from rendering.avatar import Avatar, Shape
+from rendering.close_up import head_vertices
 from rendering.moves import Move, moves
 from rendering.networks import NeuralTexture
-from rendering.painter import Painter
 from rendering.render import Wish, film
 from rendering.retarget import Motion
-from rendering.viewpoints import View
+from rendering.viewpoints import View, lit_as_from
 from rendering.web_page import PAGE, SCRIPTS, check_folder, write_page
 from training.features import weights_dir
 
 RUNTIME = {name: name.encode() * 20 for pair in ort_web.FILES.values() for name in pair}
 
 
-def person(body: BodyModel) -> Avatar:
+def person(body: BodyModel, image_wh: tuple[int, int] = (72, 112), seed: int = 4) -> Avatar:
     """A body under networks of random numbers, in which nothing is simple."""
     renderer = lively_renderer(True)
-    torch.manual_seed(4)
+    torch.manual_seed(seed)
     for stage in (renderer.first, renderer.second):
         for layer in (*stage.down, *stage.up):
             for module in layer:
                 if isinstance(module, torch.nn.BatchNorm2d):
                     torch.nn.init.normal_(module.weight, std=0.3)
     light = 0.3 * torch.randn(LIGHT_TERMS, 3)
-    texture = NeuralTexture(NeuralTexture.shared_initial(64, 8, seed=2), light).requires_grad_(False)
+    texture = NeuralTexture(NeuralTexture.shared_initial(64, 8, seed=seed - 2), light).requires_grad_(False)
     rng = np.random.default_rng(0)
     offsets_m = rng.normal(0.005, 0.003, len(body.template_m)).astype(np.float32)
     shape = Shape(body, rng.normal(0, 1, body.num_shape).astype(np.float32), offsets_m)
-    settings = {"subjects": ["person"], "image_wh": [72, 112]}
-    avatar = Avatar(renderer, {"person": texture}, {"person": shape}, settings)
-    avatar.__dict__["painter"] = Painter(renderer, avatar.device, dtype=torch.float32)
-    return avatar
+    settings = {"subjects": ["person"], "image_wh": list(image_wh)}
+    return in_float32(Avatar(renderer, {"person": texture}, {"person": shape}, settings))
+
+
+def with_close_up(avatar: Avatar) -> Avatar:
+    """The avatar with a head of other random numbers.  Both know every scale, as a page takes them to."""
+    known = {"px_per_m": {"person": [1, 10_000]}, "train": {}}
+    close_up = person(avatar.bodies["person"].body, (48, 56), seed=9)
+    close_up = replace(close_up, bodies=avatar.bodies, settings={**close_up.settings, **known})
+    return in_float32(replace(avatar, close_up=close_up, settings={**avatar.settings, **known}))
 
 
 def waving(avatar: Avatar) -> Move:
@@ -108,6 +114,21 @@ def test_one_file_holds_the_same_bytes_and_refers_to_nothing(avatar, tmp_path):
         assert gzip.decompress(base64.b64decode(inside[name])) == (tmp_path / "page" / name).read_bytes()
     assert not re.findall(r'<script[^>]* src=|<link[^>]* href="(?!data:)', text)
     assert text.count("</script>") == len(inside) + len(SCRIPTS)  # no program ends early
+
+
+def test_a_close_up_adds_to_the_files_and_that_of_others_does_not(avatar, tmp_path):
+    close = with_close_up(avatar)
+    assert close.close_up is not None
+    of_others = replace(avatar, close_up=close.close_up.without("person"))
+    files = {}
+    for name, who in (("plain", avatar), ("close", close), ("others", of_others)):
+        write_page(who, "person", [waving(avatar)], RUNTIME, tmp_path / name)
+        paths = (path for path in (tmp_path / name).rglob("*") if path.is_file())
+        files[name] = {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in paths}
+    assert files["others"] == files["plain"]
+    changed = {name for name in files["close"] if files["close"][name] != files["plain"].get(name)}
+    assert changed == {"close_up.onnx", "avatar.json", "avatar.bin"}
+    assert files["close"]["avatar.bin"].startswith(files["plain"]["avatar.bin"])
 
 
 def test_other_peoples_folders_are_left_alone(avatar, tmp_path):
@@ -164,6 +185,36 @@ LACKING = [
 in_a_browser = pytest.mark.skipif(bool(LACKING), reason=f"there is no {' and no '.join(LACKING)}")
 
 
+def compare(page: Page, avatar: Avatar, motion: Motion, frame: int, view: View) -> np.ndarray:
+    """Assert that the page, whose first motion this is, paints what Python paints, and return that over grey."""
+    (subject,) = avatar.subjects
+    placed = view.camera_from_world @ motion.world_from_body[frame]
+    rgba = avatar.render(subject, motion.pose[frame], placed, view.camera, None, view.lit_from_camera)
+    shown, true, is_person = painted_by_page(page, 0, frame, view), over_grey(rgba), rgba[..., 3] > 0.5
+    assert is_person.sum() > 200 and true[is_person].std() > 0.1
+    assert -10 * np.log10(((shown - true)[is_person] ** 2).mean()) > 60
+    assert -10 * np.log10(((shown - true) ** 2).mean()) > 60
+    return true
+
+
+def by_close_up(avatar: Avatar, motion: Motion, frame: int, view: View, true: np.ndarray) -> float:
+    """The share of ``true``, the avatar over grey, that would be another without its close-up."""
+    (subject,), placed = avatar.subjects, view.camera_from_world @ motion.world_from_body[frame]
+    whole = replace(avatar, close_up=None)
+    rgba = whole.render(subject, motion.pose[frame], placed, view.camera, None, view.lit_from_camera)
+    return float((np.abs(over_grey(rgba) - true).max(axis=2) > 0.05).mean())
+
+
+def at_head(shape: Shape, motion: Motion, frame: int, view: View, part: tuple[float, ...], height_px: int) -> View:
+    """``part`` (left, top, right, bottom, in heights of the head from its middle) of a view, ``height_px`` high."""
+    placed = view.camera_from_world @ motion.world_from_body[frame]
+    head_px = project(view.camera, shape.vertices_camera_m(motion.pose[frame], placed)[head_vertices(shape.body)])
+    size = np.ptp(head_px[:, 1])
+    left, top, right, bottom = np.tile((head_px.min(axis=0) + head_px.max(axis=0)) / 2, 2) + size * np.array(part)
+    wh = round(height_px * (right - left) / (bottom - top)), height_px
+    return replace(view, camera=view.camera.crop((left, top, right, bottom), wh))
+
+
 @in_a_browser
 def test_a_browser_paints_what_python_paints(avatar, tmp_path):
     move, shape = waving(avatar), avatar.bodies["person"]
@@ -175,15 +226,7 @@ def test_a_browser_paints_what_python_paints(avatar, tmp_path):
     with Page(address, tmp_path / "chromium", (600, 400)) as page:
         page.wait("globalThis.viewer && viewer.shown")
         for frame, azimuth, image_wh in ((0, 0.0, (300, 400)), (7, 2.0, (400, 300)), (4, -1.0, (150, 50))):
-            view = seen_from(shape, motion, frame, azimuth, image_wh)
-            shown = painted_by_page(page, 0, frame, view)
-            placed = view.camera_from_world @ motion.world_from_body[frame]
-            rgba = avatar.render("person", motion.pose[frame], placed, view.camera, None, view.lit_from_camera)
-            true = over_grey(rgba)
-            is_person = rgba[..., 3] > 0.5
-            assert is_person.sum() > 200 and true[is_person].std() > 0.1
-            assert -10 * np.log10(((shown - true)[is_person] ** 2).mean()) > 60
-            assert -10 * np.log10(((shown - true) ** 2).mean()) > 60
+            compare(page, avatar, motion, frame, seen_from(shape, motion, frame, azimuth, image_wh))
         view = seen_from(shape, motion, 0, 1.2, (300, 400))
         page.value("viewer.choose(0), viewer.azimuth = 1.2")
         own = page.value("viewer.camera().litFromCamera")
@@ -193,6 +236,45 @@ def test_a_browser_paints_what_python_paints(avatar, tmp_path):
         assert "pictures/s, WebAssembly" in page.value("document.getElementById('says').textContent")
         page.value("[...document.querySelectorAll('#motions button')].find(b => b.textContent === 'still').click()")
         page.wait("viewer.shown.endsWith('still 0')")
+
+
+@in_a_browser
+def test_a_browser_paints_heads_by_close_up_where_python_does(avatar, tmp_path):
+    avatar, move = with_close_up(avatar), waving(avatar)
+    motion, shape = move.motion, avatar.bodies["person"]
+    write_page(avatar, "person", [move], ort_web.runtime_files(weights_dir()), tmp_path / "one.html")
+    with Page(f"file://{tmp_path / 'one.html'}#paused", tmp_path / "chromium", (600, 400)) as page:
+        page.wait("globalThis.viewer && viewer.shown")
+        for frame, part, height_px, expected in (
+            (0, (-0.8, -0.7, 0.8, 0.9), 240, 0.3),  # the head fills the picture
+            (7, (-1.2, -1.0, 1.2, 2.0), 300, 0.05),
+            (3, (0.1, -0.6, 1.0, 0.6), 200, 0.1),  # cut by the picture's left edge
+            (5, (-1.0, 0.1, 1.0, 3.0), 300, 0.02),  # and by its upper one
+            (2, (-5.0, 1.0, 5.0, 9.0), 400, 0.0),  # the head is above it
+            (4, (-6.0, -2.0, 6.0, 8.0), 60, 0.0),  # small enough for the person's own crop
+        ):
+            view = seen_from(shape, motion, frame, 0.7 * frame, (300, 400))
+            view = at_head(shape, motion, frame, view, part, height_px)
+            share = by_close_up(avatar, motion, frame, view, compare(page, avatar, motion, frame, view))
+            assert share >= expected and (share > 0) == (expected > 0), (frame, share)
+
+
+@in_a_browser
+def test_a_trained_head_is_the_one_that_render_paints(tmp_path):
+    subject_dir = make_workspace(tmp_path)
+    avatar = in_float32(Avatar.load(subject_dir / "06_avatar", "cpu"))
+    found = moves(avatar, "doll", subject_dir, ())
+    write_page(avatar, "doll", found, ort_web.runtime_files(weights_dir()), tmp_path / "page")
+    with (
+        served(tmp_path / "page") as address,
+        Page(f"{address}/index.html#paused", tmp_path / "chromium", (600, 400)) as page,
+    ):
+        page.wait("globalThis.viewer && viewer.shown")
+        for frame, azimuth in ((0, 0.0), (9, 1.0)):
+            view = seen_from(avatar.bodies["doll"], found[0].motion, frame, azimuth, (300, 400))
+            (view,) = lit_as_from([view], found[0].lit_from_world)
+            true = compare(page, avatar, found[0].motion, frame, view)
+            assert by_close_up(avatar, found[0].motion, frame, view, true) > 0.005
 
 
 @in_a_browser
@@ -240,6 +322,7 @@ def test_a_folder_opens_from_the_plainest_server(avatar, tmp_path):
 
 @in_a_browser
 def test_the_benchmark_can_time_every_step_of_a_picture(avatar, tmp_path, monkeypatch, capsys):
+    avatar = with_close_up(avatar)
     write_page(avatar, "person", [waving(avatar)], ort_web.runtime_files(weights_dir()), tmp_path / "one.html")
     monkeypatch.setattr(benchmark, "ROUNDS", 1)
     with Page(f"file://{tmp_path / 'one.html'}#paused", tmp_path / "chromium", (400, 600)) as page:

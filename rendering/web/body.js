@@ -134,6 +134,13 @@ function cropCamera(camera, box, width, height) {
   };
 }
 
+/** Of values (N, 3) the rows at indices. */
+function rowsOf(values, indices) {
+  const out = new Float32Array(3 * indices.length);
+  indices.forEach((index, row) => out.set(values.subarray(3 * index, 3 * index + 3), 3 * row));
+  return out;
+}
+
 /** (V, 2) pixels of vertices (V, 3); NaN at or behind the camera. */
 function projectPoints(camera, vertices) {
   const out = new Float64Array(vertices.length / 3 * 2);

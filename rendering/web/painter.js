@@ -1,30 +1,81 @@
 "use strict";
 // A person in a picture: texture read at the covered pixels (rendering/texels.py), the two networks by ONNX Runtime, and
-// the crop pasted back (rendering/avatar.py).
+// the crop pasted back (rendering/avatar.py); the head a second time, larger (rendering/close_up.py).
+
+const WORTH = 1.15, RAMP = 0.15; // rendering/close_up.py
 
 class Avatar {
-  /** description: avatar.json; arrays: by name; session: of renderer.onnx; ort: the runtime. */
-  constructor(description, arrays, session, ort) {
-    [this.width, this.height] = description.crop_wh;
-    this.framing = description;
+  /** description: avatar.json; arrays: by name; sessions: of renderer.onnx and, where there is one, of the close-up; ort: the runtime. */
+  constructor(description, arrays, sessions, ort) {
     this.body = new Body(arrays);
+    this.person = new Crop(description, this.body, arrays, sessions[0], ort);
+    this.closeUp = null;
+    if (!description.close_up) return;
+    const { close_up_texels: texels, close_up_light: light, head_vertices: framed } = arrays;
+    this.closeUp = new Crop(description.close_up, this.body, { texels, light, framed }, sessions[1], ort);
+  }
+
+  /** What camera sees of the person, lit by the axes of camera.litFromCamera (3, 3), where it is given: {person, head} of
+   * Crop.paint, head null where a close-up shows nothing more; null when he is nowhere in it. */
+  async paint(pose, cameraFromBody, camera) {
+    this.body.pose(pose, cameraFromBody);
+    this.body.findNormals();
+    const person = await this.person.paint(camera);
+    if (person === null) return null;
+    const isWorth = this.closeUp !== null && (person.box[3] - person.box[1]) / this.person.height >= WORTH;
+    return { person, head: isWorth ? await this.closeUp.paint(camera) : null };
+  }
+
+  /** Put what was painted over pixels (H, W, 4), a Float32Array or Uint8ClampedArray of values up to scale. */
+  paste({ person, head }, pixels, imageWidth, imageHeight, scale) {
+    if (head === null) {
+      this.person.paste(person, pixels, imageWidth, imageHeight, scale);
+      return;
+    }
+    // Over the same background, so that mixing both is mixing their premultiplied colours.
+    const left = Math.max(0, Math.floor(head.box[0])), top = Math.max(0, Math.floor(head.box[1]));
+    const width = Math.min(imageWidth, Math.ceil(head.box[2])) - left, height = Math.min(imageHeight, Math.ceil(head.box[3])) - top;
+    const close = new pixels.constructor(4 * width * height), rowOf = (row) => 4 * ((top + row) * imageWidth + left);
+    for (let row = 0; row < height; row++) close.set(pixels.subarray(rowOf(row), rowOf(row) + 4 * width), 4 * row * width);
+    this.person.paste(person, pixels, imageWidth, imageHeight, scale);
+    const box = head.box.map((side, n) => side - (n % 2 === 0 ? left : top));
+    this.closeUp.paste({ ...head, box }, close, width, height, scale);
+    const columns = ramp(width, box[0], box[2]), rows = ramp(height, box[1], box[3]);
+    for (let row = 0, from = 0; row < height; row++) {
+      for (let column = 0, at = rowOf(row); column < width; column++) {
+        const share = rows[row] * columns[column];
+        for (let n = 0; n < 4; n++, at++, from++) pixels[at] += (close[from] - pixels[at]) * share;
+      }
+    }
+  }
+}
+
+/** A part of the picture that networks paint: the person, or the head. */
+class Crop {
+  /** framing: crop_wh, margins, texture_px and texture_channels; arrays: texels, light or none, and framed, the vertices
+   * of body around which the part lies, by default all; session: of the networks; ort: the runtime. */
+  constructor(framing, body, arrays, session, ort) {
+    [this.width, this.height] = framing.crop_wh;
+    this.framing = framing;
+    this.body = body;
+    this.framed = arrays.framed ?? null;
     this.texels = arrays.texels;
     this.light = arrays.light ?? null;
-    this.texturePx = description.texture_px;
-    this.channels = description.texture_channels;
-    this.raster = new Rasterizer(this.body, this.width, this.height);
+    this.texturePx = framing.texture_px;
+    this.channels = framing.texture_channels;
+    this.raster = new Rasterizer(body, this.width, this.height);
     this.session = session;
     this.ort = ort;
     this.features = new Float32Array(this.channels * this.width * this.height);
     this.normals = new Float32Array(3 * this.width * this.height);
   }
 
-  /** The person's crop as camera sees him, lit by the axes of camera.litFromCamera (3, 3), where it is given: {rgb (3, h, w), mask (h, w), box}, colours in [0, 1]; null when he is nowhere in it. */
-  async paint(pose, cameraFromBody, camera) {
-    this.body.pose(pose, cameraFromBody);
-    const box = personBox(this.body.vertices, camera, this.framing);
+  /** The body as camera sees it: {rgb (3, h, w), mask (h, w), box}, colours in [0, 1]; null when it is nowhere in it. */
+  async paint(camera) {
+    const box = this.box(camera);
     if (box === null) return null;
     this.raster.draw(cropCamera(camera, box, this.width, this.height));
+    if (this.raster.count === 0) return null;
     this.fillPlanes(camera.litFromCamera ?? [1, 0, 0, 0, 1, 0, 0, 0, 1]);
     const { ort, width, height, channels } = this;
     const painted = await this.session.run({
@@ -32,6 +83,12 @@ class Avatar {
       normals: new ort.Tensor("float32", this.normals, [1, 3, height, width]),
     });
     return { rgb: await painted.rgb.getData(), mask: await painted.mask.getData(), box };
+  }
+
+  /** The part of camera's picture, as personBox. */
+  box(camera) {
+    const { vertices } = this.body;
+    return personBox(this.framed === null ? vertices : rowsOf(vertices, this.framed), camera, this.framing);
   }
 
   /** What the networks eat, from the rasteriser's covered pixels; lit (3, 3) turns their normals to the axes of the light. */
@@ -69,7 +126,7 @@ class Avatar {
     }
   }
 
-  /** Put a painted crop over pixels (H, W, 4), a Float32Array or Uint8ClampedArray of values up to scale. */
+  /** Put what was painted over pixels, as Avatar.paste. */
   paste(painted, pixels, imageWidth, imageHeight, scale) {
     let crop = premultiplied(painted.rgb, painted.mask), { width, height } = this;
     const [left, top, right, bottom] = painted.box, shrink = Math.floor(height / Math.max(bottom - top, 1));
@@ -103,6 +160,14 @@ class Avatar {
       }
     }
   }
+}
+
+/** (count,) for pixels along a side of a box from low to high: 1 inside, smoothly to 0 at both ends, 0 beyond. */
+function ramp(count, low, high) {
+  return Float32Array.from({ length: count }, (_, i) => {
+    const inside = Math.min(Math.max(Math.min(i + 0.5 - low, high - i - 0.5) / ((high - low) * RAMP), 0), 1);
+    return inside * inside * (3 - 2 * inside);
+  });
 }
 
 /** (h, w, 4) colours times mask, and mask. */

@@ -20,11 +20,10 @@ class Rasterizer {
     this.count = 0;
   }
 
-  /** Draw body.vertices as camera sees them, whose size is this one's. */
+  /** Draw body.vertices with their body.normals as camera sees them, whose size is this one's. */
   draw(camera) {
     const { body, setups, width, height } = this;
     const points = projectPoints(camera, body.vertices), vertices = body.vertices;
-    body.findNormals();
     this.faceIndex.fill(-1);
     this.inverseZ.fill(0);
     for (let f = 0; f < body.faces.length / 3; f++) {

@@ -22,41 +22,41 @@ async function bytesOf(name) {
 
 const isInside = (name) => document.querySelector(`script[data-file="${name}"]`) !== null;
 
-/** ONNX Runtime and a session on it: WebGPU where there is one, else WebAssembly. */
-async function openRuntime(description, model) {
-  const { webgpu, wasm } = description.runtime, asked = new URLSearchParams(location.hash.slice(1)).get("on");
-  const shape = { pictures: 1, width: description.crop_wh[0], height: description.crop_wh[1] };
-  const channels = description.texture_channels, failures = [];
+/** ONNX Runtime and a session on it for every model {crop_wh, texture_channels, bytes}: WebGPU where there is one, else WebAssembly. */
+async function openRuntime({ webgpu, wasm }, models) {
+  const asked = new URLSearchParams(location.hash.slice(1)).get("on"), failures = [];
   if (!isInside(wasm.script) && asked !== "wasm" && (asked === "webgpu" || await hasGpu())) {
     try {
-      return await openSession(webgpu, "webgpu", shape, channels, model);
+      return await openBackend(webgpu, "webgpu", models);
     } catch (error) {
       failures.push(`WebGPU: ${error.message}`);
     }
   }
   try {
-    return { ...await openSession(wasm, "wasm", shape, channels, model), failures };
+    return { ...await openBackend(wasm, "wasm", models), failures };
   } catch (error) {
     throw new Error([...failures, `WebAssembly: ${error.message}`].join("; "));
   }
 }
 
-async function openSession(files, provider, shape, channels, model) {
+async function openBackend(files, provider, models) {
   const address = isInside(files.script)
     ? URL.createObjectURL(new Blob([await bytesOf(files.script)], { type: "text/javascript" }))
     : new URL(files.script, location.href).href;
-  const ort = await import(address);
+  const ort = await import(address), sessions = [];
   ort.env.wasm.wasmBinary = (await bytesOf(files.binary)).buffer;
   // Threads need shared memory, which browsers give to cross-origin isolated pages only.
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
-  const options = { executionProviders: [provider], freeDimensionOverrides: shape };
-  const session = await ort.InferenceSession.create(model, options);
-  const empty = (channels) => {
-    const size = [1, channels, shape.height, shape.width];
-    return new ort.Tensor("float32", new Float32Array(channels * shape.height * shape.width), size);
-  };
-  await session.run({ features: empty(channels), normals: empty(3) }); // a backend that cannot must say so now
-  return { ort, session, provider, failures: [] };
+  for (const model of models) sessions.push(await openSession(ort, provider, model));
+  return { ort, sessions, provider, failures: [] };
+}
+
+async function openSession(ort, provider, { crop_wh: [width, height], texture_channels, bytes }) {
+  const options = { executionProviders: [provider], freeDimensionOverrides: { pictures: 1, width, height } };
+  const session = await ort.InferenceSession.create(bytes, options);
+  const empty = (channels) => new ort.Tensor("float32", new Float32Array(channels * height * width), [1, channels, height, width]);
+  await session.run({ features: empty(texture_channels), normals: empty(3) }); // a backend that cannot must say so now
+  return session;
 }
 
 /** Whether there is a graphics processor, not a processor that imitates one. */
@@ -84,7 +84,7 @@ const away = (angle, elevation) => [Math.cos(elevation) * Math.cos(angle), Math.
 class Viewer {
   constructor(canvas, description, arrays, runtime) {
     Object.assign(this, { canvas, description, arrays });
-    this.avatar = new Avatar(description, arrays, runtime.session, runtime.ort);
+    this.avatar = new Avatar(description, arrays, runtime.sessions, runtime.ort);
     this.provider = runtime.provider;
     this.context = canvas.getContext("2d");
     this.azimuth = 0;
@@ -249,8 +249,10 @@ async function main() {
     const description = JSON.parse(new TextDecoder().decode(await bytesOf("avatar.json")));
     document.title = description.name;
     document.getElementById("name").textContent = description.name;
-    const [data, model] = [await bytesOf("avatar.bin"), await bytesOf("renderer.onnx")];
-    const runtime = await openRuntime(description, model);
+    const data = await bytesOf("avatar.bin"), models = [{ ...description, bytes: await bytesOf("renderer.onnx") }];
+    const { close_up } = description;
+    if (close_up) models.push({ ...close_up, bytes: await bytesOf(close_up.model) });
+    const runtime = await openRuntime(description.runtime, models);
     const viewer = new Viewer(canvas, description, arraysOf(description.arrays, data), runtime);
     globalThis.viewer = viewer; // for people at the console, and for tests
     listen(viewer, canvas, controls(viewer));
