@@ -124,20 +124,46 @@ class Evidence:
 
 
 def turned(
-    evidence: Evidence, states: Mapping[int, State], count: int, asked: Mapping[int, Sequence[str]]
+    evidence: Evidence,
+    states: Mapping[int, State],
+    count: int,
+    asked: Mapping[int, Sequence[str]],
+    others: Mapping[int, State] | None = None,
+    apart_m: float = APART_M,
 ) -> tuple[dict[int, State], int]:
-    """The states with every limb exchanged whose other pose explains the picture better, and how many were."""
-    raw, best = margins(evidence, states, count, asked, of_fit=True)
+    """The states with every limb exchanged whose other pose explains the picture better, and how many were.
+
+    others: poses that were found before, whose limbs compete, too; apart_m: what counts as another pose.
+    """
+    raw, best = margins(evidence, states, count, asked, True, others, apart_m)
     by_limb = over_time(raw, TURN_FRAMES)
     result, exchanged = dict(states), 0
     for (i, limb), other in best.items():
         if by_limb[i, limb] < 0:
-            pose = result[i].pose.copy()
-            joints = evidence.chain.limbs[limb]
-            pose[joints] = other.pose[joints]
-            result[i] = State(pose, result[i].camera_from_body)
+            result[i] = with_limb(evidence.chain, result[i], other, limb)
             exchanged += 1
     return result, exchanged
+
+
+def with_limb(chain: Chain, state: State, other: State, limb: int) -> State:
+    """``state`` with one limb posed as in ``other``."""
+    pose, joints = state.pose.copy(), chain.limbs[limb]
+    pose[joints] = other.pose[joints]
+    return State(pose, state.camera_from_body)
+
+
+def apart(
+    chain: Chain, states: Mapping[int, State], others: Mapping[int, State], apart_m: float
+) -> dict[int, list[str]]:
+    """By frame the limbs that two fits have in different places."""
+    found: dict[int, list[str]] = {}
+    for i, state in states.items():
+        found[i] = []
+        if i in others:
+            own_m, other_m = (chain.posed(s.pose, s.camera_from_body)[chain.num_vertices :] for s in (state, others[i]))
+            moved_m = np.linalg.norm(own_m - other_m, axis=1)
+            found[i] = [name for name, marks in ENDS.items() if moved_m[list(marks[1:])].max() >= apart_m]
+    return found
 
 
 def margins(
@@ -146,6 +172,8 @@ def margins(
     count: int,
     asked: Mapping[int, Sequence[str]],
     of_fit: bool = False,
+    others: Mapping[int, State] | None = None,
+    apart_m: float = APART_M,
 ) -> tuple[np.ndarray, dict[tuple[int, int], State]]:
     """(N, 4) how much more the best other pose of each limb costs in each frame by itself, SURE = there is none; and
     those poses, by frame and limb.
@@ -159,7 +187,7 @@ def margins(
 
     def ask(index: int) -> None:
         for limb in range(len(names)):
-            raw[index, limb], other = tasks[index].margin(limb, of_fit)
+            raw[index, limb], other = tasks[index].margin(limb, of_fit, apart_m)
             if other is not None:
                 best[index, limb] = other
 
@@ -167,16 +195,15 @@ def margins(
         wanted = [names.index(name) for name in asked[i]]
         for limb, start in mirrored(evidence.chain, frame.fit, evidence.prior, wanted):
             frame.settle(limb, start)
+        for limb in wanted if others is not None and i in others else ():
+            frame.settle(limb, with_limb(evidence.chain, frame.fit, others[i], limb))
         ask(i)
     for step in (1, -1):
         for i in sorted(tasks, reverse=step < 0):
             for limb, name in enumerate(names):
                 beside = i - step, limb
                 if name in asked[i] and beside in best and raw[beside] < MIN_MARGIN <= raw[i, limb]:
-                    pose = tasks[i].fit.pose.copy()
-                    joints = evidence.chain.limbs[limb]
-                    pose[joints] = best[beside].pose[joints]
-                    tasks[i].settle(limb, State(pose, tasks[i].fit.camera_from_body))
+                    tasks[i].settle(limb, with_limb(evidence.chain, tasks[i].fit, best[beside], limb))
                     ask(i)
     return raw, best
 
@@ -237,19 +264,19 @@ class _Frame:
         away_m = np.array([moved_m[list(marks[1:])].max() for marks in ENDS.values()])
         self._settled.append(_Settled(limb, state, away_m, self._evidence.costs(self._index, state)))
 
-    def margin(self, limb: int, of_fit: bool = False) -> tuple[float, State | None]:
+    def margin(self, limb: int, of_fit: bool = False, apart_m: float = APART_M) -> tuple[float, State | None]:
         """(what the best other pose of the limb costs more, that pose); SURE and None without any.
 
         More than the best pose that leaves this limb where it is: where another limb is wrong, or the frame alone does
         not find the fit again, that is no reproach to this one.  ``of_fit``: more than the settled fit, whoever is to
         blame; where that is in a bad place, any way out is worth trying.
         """
-        stays = [s.costs for s in self._settled if s.away_m[limb] < APART_M]
+        stays = [s.costs for s in self._settled if s.away_m[limb] < apart_m]
         rest, world = self._settled[1].costs if of_fit else min(stays, key=sum)
         others = [
             (s.costs[0] - rest + min(s.costs[1] - world, 0.0), k)
             for k, s in enumerate(self._settled)
-            if s.limb == limb and s.away_m[limb] >= APART_M
+            if s.limb == limb and s.away_m[limb] >= apart_m
         ]
         if not others:
             return SURE, None

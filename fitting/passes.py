@@ -5,6 +5,7 @@
     settle    which leg is which, passage by passage                               (legs)
     dress     where cloth, hair and landmarks lie on this person                   (offsets)
     track, settle: again, for what is now known changes which poses can be found at all
+    return    arms that the first tracking had in a better place                   (mirror)
     refine    all frames at once, with what bodies cannot do                       (batch, steady, contact, floor)
     dress, refine
     mirror    limbs that explain the picture better pointing the other way in depth  (mirror)
@@ -32,7 +33,7 @@ from fitting.contact import Touch, floor_rows, inside_rows, standing_rows, stand
 from fitting.floor import Plane, find_floor
 from fitting.legs import follow_legs, settle_legs
 from fitting.limbs import limb_figures
-from fitting.mirror import Evidence, turned
+from fitting.mirror import Evidence, apart, turned
 from fitting.offsets import solve_landmark_offsets, solve_offsets
 from fitting.photometric import Pictures, color_rows, learn
 from fitting.shape import body_height_m, chain_of
@@ -42,6 +43,7 @@ from fitting.terms import Rows
 log = logging.getLogger(__name__)
 
 POLISH_BLURS_PX = (3.0, 1.5)
+ELSEWHERE_M = 0.1  # between two trackings of one limb: as far as an arm beside the trunk is from one within it
 RowsOf = Callable[[int, State], Rows]
 
 
@@ -78,8 +80,10 @@ def fit_clip(
         landmarks_m = solve_landmark_offsets(chain, clip, good, landmarks_m)
         chain = chain_of(body, shape, offsets_m, looseness_m, landmarks_m)
         if k == 0:
+            before = states
             states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking again", len(clip)))
             clip, states = settle_legs(body, chain, clip, prior, states)
+            states = returned(body, chain, clip, states, before)
         states = refine(body, chain, clip, prior, states, more=limits.rows(chain, states))
     states = _mirrored(body, chain, clip, prior, states, height_m, limits)
 
@@ -106,6 +110,22 @@ def fit_clip(
     if rounds:
         chain, landmarks_m = placed_anew(chain, landmarks_m)
     return Found(chain, clip, states, offsets_m)
+
+
+def returned(
+    body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], before: dict[int, State]
+) -> dict[int, State]:
+    """The states with limbs where they were ``before``, where that explains the picture better.
+
+    Cloth that was just learned leaves room for an arm behind it, and what a frame loses, tracking hands on.
+    """
+    moved = apart(chain, states, before, ELSEWHERE_M)
+    asked = {i: [limb for limb in limbs if limb.endswith("arm")] for i, limbs in moved.items()}  # legs were settled
+    if not any(asked.values()):
+        return states
+    states, exchanged = turned(Evidence.of(body, chain, clip, states), states, len(clip), asked, before, ELSEWHERE_M)
+    log.info("limbs that were in a better place before: %d", exchanged)
+    return states
 
 
 def _mirrored(

@@ -21,12 +21,14 @@ from fitting.mirror import (
     Evidence,
     _Frame,
     _Settled,
+    apart,
     margins,
     mirrored,
     over_time,
     turned,
     until_clear,
 )
+from fitting.passes import returned
 from fitting.solve import Prior, State, advance
 from fitting.verdict import MIN_MARGIN
 
@@ -127,6 +129,23 @@ def test_a_limb_that_points_the_wrong_way_is_turned_back_and_a_right_one_is_left
     )
     assert count >= 5 and after_m < 0.5 * before_m
     assert turned(evidence, truth, len(truth), asked)[1] == 0
+
+
+def test_an_arm_that_the_second_tracking_lost_in_the_trunk_goes_back_to_where_the_first_had_it(body, chain) -> None:
+    state = random_state(chain, 5, 0.02)
+    clip, truth = scene(body, chain, state, with_depth=True)
+    lost = {}
+    for i, right in truth.items():
+        pose = right.pose.copy()
+        pose[body.joint_index("upperarm01.L")] += (0.0, 0.7, 0.5)
+        lost[i] = State(pose, right.camera_from_body)
+    before = truth | {1: lost[1]}  # one frame was wrong before, too
+    assert apart(chain, lost, before, 0.1)[FRAME] == ["left arm"] and apart(chain, lost, before, 0.1)[1] == []
+    found = returned(body, chain, clip, lost, before)
+    for i in set(truth) - {1}:
+        assert np.linalg.norm(ends_m(chain, found[i], ARM) - ends_m(chain, truth[i], ARM), axis=1).max() < 0.1
+    kept = returned(body, chain, clip, truth, lost)  # what was worse before is not returned to
+    assert all(np.array_equal(kept[i].pose, truth[i].pose) for i in truth)
 
 
 def test_depth_widens_the_margin(body, chain, pointing) -> None:
