@@ -195,8 +195,9 @@ def margins(
         wanted = [names.index(name) for name in asked[i]]
         for limb, start in mirrored(evidence.chain, frame.fit, evidence.prior, wanted):
             frame.settle(limb, start)
-        for limb in wanted if others is not None and i in others else ():
-            frame.settle(limb, with_limb(evidence.chain, frame.fit, others[i], limb))
+        if others is not None and i in others:
+            for limb in wanted:
+                frame.settle(limb, with_limb(evidence.chain, frame.fit, others[i], limb))
         ask(i)
     for step in (1, -1):
         for i in sorted(tasks, reverse=step < 0):
