@@ -63,7 +63,7 @@ def _rows(folder: Path, name: str, captions: Mapping[str, str]) -> list[HeldoutR
 
 def head_rows(folder: Path) -> list[HeldoutRow]:
     """Heads as ``score_heads`` left them, a row per frame."""
-    captions = {"truth": "truth", WITH: "avatar, close-up", WITHOUT: "without the close-up"}
+    captions = {"truth": "truth", WITH: "avatar with its close-up", WITHOUT: "without it"}
     return _rows(folder, "head", captions)
 
 
