@@ -17,7 +17,7 @@ from rendering.networks import NeuralTexture, Surface
 from training.adapt import as_trained
 from training.dataset import NORMAL_SCALE, NUM_PLANES, UV_SCALE, UV_ZERO, SubjectFrames
 from training.train import TrainConfig
-from training.warmstart import back_projected, light_of
+from training.warmstart import back_projected, foretold_db, light_of, proven_light
 
 HEIGHT, WIDTH = 48, 32
 LAMP = torch.tensor(
@@ -120,6 +120,32 @@ def test_no_light_is_invented():
     nobody = turning(3, LAMP, (-60, 60))
     nobody.planes[:, 6] = 0
     assert not light_of(nobody, np.arange(3)).any()
+
+
+def test_a_light_is_kept_where_it_foretells_frames_and_left_out_where_it_foretells_them_worse():
+    filmed = turning(40, LAMP, (-120, 120))
+    found = proven_light(filmed, np.arange(40))
+    assert found is not None and torch.equal(found, light_of(filmed, np.arange(40)))
+    # In the first and the last fifth of the film the lamp stands on the other side: what is found holds in the middle.
+    other = turning(40, -LAMP, (-120, 120))
+    planes = filmed.planes.clone()
+    planes[:8], planes[-8:] = other.planes[:8], other.planes[-8:]
+    changed = replace(filmed, planes=planes)
+    assert float(gain(directions(), light_of(changed, np.arange(40))).log().abs().mean()) > 0.05
+    assert proven_light(changed, np.arange(40)) is None
+
+
+def test_too_few_frames_prove_nothing_and_keep_the_light():
+    filmed = turning(4, LAMP, (-60, 60))
+    assert torch.equal(proven_light(filmed, np.arange(4)), light_of(filmed, np.arange(4)))
+
+
+def test_colours_that_are_right_foretell_better():
+    filmed, own = turning(20, LAMP, (-120, 120)), np.arange(20)
+    light, dark = light_of(filmed, own), torch.zeros_like(LAMP)
+    assert foretold_db(filmed, own[:16], own[16:], light) > foretold_db(filmed, own[:16], own[16:], None) + 1
+    same = foretold_db(filmed, own[:16], own[16:], dark)
+    assert same == pytest.approx(foretold_db(filmed, own[:16], own[16:], None), abs=0.3)
 
 
 def test_what_faces_the_camera_keeps_its_colour_and_a_gain_has_bounds():

@@ -39,7 +39,8 @@ class Actor:
     shape: Shape
     heldback_positions: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # judge when to stop
     px_per_m: tuple[float, float] | None = None  # that a metre of the person has in these crops, least and most
-    light: torch.Tensor | None = None  # (LIGHT_TERMS, 3) that he stood in, where it is known already
+    light: torch.Tensor | None = None  # (LIGHT_TERMS, 3) that he stood in, None for none; to be found unless known
+    is_light_known: bool = False
 
     @staticmethod
     def load(

@@ -35,7 +35,7 @@ from training.ranks import everywhere, is_lead, rank, world_size
 from training.state import TrainState
 from training.step import Batch, NotFinite, Outcome, train_step
 from training.ticks import append, masked_psnr_db, tick, truncate_log
-from training.warmstart import light_of, warm_texture
+from training.warmstart import proven_light, warm_texture
 
 __all__ = ["Actor", "TrainConfig", "fit_cast", "masked_psnr_db", "new_state", "train", "truncate_log"]
 
@@ -52,7 +52,8 @@ class TrainConfig:
     texture_px: int = 256  # paper, section 4.1
     texture_channels: int = 8  # paper, section 4.1
     warm_start: bool = True  # first three texture channels start as back-projected colours
-    # The colours are those seen from the front, shown in a light found in the frames.  Only with warm_start.
+    # The colours are those seen from the front, shown in a light found in the frames, unless without it they foretell
+    # frames better.  Only with warm_start.
     light: bool = True
     steps: int = 900  # per subject of the cast; held-out quality is flat from about 500 on; sharpness still grows
     batch_size: int = 2  # at equal cost, more and smaller steps were better
@@ -163,7 +164,7 @@ def as_close_up(config: TrainConfig) -> TrainConfig:
 
 def with_light_of(avatar: Avatar, actor: Actor) -> Actor:
     """The actor in the light that the avatar found on the whole person: a head alone shows too few sides of it."""
-    return replace(actor, light=avatar.textures[actor.frames.name].light)
+    return replace(actor, light=avatar.textures[actor.frames.name].light, is_light_known=True)
 
 
 def fit_cast(
@@ -305,7 +306,7 @@ def start_texture(
         return kind(initial)
     if not (config.light and kind.takes_light):
         return kind(warm_texture(initial, actor.frames, actor.keyframe_positions))
-    light = actor.light if actor.light is not None else light_of(actor.frames, actor.train_positions)
+    light = actor.light if actor.is_light_known else proven_light(actor.frames, actor.train_positions)
     return kind(warm_texture(initial, actor.frames, actor.keyframe_positions, light), light)
 
 

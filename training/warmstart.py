@@ -5,11 +5,14 @@ K covered pixels, T texels per side.
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 
 from fitting.light import found_light, light_terms
-from rendering.light import gain
+from rendering.light import gain, lit
+from rendering.networks import NeuralTexture
 from rendering.texels import push_pull
 from training.dataset import ALPHA, COLOR, VALID, SubjectFrames
 
@@ -18,6 +21,8 @@ NUM_CORNERS = 4
 LIGHT_FRAMES = 60  # evenly spread: a light has 24 unknowns
 LIGHT_TEXELS = 128  # per side: in coarser ones slopes of colour look like light
 LEAST_FACING = 0.2  # cosine: more slanted pixels show the edge
+
+log = logging.getLogger(__name__)
 
 
 def warm_texture(
@@ -59,9 +64,8 @@ def back_projected(
 def light_of(frames: SubjectFrames, positions: np.ndarray) -> torch.Tensor:
     """(LIGHT_TERMS, 3) float32, the light in the frames at ``positions`` (``fitting.light``), with a colour for every
     texel of a coarse texture."""
-    spread = np.linspace(0, len(positions) - 1, min(LIGHT_FRAMES, len(positions))).round().astype(int)
     parts = []
-    for position in np.asarray(positions)[spread]:
+    for position in _spread(positions, LIGHT_FRAMES):
         own = frames.covered(position)
         colors, facing, is_seen = _seen(frames, position)
         kept = np.flatnonzero(is_seen & (facing > LEAST_FACING))
@@ -71,6 +75,49 @@ def light_of(frames: SubjectFrames, positions: np.ndarray) -> torch.Tensor:
         parts.append((row * LIGHT_TEXELS + column, frame, facing[kept] ** 2, terms, colors[kept]))
     light = found_light(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     return torch.from_numpy(light.astype(np.float32))
+
+
+def proven_light(frames: SubjectFrames, positions: np.ndarray) -> torch.Tensor | None:
+    """``light_of``, where it helps to foretell frames; None where colours alone foretell them better.
+
+    Judged on the first and on the last fifth of the frames by colours and light of the others: an avatar is for what is
+    beyond, and a light that only fits what it was found in, a body that is a little off for instance, is none.
+    """
+    chosen = _spread(positions, LIGHT_FRAMES)
+    fifth = len(chosen) // 5
+    if fifth:
+        ends = ((chosen[fifth:], chosen[:fifth]), (chosen[:-fifth], chosen[-fifth:]))
+        gains_db = []
+        for known, unknown in ends:
+            lit_db, plain_db = (foretold_db(frames, known, unknown, of) for of in (light_of(frames, known), None))
+            gains_db.append(lit_db - plain_db)
+        if np.mean(gains_db) < 0:
+            log.info("%s: shown without a light, which would foretell his frames worse", frames.name)
+            return None
+    return light_of(frames, positions)
+
+
+def foretold_db(frames: SubjectFrames, known: np.ndarray, unknown: np.ndarray, light: torch.Tensor | None) -> float:
+    """PSNR, dB, mean over the frames at ``unknown``: their covered pixels by colours from the frames at ``known``."""
+    texture = NeuralTexture(back_projected(frames, known, LIGHT_TEXELS, light))
+    found = []
+    for position in unknown:
+        own = frames.covered(position)
+        colors, _, is_seen = _seen(frames, position)
+        with torch.no_grad():
+            shown = texture.sample(frames.uv(own).cpu())
+        if light is not None:
+            shown = lit(shown, frames.normal(own).cpu(), light)
+        if is_seen.any():
+            squared = ((shown.numpy() + 1) / 2 - colors)[is_seen] ** 2
+            found.append(-10 * np.log10(max(float(squared.mean()), 1e-10)))
+    return float(np.mean(found)) if found else 0.0
+
+
+def _spread(positions: np.ndarray, count: int) -> np.ndarray:
+    """At most ``count`` of the positions, evenly spread."""
+    chosen = np.linspace(0, len(positions) - 1, min(count, len(positions))).round().astype(int)
+    return np.asarray(positions)[chosen]
 
 
 def _seen(frames: SubjectFrames, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
