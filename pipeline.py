@@ -79,7 +79,7 @@ def _rasterize(job: Job) -> None:
 
 
 def _train(job: Job) -> None:
-    from training.train import train_avatar
+    from training.close_up import train_avatar
 
     train_avatar(job.settings.config("train"), job.out_dir, job.subjects)
 

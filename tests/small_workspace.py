@@ -17,7 +17,8 @@ from capture.recording import RecordingWriter, encode_png
 from fitting.fit import BodyFit
 from fitting.keyframes import Keyframes
 from rendering.rasters import RasterConfig, rasterize
-from training.train import TrainConfig, train_avatar
+from training.close_up import train_avatar
+from training.train import TrainConfig
 
 NUM_FRAMES, NUM_TRAIN = 24, 18
 RASTERS = RasterConfig(height_px=64, width_px=40, close_up_px=32)

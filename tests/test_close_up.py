@@ -26,9 +26,10 @@ from rendering.rasterize import rasterize as draw
 from rendering.rasters import Rasters, rasterize
 from rendering.worn import between, dressed
 from training.cast import HEAD
+from training.close_up import as_close_up, train_avatar
 from training.heads import WITH, WITHOUT, head, score_heads, summary, true_head, within
 from training.score import Subject
-from training.train import TrainConfig, as_close_up, train
+from training.train import TrainConfig, train
 
 NEAR = CAMERA_FROM_BODY - np.array([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1.2], [0, 0, 0, 0]])
 LARGE = Camera((480, 640), 600.0, 600.0, 240.0, 320.0)
@@ -226,8 +227,6 @@ def test_the_close_up_is_trained_beside_the_person_and_takes_nothing_from_him(su
 
 
 def test_a_recording_without_head_rasters_gets_an_avatar_without_a_close_up(tmp_path):
-    from training.train import train_avatar
-
     subject = make_recording(tmp_path)
     for stage in ("05_rasters", "06_avatar"):
         (subject / stage).mkdir()
@@ -236,6 +235,15 @@ def test_a_recording_without_head_rasters_gets_an_avatar_without_a_close_up(tmp_
     small = TrainConfig(widths="8", steps=2, texture_px=32, feature=False)
     train_avatar(small, subject / "06_avatar", {"doll": subject})
     assert Avatar.load(subject / "06_avatar", "cpu").close_up is None
+
+
+def test_heads_of_different_sizes_are_refused_before_anything_is_trained(subject_dir, tmp_path):
+    other = make_recording(tmp_path, "other", look=1)
+    (other / "05_rasters").mkdir()
+    rasterize(replace(RASTERS, close_up_px=48), other / "05_rasters", other / "01_recording", other / "03_fit")
+    with pytest.raises(UserError, match="other: its rasters of the head are 48 x 48, those of doll 32 x 32"):
+        train_avatar(TrainConfig(steps=1), tmp_path / "out", {"doll": subject_dir, "other": other})
+    assert not (tmp_path / "out").exists()
 
 
 # Figures

@@ -25,19 +25,11 @@ from rendering.networks import NeuralTexture, on_device
 from rendering.painter import pick_device
 from rendering.rasters import Rasters
 from training.cast import HEAD, PERSON, Actor, check_size, crop_wh
+from training.close_up import OF_CLOSE_UP, with_light_of
 from training.features import load_features
 from training.ranks import everywhere, is_lead
 from training.state import TrainState
-from training.train import (
-    OF_CLOSE_UP,
-    TrainConfig,
-    num_shards,
-    optimise,
-    pick_dtype,
-    reproducible,
-    start_texture,
-    with_light_of,
-)
+from training.train import TrainConfig, num_shards, optimise, pick_dtype, reproducible, start_texture
 
 log = logging.getLogger(__name__)
 

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from capture.errors import UserError
 from capture.progress import progress
 from rendering.avatar import OURS, Avatar, Parts
-from rendering.close_up import FOLDER as CLOSE_UP
 from rendering.networks import NeuralTexture, compute_dtype, num_parameters, on_device
 from rendering.painter import pick_device
-from training.cast import HEAD, Actor, crop_wh, load_cast, whose_turn
+from training.cast import Actor, crop_wh, load_cast, whose_turn
 from training.checkpoint import Saver, load_checkpoint
 from training.dataset import Augment
 from training.discriminator import MultiScaleDiscriminator
@@ -121,50 +120,11 @@ def train(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path], part
     everywhere(_train, config, out_dir, dict(subjects), parts)
 
 
-def train_avatar(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path]) -> None:
-    """Stage 06: ``train``, and then the close-up of everybody whose head has rasters of its own."""
-    train(config, out_dir, subjects)
-    filmed = {name: folder for name, folder in subjects.items() if (folder / HEAD).is_dir()}
-    if filmed:
-        everywhere(_train_close_up, config, out_dir, filmed)
-
-
 def _train(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path], parts: Parts) -> None:
     device = pick_device(config.device)
     cast = load_cast(subjects, device, config.early_stop, parts.texture.needs_view, parts.texture.num_figures)
     with reproducible(device):
         fit_cast(config, out_dir, cast, device, parts)
-
-
-def _train_close_up(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path]) -> None:
-    device = pick_device(config.device)
-    cast = load_cast(subjects, device, config.early_stop, crops=HEAD)
-    cast = [with_light_of(Avatar.load(out_dir, "cpu"), actor) for actor in cast]
-    log.info("close-up of the head: %s", ", ".join(subjects))
-    with reproducible(device):
-        fit_cast(as_close_up(config), out_dir / CLOSE_UP, cast, device)
-
-
-OF_CLOSE_UP = ("steps", "rescale_min", "rescale_max", "shift")  # what ``as_close_up`` decides
-
-
-def as_close_up(config: TrainConfig) -> TrainConfig:
-    """The settings that heads are learned with.
-
-    A head fills its crop in every frame: it is learned in fewer steps, and by heart unless its crops differ.
-    """
-    return replace(
-        config,
-        steps=max(1, config.steps * 2 // 3),
-        rescale_min=min(config.rescale_min, 0.7),
-        rescale_max=max(config.rescale_max, 1.3),
-        shift=max(config.shift, 0.08),
-    )
-
-
-def with_light_of(avatar: Avatar, actor: Actor) -> Actor:
-    """The actor in the light that the avatar found on the whole person: a head alone shows too few sides of it."""
-    return replace(actor, light=avatar.textures[actor.frames.name].light, is_light_known=True)
 
 
 def fit_cast(

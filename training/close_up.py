@@ -1,0 +1,66 @@
+"""Stage 06 with its close-up: after the whole person, the head alone, by an avatar in a folder of the first one.
+
+Enters: subject folders.  Leaves: the avatar's files, and in close_up/ those of the heads (``rendering.close_up``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from rendering.avatar import Avatar
+from rendering.close_up import FOLDER as CLOSE_UP
+from rendering.painter import pick_device
+from rendering.rasters import Rasters
+from training.cast import HEAD, Actor, check_size, load_cast
+from training.ranks import everywhere
+from training.train import TrainConfig, fit_cast, reproducible, train
+
+log = logging.getLogger(__name__)
+
+OF_CLOSE_UP = ("steps", "rescale_min", "rescale_max", "shift")  # what ``as_close_up`` decides
+
+
+def train_avatar(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path]) -> None:
+    """Stage 06: ``train``, and then the close-up of everybody whose head has rasters of its own.
+
+    Raises UserError, before anything is trained, when these differ in size.
+    """
+    filmed = {name: folder for name, folder in subjects.items() if (folder / HEAD).is_dir()}
+    sizes = {name: Rasters.load(folder / HEAD).image_wh for name, folder in filmed.items()}
+    for name, image_wh in sizes.items():
+        first = next(iter(sizes))
+        check_size(image_wh, name, sizes[first], first, HEAD)
+    train(config, out_dir, subjects)
+    if filmed:
+        everywhere(_train_close_up, config, out_dir, filmed)
+
+
+def _train_close_up(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path]) -> None:
+    device = pick_device(config.device)
+    cast = load_cast(subjects, device, config.early_stop, crops=HEAD)
+    cast = [with_light_of(Avatar.load(out_dir, "cpu"), actor) for actor in cast]
+    log.info("close-up of the head: %s", ", ".join(subjects))
+    with reproducible(device):
+        fit_cast(as_close_up(config), out_dir / CLOSE_UP, cast, device)
+
+
+def as_close_up(config: TrainConfig) -> TrainConfig:
+    """The settings that heads are learned with.
+
+    A head fills its crop in every frame: it is learned in fewer steps, and by heart unless its crops differ.
+    """
+    return replace(
+        config,
+        steps=max(1, config.steps * 2 // 3),
+        rescale_min=min(config.rescale_min, 0.7),
+        rescale_max=max(config.rescale_max, 1.3),
+        shift=max(config.shift, 0.08),
+    )
+
+
+def with_light_of(avatar: Avatar, actor: Actor) -> Actor:
+    """The actor in the light that the avatar found on the whole person: a head alone shows too few sides of it."""
+    return replace(actor, light=avatar.textures[actor.frames.name].light, is_light_known=True)
