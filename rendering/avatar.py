@@ -210,11 +210,16 @@ class Avatar:
             frame = person_frame(vertices_m, camera, self.image_wh, self.px_per_m(subject))
         placed = Placed(vertices_m, camera_from_body, camera, lit_from_camera)
         layer = NOTHING if frame is None else self._painted(subject, placed, frame, with_depth)
-        if frame is None or layer is NOTHING or self.close_up is None or subject not in self.close_up.bodies:
+        close_up = self.close_up_of(subject)
+        if frame is None or layer is NOTHING or close_up is None:
             return layer
         if (frame.box_px[3] - frame.box_px[1]) / frame.crop_wh[1] < closer.WORTH:
             return layer
-        return self.close_up.inset(subject, placed, layer)
+        return close_up.inset(subject, placed, layer)
+
+    def close_up_of(self, *people: str) -> Avatar | None:
+        """The close-up, where it knows all of ``people``."""
+        return self.close_up if self.close_up is not None and set(people) <= set(self.close_up.textures) else None
 
     def inset(self, subject: str, placed: Placed, whole: Layer) -> Layer:
         """``whole``, a picture of the person, with the head as this close-up paints it."""

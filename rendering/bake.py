@@ -66,8 +66,8 @@ def baked_colors(avatar: Avatar, subject: str, texture_px: int) -> np.ndarray:
     """
     skin = _Skin.of(avatar.bodies[subject].body, texture_px)
     total = _baked(avatar, subject, skin, person_box)
-    close, head = avatar.close_up, closer.head_vertices(avatar.bodies[subject].body)
-    if close is not None and subject in close.subjects and head is not None:
+    close, head = avatar.close_up_of(subject), closer.head_vertices(avatar.bodies[subject].body)
+    if close is not None and head is not None:
 
         def head_box(vertices_m: np.ndarray, camera: Camera, crop_wh: tuple[int, int]) -> Box | None:
             return person_box(vertices_m[head], camera, crop_wh, closer.MARGINS)

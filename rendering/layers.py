@@ -146,9 +146,7 @@ ALL = "All, side by side"
 
 def lay_over(picture: np.ndarray, rgba: np.ndarray, box_px: Box) -> np.ndarray:
     """A copy of ``picture`` (H, W, 3) uint8 with a crop (h, w, 4) where it was cut, ``box_px``."""
-    height, width = picture.shape[:2]
-    left, top = max(0, int(np.floor(box_px[0]))), max(0, int(np.floor(box_px[1])))
-    right, bottom = min(width, int(np.ceil(box_px[2]))), min(height, int(np.ceil(box_px[3])))
+    left, top, right, bottom = _window(picture, box_px)
     laid = picture.copy()
     if right <= left or bottom <= top:
         return laid
@@ -165,9 +163,7 @@ def lay_over(picture: np.ndarray, rgba: np.ndarray, box_px: Box) -> np.ndarray:
 def lay_in(laid: np.ndarray, behind: np.ndarray, rgba: np.ndarray, box_px: Box) -> np.ndarray:
     """A copy of ``laid`` (H, W, 3) uint8, where inside ``box_px`` a close-up (h, w, 4) stands over what is ``behind``,
     mixed along the box's sides as ``close_up.inset`` does."""
-    height, width = laid.shape[:2]
-    left, top = max(0, int(np.floor(box_px[0]))), max(0, int(np.floor(box_px[1])))
-    right, bottom = min(width, int(np.ceil(box_px[2]))), min(height, int(np.ceil(box_px[3])))
+    left, top, right, bottom = _window(laid, box_px)
     mixed = laid.copy()
     if right <= left or bottom <= top:
         return mixed
@@ -179,6 +175,13 @@ def lay_in(laid: np.ndarray, behind: np.ndarray, rgba: np.ndarray, box_px: Box) 
     under = mixed[top:bottom, left:right]
     mixed[top:bottom, left:right] = cv2.blendLinear(close, under, share, 1 - share)
     return mixed
+
+
+def _window(picture: np.ndarray, box_px: Box) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the pixels of a picture (H, W, ...) that a box touches."""
+    height, width = picture.shape[:2]
+    left, top = max(0, int(np.floor(box_px[0]))), max(0, int(np.floor(box_px[1])))
+    return left, top, min(width, int(np.ceil(box_px[2]))), min(height, int(np.ceil(box_px[3])))
 
 
 def tiles(painted: Painted | None, image_wh: tuple[int, int], text: float = 1.0) -> np.ndarray:

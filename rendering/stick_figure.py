@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from capture.camera import Camera, project
 from fitting.body.model import BodyModel
-from rendering.networks import NeuralTexture, Renderer, Rendering, Surface, UNet
+from rendering.networks import Renderer, UNet
 
 LINE_WIDTH = 4 / 512  # of the picture's height, as published
 LEAST_WIDTH_PX = 1.5  # thinner lines fall between pixels
@@ -32,9 +32,6 @@ class FigureRenderer(Renderer):
     """What paints from a surface's stick figures (``Surface.figures``), not from a rasterised texture."""
 
     remembers = 0  # how many of its own last pictures it asks for (``Surface.history``), one figure more
-
-    def picture(self, texture: NeuralTexture, surface: Surface) -> Rendering:
-        raise NotImplementedError
 
 
 def by_itself(network: UNet) -> UNet:

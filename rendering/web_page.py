@@ -52,9 +52,10 @@ def write_page(avatar: Avatar, subject: str, moves: Sequence[Move], runtime: Map
         MODEL: onnx_model(avatar.renderer).SerializeToString(),
         f"{RUNTIME}/{LICENSE}": (PAGE / "onnxruntime_license.txt").read_bytes(),
     }
-    if "close_up" in description:
-        assert avatar.close_up is not None and isinstance(avatar.close_up.renderer, NeuralRenderer)
-        files[CLOSE_UP] = onnx_model(avatar.close_up.renderer).SerializeToString()
+    close_up = avatar.close_up_of(subject)
+    if close_up is not None:
+        assert isinstance(close_up.renderer, NeuralRenderer)
+        files[CLOSE_UP] = onnx_model(close_up.renderer).SerializeToString()
     files |= {f"{RUNTIME}/{name}": content for name, content in runtime.items()}
     page = (PAGE / "index.html").read_text()
     if is_one_file:
@@ -135,8 +136,9 @@ def _description(avatar: Avatar, subject: str, moves: Sequence[Move], table: _Ta
         "motions": [_motion(avatar, subject, move, index, table) for index, move in enumerate(moves)],
         "arrays": table.entries,
     }
-    if avatar.close_up is not None and subject in avatar.close_up.bodies:
-        description["close_up"] = _close_up(avatar.close_up, subject, table)
+    close_up = avatar.close_up_of(subject)
+    if close_up is not None:
+        description["close_up"] = _close_up(close_up, subject, table)
     return description
 
 

@@ -10,7 +10,7 @@ is as soft across charts as within one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -42,20 +42,15 @@ def dressed(avatar: Avatar, body: str, regions: Mapping[str, str]) -> Avatar:
 
 def between(avatar: Avatar, first: str, second: str, share: float) -> Avatar:
     """The avatar with ``first`` on the way to ``second``, by close-up too; raises as ``worn`` does."""
-    close = _close_up_of(avatar, (first, second))
+    close = avatar.close_up_of(first, second)
     close_texture = None if close is None else morphed(close, first, second, share)[0]
     return avatar.with_subject(first, *morphed(avatar, first, second, share), close_texture)
 
 
 def worn_close(avatar: Avatar, body: str, regions: Mapping[str, str]) -> NeuralTexture | None:
     """The texture of ``worn`` for the close-up; None where not all that wear and lend have one."""
-    close = _close_up_of(avatar, (body, *regions.values()))
+    close = avatar.close_up_of(body, *regions.values())
     return None if close is None else worn(close, body, regions)[0]
-
-
-def _close_up_of(avatar: Avatar, people: Iterable[str]) -> Avatar | None:
-    close = avatar.close_up
-    return close if close is not None and set(people) <= set(close.subjects) else None
 
 
 def worn(avatar: Avatar, body: str, regions: Mapping[str, str], seam_m: float = SEAM_M) -> tuple[NeuralTexture, Shape]:

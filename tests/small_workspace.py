@@ -7,7 +7,9 @@ doll's maker knows.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from miniature import CAMERA, Film, doll, film
@@ -23,6 +25,18 @@ from training.train import TrainConfig
 NUM_FRAMES, NUM_TRAIN = 24, 18
 RASTERS = RasterConfig(height_px=64, width_px=40, close_up_px=32)
 LOST = 20  # a held-out frame in which the body was not found
+
+
+def interrupted_after(steps: int) -> Callable[..., Iterator[int]]:
+    """What to put in the place of training's ``progress``: it breaks off after so many steps."""
+
+    def progress(items: Iterable[int], label: str, note: Any = None) -> Iterator[int]:
+        for count, item in enumerate(items):
+            if count == steps:
+                raise KeyboardInterrupt
+            yield item
+
+    return progress
 
 
 def make_workspace(folder: Path, steps: int = 30, name: str = "doll", look: int = 0) -> Path:

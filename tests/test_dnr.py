@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from miniature import CAMERA, CAMERA_FROM_BODY, doll
-from small_workspace import make_workspace
+from small_workspace import interrupted_after, make_workspace
 
 import pipeline
 from capture.camera import project
@@ -164,14 +164,8 @@ def test_the_view_reaches_the_picture(subject_dir, trained):
 
 
 def test_being_killed_changes_no_byte(subject_dir, trained, tmp_path, monkeypatch):
-    def interrupted(items, label, note=None):
-        for count, item in enumerate(items):
-            if count == 3:
-                raise KeyboardInterrupt
-            yield item
-
     with monkeypatch.context() as patch:
-        patch.setattr(training, "progress", interrupted)
+        patch.setattr(training, "progress", interrupted_after(3))
         patch.setattr(training.Saver, "save_if_due", training.Saver.save)
         with pytest.raises(KeyboardInterrupt):
             train(as_dnr(QUICK), tmp_path, {"doll": subject_dir}, DNR)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from miniature import doll
-from small_workspace import LOST, NUM_TRAIN, make_workspace
+from small_workspace import LOST, NUM_TRAIN, interrupted_after, make_workspace
 
 import pipeline
 from capture.matting import Masks
@@ -87,14 +87,8 @@ def test_it_learns(method, subject_dir, tmp_path):
 
 
 def test_the_same_seed_the_same_bytes_interrupted_or_not(method, subject_dir, trained, tmp_path, monkeypatch):
-    def interrupted(items, label, note=None):
-        for count, item in enumerate(items):
-            if count == 2:
-                raise KeyboardInterrupt
-            yield item
-
     with monkeypatch.context() as patch:
-        patch.setattr(training, "progress", interrupted)
+        patch.setattr(training, "progress", interrupted_after(2))
         patch.setattr(training.Saver, "save_if_due", training.Saver.save)
         with pytest.raises(KeyboardInterrupt):
             method.train(QUICK, tmp_path / "again", subject_dir)

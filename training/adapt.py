@@ -53,6 +53,21 @@ class FinetuneConfig:
     rate: float = 0.5
 
 
+@dataclass(frozen=True)
+class Change:
+    """What is to be done to an avatar, or to its close-up."""
+
+    steps: int
+    rate: float  # of the rates that it was trained with
+    chosen: Mapping[str, Any]  # settings of TrainConfig that the user changed
+    out_dir: Path
+    avatar_dir: Path
+    name: str
+    folder: Path  # of the subject
+    is_new: bool  # a texture for somebody new, the networks frozen
+    person_dir: Path | None = None  # of a close-up: the changed avatar that it belongs to
+
+
 def adapt(
     config: AdaptConfig, chosen: Mapping[str, Any], out_dir: Path, avatar_dir: Path, name: str, folder: Path
 ) -> None:
@@ -60,74 +75,62 @@ def adapt(
 
     chosen: settings of TrainConfig that the user changed.  Raises UserError when avatar or subject cannot be used.
     """
-    _change_all(config.steps, config.rate, chosen, out_dir, avatar_dir, name, folder, True)
+    _change_all(Change(config.steps, config.rate, chosen, out_dir, avatar_dir, name, folder, is_new=True))
 
 
 def finetune(
     config: FinetuneConfig, chosen: Mapping[str, Any], out_dir: Path, avatar_dir: Path, name: str, folder: Path
 ) -> None:
     """Train the renderer and the texture of ``name`` on, from where they are.  Raises UserError as ``adapt`` does."""
-    _change_all(config.steps, config.rate, chosen, out_dir, avatar_dir, name, folder, False)
+    _change_all(Change(config.steps, config.rate, chosen, out_dir, avatar_dir, name, folder, is_new=False))
 
 
-def _change_all(
-    steps: int,
-    rate: float,
-    chosen: Mapping[str, Any],
-    out_dir: Path,
-    avatar_dir: Path,
-    name: str,
-    folder: Path,
-    is_new: bool,
-) -> None:
+def _change_all(change: Change) -> None:
     """The person, and the close-up where both the avatar and the subject have one."""
-    close_up = Avatar.load(avatar_dir, "cpu").close_up
-    if close_up is not None and (not (folder / HEAD).is_dir() or not (is_new or name in close_up.subjects)):
+    close_up, head = Avatar.load(change.avatar_dir, "cpu").close_up, change.folder / HEAD
+    if close_up is not None and (not head.is_dir() or not (change.is_new or change.name in close_up.subjects)):
         close_up = None
     if close_up is not None:  # said before anything is trained
-        check_size(Rasters.load(folder / HEAD).image_wh, name, close_up.image_wh, "the avatar", HEAD)
-    everywhere(_change, steps, rate, chosen, out_dir, avatar_dir, name, folder, is_new, None)
+        check_size(Rasters.load(head).image_wh, change.name, close_up.image_wh, "the avatar", HEAD)
+    everywhere(_change, change)
     if close_up is not None:
-        own = {key: value for key, value in chosen.items() if key not in OF_CLOSE_UP}
-        everywhere(_change, steps, rate, own, out_dir / CLOSE_UP, avatar_dir / CLOSE_UP, name, folder, is_new, out_dir)
+        closer = replace(
+            change,
+            chosen={key: value for key, value in change.chosen.items() if key not in OF_CLOSE_UP},
+            out_dir=change.out_dir / CLOSE_UP,
+            avatar_dir=change.avatar_dir / CLOSE_UP,
+            person_dir=change.out_dir,
+        )
+        everywhere(_change, closer)
 
 
-def _change(
-    steps: int,
-    rate: float,
-    chosen: Mapping[str, Any],
-    out_dir: Path,
-    avatar_dir: Path,
-    name: str,
-    folder: Path,
-    is_new: bool,
-    person_dir: Path | None,
-) -> None:
-    """``person_dir`` holds the changed avatar whose close-up is to be changed, None for the person himself."""
-    base = Avatar.load(avatar_dir, "cpu")
-    config = as_trained(base, chosen)
+def _change(change: Change) -> None:
+    base = Avatar.load(change.avatar_dir, "cpu")
+    config = as_trained(base, change.chosen)
     config = replace(
         config,
-        steps=steps,
+        steps=change.steps,
         split=False,
         # A discriminator that has seen nothing yet would only disturb so short a training.
         adversarial=False,
-        renderer_lr=config.renderer_lr * rate,
-        texture_lr=config.texture_lr * rate,
+        renderer_lr=config.renderer_lr * change.rate,
+        texture_lr=config.texture_lr * change.rate,
     )
     device = pick_device(config.device)
-    crops = PERSON if person_dir is None else HEAD
-    actor = Actor.load(name, folder, device, config.early_stop, crops=crops)
-    check_size(crop_wh(actor), name, base.image_wh, "the avatar", crops)
-    if person_dir is not None:
-        actor = with_light_of(Avatar.load(person_dir, "cpu"), actor)
+    crops = PERSON if change.person_dir is None else HEAD
+    actor = Actor.load(change.name, change.folder, device, config.early_stop, crops=crops)
+    check_size(crop_wh(actor), change.name, base.image_wh, "the avatar", crops)
+    if change.person_dir is not None:
+        actor = with_light_of(Avatar.load(change.person_dir, "cpu"), actor)
     with reproducible(device):
-        state = _start(config, base, actor, device, is_new)
+        state = _start(config, base, actor, device, change.is_new)
         features, note = load_features(config.feature_width, config.feature_blocks, config.seed, config.feature_kind)
-        log.info("%s: %s", name, "a texture under a frozen renderer" if is_new else "texture and renderer together")
-        optimise(config, out_dir, [actor], state, on_device(features, device))
+        what = "a texture under a frozen renderer" if change.is_new else "texture and renderer together"
+        log.info("%s: %s", change.name, what)
+        optimise(config, change.out_dir, [actor], state, on_device(features, device))
     if is_lead():
-        _merged(base, state, actor, {"subject": name, "features": note, "train": asdict(config)}, is_new).save(out_dir)
+        made = {"subject": change.name, "features": note, "train": asdict(config)}
+        _merged(base, state, actor, made, change.is_new).save(change.out_dir)
 
 
 def as_trained(base: Avatar, chosen: Mapping[str, Any]) -> TrainConfig:

@@ -133,7 +133,6 @@ def score_frames(
     if not count:
         return rows, None
     flicker = Flicker.of(subject.rasters, subject.heldout, len(subject.captured.fit.body.part_names) - 1)
-    has_close_up = avatar.close_up is not None and subject.name in avatar.close_up.subjects
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     frames_per_second = subject.captured.recording.frames_per_second
     with VideoWriter(out_dir / f"heldout{suffix}.mp4", frames_per_second) as video, Workers(workers(config)) as pool:
@@ -144,7 +143,7 @@ def score_frames(
                 scene, crops = load_scene(subject, index), predict(avatar, subject, position)
                 flips = (position in flip_crop, position in flip_full)
                 compared = {method: comparison(scene, crops[method]) for method in METHODS}
-                if has_close_up:
+                if avatar.close_up_of(subject.name) is not None:
                     camera = subject.captured.fit.camera.resize(subject.full_wh)
                     pasted = seen_by(avatar, subject, index, camera, scene.box_px)
                     compared[AVATAR] = comparison(scene, crops[AVATAR], pasted)

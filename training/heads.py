@@ -36,7 +36,7 @@ def score_heads(
     Writes head_<frame>_truth.jpg, _close_up.jpg and _person_crop.jpg of some frames into ``pictures_dir``.
     """
     rasters = subject.close_up
-    if rasters is None or avatar.close_up is None or subject.name not in avatar.close_up.subjects:
+    if rasters is None or avatar.close_up_of(subject.name) is None:
         return [], None
     seen = [int(i) for i in subject.heldout if len(rasters[int(i)].pixel)]
     shown = {seen[position] for position in spread(len(seen), num_pictures)}

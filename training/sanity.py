@@ -22,7 +22,7 @@ from rendering.networks import NeuralTexture, Surface
 from rendering.rasterize import Covered, rasterize_covered
 from rendering.rasters import CompactRaster, Rasters
 from training.dataset import ALPHA, COLOR, VALID, SubjectFrames, crop_planes
-from training.warmstart import back_projected, proven_light
+from training.warmstart import back_projected, evenly, proven_light
 
 TEXTURE_SIZE = 256  # that of the neural texture: the comparison is fair
 TEXTURE_FRAMES = 200  # evenly spread; more do not sharpen an average
@@ -104,8 +104,7 @@ class BareRasters:
 
 def average_texture(name: str, train_indices: np.ndarray, recording: Any, masks: Any, rasters: Any) -> NeuralTexture:
     """(T, T, 3) back-projected colours of the training frames, head-on views counting most, and the light in them."""
-    spread = np.linspace(0, len(train_indices) - 1, min(TEXTURE_FRAMES, len(train_indices))).round().astype(int)
-    frames = SubjectFrames.load(name, np.asarray(train_indices)[spread], recording, masks, rasters)
+    frames = SubjectFrames.load(name, evenly(train_indices, TEXTURE_FRAMES), recording, masks, rasters)
     positions = np.arange(len(frames))
     light = proven_light(frames, positions)
     return NeuralTexture(back_projected(frames, positions, TEXTURE_SIZE, light), light).requires_grad_(False)

@@ -65,7 +65,7 @@ def light_of(frames: SubjectFrames, positions: np.ndarray) -> torch.Tensor:
     """(LIGHT_TERMS, 3) float32, the light in the frames at ``positions`` (``fitting.light``), with a colour for every
     texel of a coarse texture."""
     parts = []
-    for position in _spread(positions, LIGHT_FRAMES):
+    for position in evenly(positions, LIGHT_FRAMES):
         own = frames.covered(position)
         colors, facing, is_seen = _seen(frames, position)
         kept = np.flatnonzero(is_seen & (facing > LEAST_FACING))
@@ -83,7 +83,7 @@ def proven_light(frames: SubjectFrames, positions: np.ndarray) -> torch.Tensor |
     Judged on the first and on the last fifth of the frames by colours and light of the others: an avatar is for what is
     beyond, and a light that only fits what it was found in, a body that is a little off for instance, is none.
     """
-    chosen = _spread(positions, LIGHT_FRAMES)
+    chosen = evenly(positions, LIGHT_FRAMES)
     fifth = len(chosen) // 5
     if fifth:
         ends = ((chosen[fifth:], chosen[:fifth]), (chosen[:-fifth], chosen[-fifth:]))
@@ -114,7 +114,7 @@ def foretold_db(frames: SubjectFrames, known: np.ndarray, unknown: np.ndarray, l
     return float(np.mean(found)) if found else 0.0
 
 
-def _spread(positions: np.ndarray, count: int) -> np.ndarray:
+def evenly(positions: np.ndarray, count: int) -> np.ndarray:
     """At most ``count`` of the positions, evenly spread."""
     chosen = np.linspace(0, len(positions) - 1, min(count, len(positions))).round().astype(int)
     return np.asarray(positions)[chosen]
