@@ -11,6 +11,7 @@
     mirror    limbs that explain the picture better pointing the other way in depth  (mirror)
     polish    the same with the person's own colours, blurred and then sharp       (photometric)
               before and after each, where the detector puts its landmarks         (offsets)
+    bridge    limbs that are wholly hidden, from where they were to where they reappear  (hidden)
 
 N frames, V vertices.
 """
@@ -31,8 +32,9 @@ from fitting.chain import Chain
 from fitting.clip import Clip, default_prior, depth_residual_mm, landmark_errors_px, silhouette_iou, track
 from fitting.contact import Touch, floor_rows, inside_rows, standing_rows, standing_targets
 from fitting.floor import Plane, find_floor
+from fitting.hidden import bridged
 from fitting.legs import follow_legs, settle_legs
-from fitting.limbs import limb_figures
+from fitting.limbs import Limb, limb_figures
 from fitting.mirror import Evidence, apart, turned
 from fitting.offsets import solve_landmark_offsets, solve_offsets
 from fitting.photometric import Pictures, color_rows, learn
@@ -107,6 +109,7 @@ def fit_clip(
             return Rows.concatenate([allowed(i, state), colors])
 
         states = refine(body, chain, clip, prior, states, rounds=4, more=all_rows)
+    states = _bridged(body, chain, clip, states, height_m)
     if rounds:
         chain, landmarks_m = placed_anew(chain, landmarks_m)
     return Found(chain, clip, states, offsets_m)
@@ -144,6 +147,18 @@ def _mirrored(
     states, exchanged = turned(Evidence.of(body, chain, clip, states), states, len(clip), asked)
     log.info("limbs that pointed the wrong way in depth: %d", exchanged)
     return refine(body, chain, clip, prior, states, more=limits.rows(chain, states)) if exchanged else states
+
+
+def _bridged(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], height_m: float) -> dict[int, State]:
+    """The states with hidden limbs on their way from where they were seen to where they are seen again."""
+
+    def limbs_of(index: int, state: State) -> dict[str, Limb]:
+        return {limb.name: limb for limb in figures_of(body, chain, clip, index, state, height_m).limbs}
+
+    states, count = bridged(chain, states, limbs_of, clip.step_s)
+    if count:
+        log.info("passages in which a limb was hidden: %d", count)
+    return states
 
 
 @dataclass(frozen=True)
