@@ -35,10 +35,14 @@ DARK_SKIN = (0.56, 0.46, 0.40)  # of the painted tone
 LEATHER = (0.90, 0.89, 0.86)
 
 
-def build(path: Path, name: str = "demo") -> None:
-    """Write a performer.  Raises ImportError without the ``anny`` package."""
-    figure, parts, pictures = (_demo if name == "demo" else _dana)()
-    materials = MATERIALS[name]
+def build(path: Path, outfit: str = "demo", phenotype: makehuman.Phenotype | None = None) -> None:
+    """Write the performer who is named like the outfit, or somebody else in it.  Raises ImportError without the
+    ``anny`` package."""
+    if outfit == "demo":
+        figure, parts, pictures = _demo(phenotype or makehuman.DEMO)
+    else:
+        figure, parts, pictures = _dana(phenotype or makehuman.DANA)
+    materials = MATERIALS[outfit]
     arrays = _assemble(parts, materials)
     arrays |= {"joint_names": np.array(figure.joint_names), "joint_parents": np.array(figure.joint_parents, np.int32)}
     arrays |= {"joints_m": figure.joints_m.astype(np.float32), "materials": np.array(materials)}
@@ -47,9 +51,9 @@ def build(path: Path, name: str = "demo") -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def _demo() -> tuple[Figure, list[Part], dict[str, np.ndarray]]:
+def _demo(phenotype: makehuman.Phenotype) -> tuple[Figure, list[Part], dict[str, np.ndarray]]:
     """A pony tail, a checked shirt, a denim skirt, leggings, red shoes."""
-    figure = Figure.load(makehuman.DEMO, with_tail=True)
+    figure = Figure.load(phenotype, with_tail=True)
     parts = [
         *figures.body(figure),
         *figures.hair(figure),
@@ -69,9 +73,9 @@ def _demo() -> tuple[Figure, list[Part], dict[str, np.ndarray]]:
     }  # fmt: skip
 
 
-def _dana() -> tuple[Figure, list[Part], dict[str, np.ndarray]]:
+def _dana(phenotype: makehuman.Phenotype) -> tuple[Figure, list[Part], dict[str, np.ndarray]]:
     """Darker skin, short curls, a teal T-shirt, sand-coloured trousers, white shoes."""
-    figure, rng = Figure.load(makehuman.DANA, with_tail=False), np.random.default_rng(8)
+    figure, rng = Figure.load(phenotype, with_tail=False), np.random.default_rng(8)
     parts = [
         *figures.body(figure),
         *figures.curls(figure, rng),

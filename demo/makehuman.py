@@ -69,6 +69,26 @@ DANA = Phenotype(
     },
 )
 
+# Two who are in no film that is shown: they only teach networks to paint (``demo/pretrain.py``).
+TALL = Phenotype(
+    muscle={"averagemuscle": 0.5, "maxmuscle": 0.5},
+    weight={"averageweight": 0.9, "maxweight": 0.1},
+    height={"maxheight": 0.3, "minheight": 0.7},
+    proportions={"idealproportions": 0.6, "uncommonproportions": 0.4},
+    origin={"caucasian": 0.9, "asian": 0.1},
+    local_targets={"head/head-oval": 0.4},
+    gender={"male": 1.0},
+)
+SMALL = Phenotype(
+    muscle={"averagemuscle": 1.0},
+    weight={"averageweight": 0.5, "minweight": 0.5},
+    height={"maxheight": 0.25, "minheight": 0.75},
+    proportions={"idealproportions": 0.8, "uncommonproportions": 0.2},
+    origin={"asian": 1.0},
+    local_targets={"head/head-round": 0.4},
+    gender={"male": 0.6, "female": 0.4},
+)
+
 
 @dataclass(frozen=True)
 class BaseMesh:

@@ -147,9 +147,10 @@ def camera_poses() -> tuple[np.ndarray, np.ndarray]:
 class Studio:
     """Room, cameras and performer in one process; films any frame by its index."""
 
-    def __init__(self, config: DemoConfig, scratch: Path) -> None:
+    def __init__(self, config: DemoConfig, scratch: Path, character: Character) -> None:
+        """``scratch``: where ``act`` and ``build_set`` left what they made."""
         self._config = config
-        self._character = cast(config)
+        self._character = character
         self._cloth_vertices = np.flatnonzero(self._character.layer > 0)
         self._worlds = np.load(scratch / "worlds.npy")
         self._cloth = np.load(scratch / "cloth.npy")
@@ -203,7 +204,7 @@ def _film(job: tuple[DemoConfig, Path, int]) -> tuple[bytes, np.ndarray | None, 
     global _studio
     config, scratch, index = job
     if _studio is None or _studio[0] != (config, scratch):
-        _studio = ((config, scratch), Studio(config, scratch))
+        _studio = ((config, scratch), Studio(config, scratch, cast(config)))
     return _studio[1].film(index)
 
 

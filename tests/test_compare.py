@@ -25,7 +25,7 @@ from training.score import Subject
 from training.train import TrainConfig
 from training.trials import Bench, score
 
-CONFIG = TrainConfig(widths="8,16", texture_px=64, feature=False, steps=4, device="cpu")
+CONFIG = TrainConfig(pretrained=False, widths="8,16", texture_px=64, feature=False, steps=4, device="cpu")
 STEPS = 4
 
 
@@ -150,7 +150,7 @@ def test_methods_that_paint_from_stick_figures_are_compared_alike(compared, work
 def test_a_method_that_is_not_there_is_one_clear_line(workspace):
     with pytest.raises(UserError, match="dn: unknown") as caught:
         invoke(workspace, "compare", "--methods", "anr,dn")
-    assert "anr, anr-unlit, dnr, tna, vid2vid" in str(caught.value) and "\n" not in str(caught.value)
+    assert "anr, anr-unlit, anr-pretrained, dnr, tna, vid2vid" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_other_mistakes_are_clear_too(workspace, tmp_path):
@@ -182,6 +182,17 @@ def test_every_ablation_changes_one_thing(base):
     assert ("no-split" in keys) == base.split and ("split" in keys) != base.split
     assert ("warm-start" in keys) != base.warm_start
     assert ("no-light" in keys) == base.warm_start  # without colours to start from there is none
+
+
+def test_what_begins_with_the_shipped_networks_is_compared_from_noise():
+    shipped = TrainConfig()
+    rows = ablations(shipped)
+    assert rows[0].name == "as trained, but from noise"
+    assert [row.key for row in rows if row.config.pretrained] == ["pretrained"]
+    assert next(row for row in rows if row.key == "pretrained").config == shipped
+    noisy, begun, dnr = methods(shipped, "anr,anr-pretrained,dnr", [doll()])
+    assert not noisy.config.pretrained and not dnr.config.pretrained and begun.config == shipped
+    assert noisy.config == rows[0].config  # one trial for both tables
 
 
 def test_rows_that_would_be_the_same_are_trained_once():

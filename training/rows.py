@@ -17,9 +17,9 @@ from training.baselines.dnr import DNR, as_dnr
 from training.baselines.single import equal_widths, two_without_normals, with_normals
 from training.baselines.tna import as_tna, tna
 from training.baselines.vid2vid import as_vid2vid, vid2vid
-from training.train import TrainConfig
+from training.train import TrainConfig, is_pretrained
 
-METHODS = ("anr", "anr-unlit", "dnr", "tna", "vid2vid")
+METHODS = ("anr", "anr-unlit", "anr-pretrained", "dnr", "tna", "vid2vid")
 ONE_PERSON = ("tna", "vid2vid")  # published for one person a network
 LOSSES = {
     "pixel": "pixel loss",
@@ -48,7 +48,8 @@ def methods(config: TrainConfig, words: str, bodies: Sequence[BodyModel]) -> lis
     for word in chosen:
         if word in ONE_PERSON and len(bodies) > 1:
             raise UserError(f"--methods {word}: made for one person, and this avatar has {len(bodies)}; leave it out")
-    return [_method(config, word, bodies[0]) for word in chosen]
+    # A fair comparison begins with noise: only for the avatar's own networks there are weights to begin with.
+    return [_method(replace(config, pretrained=False), word, bodies[0]) for word in chosen]
 
 
 def _method(config: TrainConfig, word: str, body: BodyModel) -> Row:
@@ -57,6 +58,8 @@ def _method(config: TrainConfig, word: str, body: BodyModel) -> Row:
             return Row(word, "ANR, two networks and normals", config)
         case "anr-unlit":
             return Row(word, "the same without the light", replace(config, light=False))
+        case "anr-pretrained":
+            return Row(word, "the same, begun with the shipped networks", replace(config, pretrained=True))
         case "dnr":
             return Row(word, "DNR, one network of equal capacity", as_dnr(config), DNR)
         case "tna":
@@ -69,9 +72,15 @@ def _method(config: TrainConfig, word: str, body: BodyModel) -> Row:
 def ablations(config: TrainConfig, words: str | None = None) -> list[Row]:
     """The avatar as it is, and rows in each of which one thing is different; ``words`` names those that are wanted.
 
+    All begin with noise, as not every row's networks could begin with the shipped ones; these have a row of their own.
     What the avatar was trained without is switched on instead.  Raises UserError for a row that is not there.
     """
-    rows = [Row("full", "as trained", config), *_losses(config), *_model(config)]
+    noise = replace(config, pretrained=False)
+    is_begun = is_pretrained(config, OURS)
+    name = "as trained, but from noise" if is_begun else "as trained"
+    rows = [Row("full", name, noise), *_losses(noise), *_model(noise)]
+    if is_begun:
+        rows.append(Row("pretrained", "as trained", config))
     kept: list[Row] = []
     for row in rows:
         if not any((row.config, row.parts) == (other.config, other.parts) for other in kept):

@@ -22,6 +22,7 @@ from capture.progress import progress
 from rendering.avatar import OURS, Avatar, Parts
 from rendering.networks import NeuralTexture, compute_dtype, num_parameters, on_device
 from rendering.painter import pick_device
+from training import pretrained
 from training.cast import Actor, crop_wh, load_cast, whose_turn
 from training.checkpoint import Saver, load_checkpoint
 from training.dataset import Augment
@@ -50,6 +51,8 @@ class TrainConfig:
     latent_channels: int = 16  # between R1 and R2
     texture_px: int = 256  # paper, section 4.1
     texture_channels: int = 8  # paper, section 4.1
+    # R1 and R2 begin with networks that have painted others, where those are of these widths; false: with noise
+    pretrained: bool = True
     warm_start: bool = True  # first three texture channels start as back-projected colours
     # The colours are those seen from the front, shown in a light found in the frames, unless without it they foretell
     # frames better.  Only with warm_start.
@@ -241,6 +244,9 @@ def new_state(config: TrainConfig, cast: list[Actor], device: torch.device, part
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         renderer = parts.renderer(asdict(config))
+        if is_pretrained(config, parts):
+            pretrained.begin(renderer)
+            log.info("the networks begin with weights that have painted others")
         discriminator = None
         if config.adversarial:
             discriminator = MultiScaleDiscriminator(config.discriminator_width, config.discriminator_scales)
@@ -256,6 +262,11 @@ def new_state(config: TrainConfig, cast: list[Actor], device: torch.device, part
         dtype=pick_dtype(config, device),
         num_shards=num_shards(config, device),
     )
+
+
+def is_pretrained(config: TrainConfig, parts: Parts) -> bool:
+    """Whether the networks begin with the shipped weights."""
+    return config.pretrained and parts == OURS and pretrained.fits(asdict(config))
 
 
 def start_texture(

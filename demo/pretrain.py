@@ -1,0 +1,135 @@
+"""Trains the networks that every avatar begins with, on performers in many colours.
+
+    python -m demo.pretrain [--folder DIR]
+
+Four synthetic people move at random for some seconds each, past the script that the demo films, so that its held-out
+frames are nobody's lesson.  Masks and poses are those of the pipeline's own stages, errors and all; then the same
+motion is filmed in other colours.  One renderer learns to paint them all.  About an hour on two cores; needs the
+``anny`` package.  Leaves ``training/pretrained.safetensors``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import click
+import numpy as np
+
+from capture.matting import MatteConfig, matte
+from capture.recording import RecordingWriter
+from demo import makehuman, sensor
+from demo.build import build
+from demo.character import Character
+from demo.choreography import SCRIPT_S
+from demo.dye import dyed
+from demo.performer import DemoConfig, Studio, act, build_set
+from fitting.fit import FitConfig, fit
+from fitting.keyframes import KeyframeConfig, keyframes
+from rendering.painter import pick_device
+from rendering.rasters import RasterConfig, rasterize
+from training.cast import load_cast
+from training.pretrained import save
+from training.train import TrainConfig, fit_cast, reproducible
+
+log = logging.getLogger(__name__)
+
+SECONDS, LOOKS = 9.3, 5  # of each person: filmed, and in how many colours
+STEPS = 400  # per look
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who teaches."""
+
+    outfit: str
+    phenotype: makehuman.Phenotype
+    seed: int  # of motion and colours
+
+
+PEOPLE = {
+    "demo": Person("demo", makehuman.DEMO, 11),
+    "dana": Person("dana", makehuman.DANA, 12),
+    "tall": Person("dana", makehuman.TALL, 13),
+    "small": Person("dana", makehuman.SMALL, 14),
+}
+
+
+@click.command()
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("workspace/pretraining"), show_default=True)
+@click.option("--steps", default=STEPS, show_default=True, help="Per person and colours.")
+def main(folder: Path, steps: int) -> None:
+    """Film, fit and train; what is finished is not done again."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    subjects = {name: path for who, person in PEOPLE.items() for name, path in subjects_of(folder, who, person)}
+    device = pick_device("cpu")
+    # Textures that hardly leave their start, as everybody's are at first: what is to be corrected, the networks must.
+    config = TrainConfig(steps=steps, texture_lr=TrainConfig.texture_lr / 5, pretrained=False)
+    with reproducible(device):
+        state = fit_cast(config, folder / "avatar", load_cast(subjects, device, False), device)
+    save(state.average_renderer, asdict(config))
+
+
+def subjects_of(folder: Path, name: str, person: Person) -> list[tuple[str, Path]]:
+    """Names and folders of one person in all colours, each with the stages 01 to 05."""
+    first = folder / f"{name}-0"
+    config = DemoConfig(seed=person.seed)
+    begin = round(SCRIPT_S * config.frames_per_second)
+    config = replace(config, num_frames=begin + round(SECONDS * config.frames_per_second))
+    scratch = _made(folder / f"{name}.scratch", lambda path: _rehearse(config, person, path))
+    character = Character.load(scratch / "character.npz")
+    _made(first / "01_recording", lambda path: _shoot(config, scratch, character, begin, path))
+    _made(first / "02_masks", lambda path: matte(MatteConfig(), path, first / "01_recording"))
+    _made(
+        first / "03_fit",
+        lambda path: fit(FitConfig(train_fraction=0.99), path, first / "01_recording", first / "02_masks"),
+    )
+    _made(first / "04_keyframes", lambda path: keyframes(KeyframeConfig(), path, first / "03_fit"))
+    _made(first / "05_rasters", lambda path: rasterize(RasterConfig(), path, first / "01_recording", first / "03_fit"))
+    found = [(first.name, first)]
+    for look in range(1, LOOKS):
+        home = folder / f"{name}-{look}"
+        in_color = replace(config, with_depth=False)
+        other = dyed(character, np.random.default_rng([person.seed, look]))
+        _made(home / "01_recording", partial(_shoot, in_color, scratch, other, begin))
+        for stage in ("02_masks", "03_fit", "04_keyframes", "05_rasters"):
+            if not (home / stage).exists():
+                os.symlink((first / stage).resolve(), home / stage)
+        found.append((home.name, home))
+    return found
+
+
+def _made(folder: Path, make: Callable[[Path], None]) -> Path:
+    """``folder``, made in a partial one beside it unless it is there."""
+    if not folder.exists():
+        log.info("%s", folder)
+        unfinished = folder.with_name(folder.name + ".partial")
+        unfinished.mkdir(parents=True, exist_ok=True)
+        make(unfinished)
+        unfinished.rename(folder)
+    return folder
+
+
+def _rehearse(config: DemoConfig, person: Person, scratch: Path) -> None:
+    """Sew the person, play the motion, build the room."""
+    build(scratch / "character.npz", person.outfit, person.phenotype)
+    act(config, Character.load(scratch / "character.npz"), scratch)
+    build_set(config, scratch)
+
+
+def _shoot(config: DemoConfig, scratch: Path, character: Character, begin: int, out_dir: Path) -> None:
+    """Film the frames from ``begin`` on."""
+    studio = Studio(config, scratch, character)
+    writer = RecordingWriter(out_dir, sensor.rig(), "a demo performer")
+    for index in range(begin, config.num_frames):
+        color, depth_mm, _ = studio.film(index)
+        writer.add((index - begin) / config.frames_per_second, color, depth_mm)
+    writer.finish()
+
+
+if __name__ == "__main__":
+    main()
