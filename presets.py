@@ -40,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {  # what the paper says and nothing that it does not
         **GPU,
         "train.steps": 100_000,
-        "train.pretrained": False,
+        "train.pretrained": "none",
         "train.warm_start": False,
         "train.light": False,
         "train.exposure": False,

@@ -4,8 +4,9 @@
 
 Four synthetic people move at random for some seconds each, past the script that the demo films, so that its held-out
 frames are nobody's lesson.  Masks and poses are those of the pipeline's own stages, errors and all; then the same
-motion is filmed in other colours.  One renderer learns to paint them all.  About an hour on two cores; needs the
-``anny`` package.  Leaves ``training/pretrained.safetensors``.
+motion is filmed in other colours.  One renderer learns to paint them all, and
+another one their heads.  About an hour on two cores; needs the ``anny`` package.  Leaves the files of
+``training/pretrained_weights``.
 """
 
 from __future__ import annotations
@@ -30,16 +31,20 @@ from demo.dye import dyed
 from demo.performer import DemoConfig, Studio, act, build_set
 from fitting.fit import FitConfig, fit
 from fitting.keyframes import KeyframeConfig, keyframes
+from rendering.avatar import Avatar
 from rendering.painter import pick_device
 from rendering.rasters import RasterConfig, rasterize
-from training.cast import load_cast
-from training.pretrained import save
+from training.cast import HEAD as HEAD_CROPS
+from training.cast import Actor, load_cast
+from training.close_up import as_close_up, with_light_of
+from training.pretrained import HEAD, NONE, PERSON, path_of, save
 from training.train import TrainConfig, fit_cast, reproducible
 
 log = logging.getLogger(__name__)
 
 SECONDS, LOOKS = 9.3, 5  # of each person: filmed, and in how many colours
-STEPS = 400  # per look
+STEPS, HEAD_STEPS = 400, 266  # per look
+CPU = pick_device("cpu")  # the same bytes every time
 
 
 @dataclass(frozen=True)
@@ -61,17 +66,24 @@ PEOPLE = {
 
 @click.command()
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("workspace/pretraining"), show_default=True)
-@click.option("--steps", default=STEPS, show_default=True, help="Per person and colours.")
-def main(folder: Path, steps: int) -> None:
+def main(folder: Path) -> None:
     """Film, fit and train; what is finished is not done again."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     subjects = {name: path for who, person in PEOPLE.items() for name, path in subjects_of(folder, who, person)}
-    device = pick_device("cpu")
     # Textures that hardly leave their start, as everybody's are at first: what is to be corrected, the networks must.
-    config = TrainConfig(steps=steps, texture_lr=TrainConfig.texture_lr / 5, pretrained=False)
-    with reproducible(device):
-        state = fit_cast(config, folder / "avatar", load_cast(subjects, device, False), device)
-    save(state.average_renderer, asdict(config))
+    config = TrainConfig(steps=STEPS, texture_lr=TrainConfig.texture_lr / 5, pretrained=NONE)
+    whole = _trained(config, folder / PERSON, load_cast(subjects, CPU, False))
+    heads = [with_light_of(whole, actor) for actor in load_cast(subjects, CPU, False, crops=HEAD_CROPS)]
+    close_up = replace(as_close_up(config), steps=HEAD_STEPS)
+    save(path_of(PERSON), whole.renderer, asdict(config))
+    save(path_of(HEAD), _trained(close_up, folder / HEAD, heads).renderer, asdict(close_up))
+
+
+def _trained(config: TrainConfig, avatar_dir: Path, cast: list[Actor]) -> Avatar:
+    if not (avatar_dir / "avatar.json").exists():
+        with reproducible(CPU):
+            fit_cast(config, avatar_dir, cast, CPU)
+    return Avatar.load(avatar_dir, "cpu")
 
 
 def subjects_of(folder: Path, name: str, person: Person) -> list[tuple[str, Path]]:

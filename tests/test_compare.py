@@ -20,12 +20,13 @@ from training import trials
 from training.baselines.dnr import DNR
 from training.compare import FIGURES, in_words, markdown, mean_and_interval, summarise
 from training.evaluate import EvaluateConfig, evaluate
+from training.pretrained import NONE
 from training.rows import SINGLE, ablations, methods
 from training.score import Subject
 from training.train import TrainConfig
 from training.trials import Bench, score
 
-CONFIG = TrainConfig(pretrained=False, widths="8,16", texture_px=64, feature=False, steps=4, device="cpu")
+CONFIG = TrainConfig(pretrained=NONE, widths="8,16", texture_px=64, feature=False, steps=4, device="cpu")
 STEPS = 4
 
 
@@ -188,10 +189,10 @@ def test_what_begins_with_the_shipped_networks_is_compared_from_noise():
     shipped = TrainConfig()
     rows = ablations(shipped)
     assert rows[0].name == "as trained, but from noise"
-    assert [row.key for row in rows if row.config.pretrained] == ["pretrained"]
+    assert [row.key for row in rows if row.config.pretrained != NONE] == ["pretrained"]
     assert next(row for row in rows if row.key == "pretrained").config == shipped
     noisy, begun, dnr = methods(shipped, "anr,anr-pretrained,dnr", [doll()])
-    assert not noisy.config.pretrained and not dnr.config.pretrained and begun.config == shipped
+    assert noisy.config.pretrained == dnr.config.pretrained == NONE and begun.config == shipped
     assert noisy.config == rows[0].config  # one trial for both tables
 
 

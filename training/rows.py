@@ -17,6 +17,7 @@ from training.baselines.dnr import DNR, as_dnr
 from training.baselines.single import equal_widths, two_without_normals, with_normals
 from training.baselines.tna import as_tna, tna
 from training.baselines.vid2vid import as_vid2vid, vid2vid
+from training.pretrained import NONE, PERSON
 from training.train import TrainConfig, is_pretrained
 
 METHODS = ("anr", "anr-unlit", "anr-pretrained", "dnr", "tna", "vid2vid")
@@ -49,7 +50,7 @@ def methods(config: TrainConfig, words: str, bodies: Sequence[BodyModel]) -> lis
         if word in ONE_PERSON and len(bodies) > 1:
             raise UserError(f"--methods {word}: made for one person, and this avatar has {len(bodies)}; leave it out")
     # A fair comparison begins with noise: only for the avatar's own networks there are weights to begin with.
-    return [_method(replace(config, pretrained=False), word, bodies[0]) for word in chosen]
+    return [_method(replace(config, pretrained=NONE), word, bodies[0]) for word in chosen]
 
 
 def _method(config: TrainConfig, word: str, body: BodyModel) -> Row:
@@ -59,7 +60,7 @@ def _method(config: TrainConfig, word: str, body: BodyModel) -> Row:
         case "anr-unlit":
             return Row(word, "the same without the light", replace(config, light=False))
         case "anr-pretrained":
-            return Row(word, "the same, begun with the shipped networks", replace(config, pretrained=True))
+            return Row(word, "the same, begun with the shipped networks", replace(config, pretrained=PERSON))
         case "dnr":
             return Row(word, "DNR, one network of equal capacity", as_dnr(config), DNR)
         case "tna":
@@ -75,7 +76,7 @@ def ablations(config: TrainConfig, words: str | None = None) -> list[Row]:
     All begin with noise, as not every row's networks could begin with the shipped ones; these have a row of their own.
     What the avatar was trained without is switched on instead.  Raises UserError for a row that is not there.
     """
-    noise = replace(config, pretrained=False)
+    noise = replace(config, pretrained=NONE)
     is_begun = is_pretrained(config, OURS)
     name = "as trained, but from noise" if is_begun else "as trained"
     rows = [Row("full", name, noise), *_losses(noise), *_model(noise)]

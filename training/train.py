@@ -30,6 +30,7 @@ from training.discriminator import MultiScaleDiscriminator
 from training.features import FeatureTerm, load_features
 from training.guard import FAILURES_FILE, Guard
 from training.heldback import heldback_psnr_db, judge
+from training.pretrained import NONE, PERSON
 from training.preview import Preview
 from training.ranks import everywhere, is_lead, rank, world_size
 from training.state import TrainState
@@ -44,20 +45,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Defaults are the ``demo`` preset: two CPU cores, under two minutes."""
+    """Defaults are the ``demo`` preset: two CPU cores, less than a minute."""
 
     widths: str = "16,32,64,96,128"  # channels per level of R1 and of R2; more gained nothing on held-out frames
     norm: bool = True  # batch normalisation in R1 and R2
     latent_channels: int = 16  # between R1 and R2
     texture_px: int = 256  # paper, section 4.1
     texture_channels: int = 8  # paper, section 4.1
-    # R1 and R2 begin with networks that have painted others, where those are of these widths; false: with noise
-    pretrained: bool = True
+    # R1 and R2 begin with networks that have painted others, where those are of these widths: person, or none for
+    # noise.  Heads have their own.
+    pretrained: str = PERSON
     warm_start: bool = True  # first three texture channels start as back-projected colours
     # The colours are those seen from the front, shown in a light found in the frames, unless without it they foretell
     # frames better.  Only with warm_start.
     light: bool = True
-    steps: int = 900  # per subject of the cast; held-out quality is flat from about 500 on; sharpness still grows
+    # Per subject of the cast.  Begun with networks that have painted others, held-out quality is nearly flat from here
+    # on; from noise it needs three times as many.
+    steps: int = 300
     batch_size: int = 2  # at equal cost, more and smaller steps were better
     shards: int = 2  # parts of a batch, each on a CPU core of its own; a GPU takes the batch whole
     # Alternate R on all frames (Eq. 9) with T on keyframes (Eq. 10); false: both at once on all frames.  The paper
@@ -111,6 +115,8 @@ class TrainConfig:
         for name in ("steps", "batch_size", "log_every", "early_stop_every", "early_stop_patience"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name} = {getattr(self, name)}: must be at least 1")
+        if self.pretrained != NONE:
+            pretrained.path_of(self.pretrained)
         if self.retries < 0:
             raise UserError(f"train.retries = {self.retries}: must not be negative")
 
@@ -245,7 +251,7 @@ def new_state(config: TrainConfig, cast: list[Actor], device: torch.device, part
         torch.manual_seed(config.seed)
         renderer = parts.renderer(asdict(config))
         if is_pretrained(config, parts):
-            pretrained.begin(renderer)
+            pretrained.begin(pretrained.path_of(config.pretrained), renderer)
             log.info("the networks begin with weights that have painted others")
         discriminator = None
         if config.adversarial:
@@ -265,8 +271,10 @@ def new_state(config: TrainConfig, cast: list[Actor], device: torch.device, part
 
 
 def is_pretrained(config: TrainConfig, parts: Parts) -> bool:
-    """Whether the networks begin with the shipped weights."""
-    return config.pretrained and parts == OURS and pretrained.fits(asdict(config))
+    """Whether the networks begin with shipped weights."""
+    if config.pretrained == NONE or parts != OURS:
+        return False
+    return pretrained.fits(pretrained.path_of(config.pretrained), asdict(config))
 
 
 def start_texture(
