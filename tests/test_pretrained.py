@@ -48,7 +48,7 @@ def test_the_default_networks_begin_with_the_shipped_weights(cast: list[Actor]) 
         assert torch.equal(mine, theirs)
 
 
-@pytest.mark.parametrize("preset, begins", [("demo", True), ("paper", False), ("gpu", False)])
+@pytest.mark.parametrize("preset, begins", [("demo", True), ("cpu", True), ("paper", False), ("gpu", False)])
 def test_presets_say_whether_there_are_weights_to_begin_with(preset: str, begins: bool) -> None:
     assert is_pretrained(settings_of(preset), OURS) == begins
 
