@@ -4,9 +4,8 @@
 
 Four synthetic people move at random for some seconds each, past the script that the demo films, so that its held-out
 frames are nobody's lesson.  Masks and poses are those of the pipeline's own stages, errors and all; then the same
-motion is filmed in other colours.  One renderer learns to paint them all, and
-another one their heads.  About an hour on two cores; needs the ``anny`` package.  Leaves the files of
-``training/pretrained_weights``.
+motion is filmed in other colours.  One renderer learns to paint them all, and another one their heads.  About an hour
+on two cores; needs the ``anny`` package.  Leaves the files of ``training/pretrained_weights``.
 """
 
 from __future__ import annotations
@@ -96,10 +95,8 @@ def subjects_of(folder: Path, name: str, person: Person) -> list[tuple[str, Path
     character = Character.load(scratch / "character.npz")
     _made(first / "01_recording", lambda path: _shoot(config, scratch, character, begin, path))
     _made(first / "02_masks", lambda path: matte(MatteConfig(), path, first / "01_recording"))
-    _made(
-        first / "03_fit",
-        lambda path: fit(FitConfig(train_fraction=0.99), path, first / "01_recording", first / "02_masks"),
-    )
+    all_teach = FitConfig(train_fraction=0.99)
+    _made(first / "03_fit", lambda path: fit(all_teach, path, first / "01_recording", first / "02_masks"))
     _made(first / "04_keyframes", lambda path: keyframes(KeyframeConfig(), path, first / "03_fit"))
     _made(first / "05_rasters", lambda path: rasterize(RasterConfig(), path, first / "01_recording", first / "03_fit"))
     found = [(first.name, first)]

@@ -18,10 +18,11 @@ from scipy.spatial.transform import Rotation, Slerp
 from fitting.chain import Chain
 from fitting.limbs import LIMBS, Limb
 from fitting.solve import State
-from fitting.verdict import MAX_BEYOND, MIN_DRAWN, MIN_SEEN, SMALL_LIMB
+from fitting.verdict import MIN_DRAWN, MIN_SEEN, SMALL_LIMB
 
 MIN_GAP_S, MAX_GAP_S = 0.2, 1.5  # shorter ones smoothness bridges; unseen for longer, a limb can have been anywhere
 BESIDE_FRAMES = 2  # beside a gap the limb follows what is pulled astray in it
+STICKS_OUT = MIN_DRAWN / 2  # a quarter of a hand
 LimbsOf = Callable[[int, State], Mapping[str, Limb]]
 
 
@@ -61,8 +62,8 @@ def is_hidden(limb: Limb) -> bool:
 
 
 def _is_possible(now: Limb, before: Limb) -> bool:
-    """Hidden it stays where it was hidden, and nowhere does it stick out of the person."""
-    return now.beyond <= max(MAX_BEYOND, before.beyond) and (now.drawn <= SMALL_LIMB or not is_hidden(before))
+    """Hidden it stays where it was hidden, and nowhere does it stick out of the person further than before."""
+    return now.beyond <= before.beyond + STICKS_OUT and (now.drawn <= SMALL_LIMB or not is_hidden(before))
 
 
 def across(states: Mapping[int, State], joints: np.ndarray, first: int, last: int) -> dict[int, State]:

@@ -79,7 +79,7 @@ def test_a_limb_out_of_the_picture_is_not_hidden() -> None:
     assert gaps(own, STEP_S) == []
 
 
-@pytest.mark.parametrize("after", [replace(SEEN, beyond=0.004), replace(SEEN, drawn=0.004)])
+@pytest.mark.parametrize("after", [replace(HIDDEN, beyond=0.0003), replace(SEEN, drawn=0.004)])
 def test_a_way_on_which_the_arm_would_be_seen_is_none(chain: Chain, states: dict[int, State], after: Limb) -> None:
     result, count = bridged_by(chain, states, limbs(10, 9), after)
     assert count == 0
