@@ -41,7 +41,7 @@ from training.train import TrainConfig, fit_cast, reproducible
 
 log = logging.getLogger(__name__)
 
-SECONDS, LOOKS = 9.3, 5  # of each person: filmed, and in how many colours
+NUM_FRAMES, LOOKS = 140, 5  # of each person: filmed, and in how many colours
 STEPS, HEAD_STEPS = 400, 266  # per look
 CPU = pick_device("cpu")  # the same bytes every time
 
@@ -90,7 +90,7 @@ def subjects_of(folder: Path, name: str, person: Person) -> list[tuple[str, Path
     first = folder / f"{name}-0"
     config = DemoConfig(seed=person.seed)
     begin = round(SCRIPT_S * config.frames_per_second)
-    config = replace(config, num_frames=begin + round(SECONDS * config.frames_per_second))
+    config = replace(config, num_frames=begin + NUM_FRAMES)
     scratch = _made(folder / f"{name}.scratch", lambda path: _rehearse(config, person, path))
     character = Character.load(scratch / "character.npz")
     _made(first / "01_recording", lambda path: _shoot(config, scratch, character, begin, path))
