@@ -7,8 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from test_solve import random_state
+from test_batch import clip_of, painted
+from test_solve import observe_body, random_state
 
+from fitting import passes
+from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.hidden import BESIDE_FRAMES, MAX_GAP_S, MIN_GAP_S, bridged, gaps
 from fitting.limbs import LIMBS, Limb
@@ -84,3 +87,22 @@ def test_a_way_on_which_the_arm_would_be_seen_is_none(chain: Chain, states: dict
     result, count = bridged_by(chain, states, limbs(10, 9), after)
     assert count == 0
     assert all(result[i] is states[i] for i in states)
+
+
+def test_the_fit_bridges_what_all_other_passes_left(body: BodyModel, chain: Chain, monkeypatch) -> None:
+    state = random_state(chain, 3, 0.05)
+    clip = clip_of([observe_body(body, chain, state, True)] * 5, [painted(body, chain, state)] * 5)
+    asked: list[dict[str, Limb]] = []
+
+    def shifted(chain: Chain, states: dict[int, State], limbs_of, step_s: float):
+        assert step_s == clip.step_s
+        asked.append(limbs_of(2, states[2]))
+        moved = states[2].camera_from_body.copy()
+        moved[0, 3] += 1.0
+        return {**states, 2: State(states[2].pose, moved)}, 1
+
+    monkeypatch.setattr(passes, "bridged", shifted)
+    monkeypatch.setattr(passes, "find_floor", lambda clip, ankles_m: None)  # no room was filmed here
+    found = passes.fit_clip(body, np.zeros(body.num_shape), clip, 0, False, False)
+    assert list(asked[0]) == list(LIMBS)
+    assert found.states[2].camera_from_body[0, 3] > found.states[1].camera_from_body[0, 3] + 0.5
