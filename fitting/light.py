@@ -45,7 +45,8 @@ def light_terms(normals: np.ndarray) -> np.ndarray:
 
 
 def gains(terms: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """(S, 3) by how much brighter surfaces with ``terms`` (S, LIGHT_TERMS) are than one that faces the camera."""
+    """(S, 3) by how much brighter surfaces that the camera sees, of ``terms`` (S, LIGHT_TERMS), are than one that faces
+    it; for what it never saw ``rendering.light`` knows more."""
     return np.exp((terms @ light).clip(-MOST_LOG, MOST_LOG))
 
 

@@ -17,11 +17,17 @@ from fitting.light import HEAD_ON, LIGHT_TERMS, MOST_LOG, harmonics
 
 def gain(normal: Tensor, light: Tensor) -> Tensor:
     """(K, 3) by how much brighter or darker what faces along ``normal`` (K, 3), unit, camera frame, is than what faces
-    the camera."""
+    the camera.
+
+    What faces away was not seen, and is lit by where the harmonics go on to; its light turns grey, the further away it
+    faces the more, as brightness goes on well and colour does not (docs/results.md)."""
     terms = harmonics(*normal.unbind(dim=1))
     # No matrix product: autocast would round it to bfloat16 in training, and nowhere else.
     parts = [(terms[i] - HEAD_ON[i])[:, None] * light[i] for i in range(LIGHT_TERMS)]
-    return torch.stack(parts).sum(dim=0).clamp(-MOST_LOG, MOST_LOG).exp()
+    log_gain = torch.stack(parts).sum(dim=0)
+    grey = log_gain.mean(dim=1, keepdim=True)
+    away = normal[:, 2:].clamp(0, 1)
+    return log_gain.lerp(grey.expand_as(log_gain), away).clamp(-MOST_LOG, MOST_LOG).exp()
 
 
 def lit(colors: Tensor, normal: Tensor, light: Tensor) -> Tensor:

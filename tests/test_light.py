@@ -157,6 +157,27 @@ def test_what_faces_the_camera_keeps_its_colour_and_a_gain_has_bounds():
     assert torch.equal(lit(torch.full((500, 3), -1.0), directions(), LAMP), torch.full((500, 3), -1.0))  # black
 
 
+def test_what_faces_away_is_as_bright_as_the_harmonics_go_on_to_and_grey():
+    seen = directions()
+    away = seen * torch.tensor([1.0, 1.0, -1.0])
+    terms = torch.from_numpy(light_terms(torch.cat([seen, away]).numpy())).float()
+    seen_goes_on, away_goes_on = (terms @ LAMP).split(len(seen))
+    assert float(away_goes_on.abs().max()) < MOST_LOG  # or the bounds would be tested
+    torch.testing.assert_close(gain(seen, LAMP).log(), seen_goes_on, atol=1e-5, rtol=0)
+    found = gain(away, LAMP).log()
+    torch.testing.assert_close(found.mean(dim=1), away_goes_on.mean(dim=1), atol=1e-5, rtol=0)
+
+    def tint(logs: torch.Tensor) -> torch.Tensor:
+        return logs - logs.mean(dim=1, keepdim=True)
+
+    torch.testing.assert_close(tint(found), tint(away_goes_on) * (1 - away[:, 2:]), atol=1e-5, rtol=0)
+    behind = gain(torch.tensor([[0.0, 0.0, 1.0]]), LAMP).log()
+    assert float(tint(behind).abs().max()) < 1e-6 and float(behind.abs().min()) > 0.1
+    side = torch.tensor([[0.6, 0.8, -1e-4], [0.6, 0.8, 1e-4]])  # no step at the rim
+    before, after = gain(side / side.norm(dim=1, keepdim=True), LAMP).log()
+    torch.testing.assert_close(before, after, atol=1e-3, rtol=0)
+
+
 def test_a_light_is_kept_with_its_avatar_and_old_avatars_have_none(tmp_path):
     avatar = make_avatar()
     (name,) = avatar.subjects

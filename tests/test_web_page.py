@@ -298,7 +298,7 @@ def test_what_was_filmed_is_lit_by_the_room_as_render_lights_it(tmp_path, monkey
     write_page(avatar, "person", found, ort_web.runtime_files(weights_dir()), tmp_path / "one.html")
     with Page(f"file://{tmp_path / 'one.html'}#paused", tmp_path / "chromium", (600, 400)) as page:
         page.wait("globalThis.viewer && viewer.shown")
-        for frame in (0, 7):
+        for frame in (0, 4):  # 4: from behind, where the light was never seen
             camera, camera_from_body, true = seen[frame]
             camera_from_world = camera_from_body @ invert(found[0].motion.world_from_body[frame])
             shown = painted_by_page(page, 0, frame, View(camera, camera_from_world))

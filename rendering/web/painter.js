@@ -94,7 +94,7 @@ class Crop {
   /** What the networks eat, from the rasteriser's covered pixels; lit (3, 3) turns their normals to the axes of the light. */
   fillPlanes(lit) {
     const { features, normals, raster, texels, channels, light, texturePx: size } = this, area = this.width * this.height;
-    const terms = new Float64Array(8);
+    const terms = new Float64Array(8), logs = new Float64Array(3);
     features.fill(0);
     normals.fill(0);
     for (let k = 0; k < raster.count; k++) {
@@ -111,15 +111,16 @@ class Crop {
       }
       if (light === null) continue;
       const nx = raster.normal[3 * k], ny = raster.normal[3 * k + 1], nz = raster.normal[3 * k + 2];
-      lightTerms(
-        lit[0] * nx + lit[1] * ny + lit[2] * nz,
-        lit[3] * nx + lit[4] * ny + lit[5] * nz,
-        lit[6] * nx + lit[7] * ny + lit[8] * nz,
-        terms,
-      );
+      const facing = lit[6] * nx + lit[7] * ny + lit[8] * nz;
+      lightTerms(lit[0] * nx + lit[1] * ny + lit[2] * nz, lit[3] * nx + lit[4] * ny + lit[5] * nz, facing, terms);
       for (let channel = 0; channel < 3; channel++) {
-        let log = 0;
-        for (let i = 0; i < terms.length; i++) log += terms[i] * light[3 * i + channel];
+        logs[channel] = 0;
+        for (let i = 0; i < terms.length; i++) logs[channel] += terms[i] * light[3 * i + channel];
+      }
+      // What faces away was not seen: its light turns grey (rendering/light.py).
+      const grey = (logs[0] + logs[1] + logs[2]) / 3, away = Math.min(Math.max(facing, 0), 1);
+      for (let channel = 0; channel < 3; channel++) {
+        const log = logs[channel] + away * (grey - logs[channel]);
         const gain = Math.exp(Math.min(Math.max(log, -MOST_LOG), MOST_LOG)), to = channel * area + at;
         features[to] = (features[to] + 1) * gain - 1;
       }
