@@ -25,14 +25,14 @@ def compare(project: Project, stage: Stage, methods: str, seeds: int, steps: int
     """The table of "anr,dnr".  Raises UserError for a method that is not there, and without a trained avatar."""
     from training.rows import methods as rows
 
-    return _tabulate("compare", project, stage, lambda config, bodies: rows(config, methods, bodies), seeds, steps)
+    return _tabulate("compare", project, stage, lambda config, bodies: rows(config, methods, bodies, steps), seeds)
 
 
 def ablate(project: Project, stage: Stage, rows: str | None, seeds: int, steps: int | None) -> str:
     """The table of everything that can be left out, or of the ``rows`` named.  Raises UserError as ``compare`` does."""
     from training.rows import ablations
 
-    return _tabulate("ablate", project, stage, lambda config, _: ablations(config, rows), seeds, steps)
+    return _tabulate("ablate", project, stage, lambda config, _: ablations(config, rows, steps), seeds)
 
 
 def _tabulate(
@@ -41,7 +41,6 @@ def _tabulate(
     stage: Stage,
     choose: Callable[[TrainConfig, Sequence[BodyModel]], list[Row]],
     seeds: int,
-    steps: int | None,
 ) -> str:
     avatar_dir = project.trained(stage)
     from rendering.avatar import Avatar
@@ -50,7 +49,7 @@ def _tabulate(
     from training.trials import Bench
 
     avatar = Avatar.load(avatar_dir, "cpu")
-    config = as_trained(avatar, {} if steps is None else {"steps": steps})
+    config = as_trained(avatar, {})
     rows = choose(config, [shape.body for shape in avatar.bodies.values()])
     check_inputs_exist(project, stage)
     with claim(project.workspace, [project.avatar]):

@@ -21,7 +21,7 @@ from training.baselines.dnr import DNR
 from training.compare import FIGURES, in_words, markdown, mean_and_interval, summarise
 from training.evaluate import EvaluateConfig, evaluate
 from training.pretrained import NONE
-from training.rows import SINGLE, ablations, methods
+from training.rows import NOISE_TAKES, SINGLE, ablations, methods
 from training.score import Subject
 from training.train import TrainConfig
 from training.trials import Bench, score
@@ -192,8 +192,19 @@ def test_what_begins_with_the_shipped_networks_is_compared_from_noise():
     assert [row.key for row in rows if row.config.pretrained != NONE] == ["pretrained"]
     assert next(row for row in rows if row.key == "pretrained").config == shipped
     noisy, begun, dnr = methods(shipped, "anr,anr-pretrained,dnr", [doll()])
-    assert noisy.config.pretrained == dnr.config.pretrained == NONE and begun.config == shipped
+    assert noisy.config.pretrained == dnr.config.pretrained == NONE and begun.config.pretrained == shipped.pretrained
     assert noisy.config == rows[0].config  # one trial for both tables
+
+
+def test_noise_takes_longer_unless_somebody_says_how_long():
+    shipped = TrainConfig()
+    longer = NOISE_TAKES * shipped.steps
+    rows = {row.key: row.config.steps for row in ablations(shipped)}
+    assert rows.pop("pretrained") == shipped.steps and set(rows.values()) == {longer}
+    assert {row.config.steps for row in methods(shipped, "anr,anr-pretrained,dnr", [doll()])} == {longer}
+    rows = ablations(shipped, "pretrained,no-tv", steps=7) + methods(shipped, "anr,tna", [doll()], steps=7)
+    assert {row.config.steps for row in rows} == {7}
+    assert {row.config.steps for row in ablations(CONFIG)} == {CONFIG.steps}  # which began with noise itself
 
 
 def test_rows_that_would_be_the_same_are_trained_once():

@@ -22,6 +22,7 @@ from training.train import TrainConfig, is_pretrained
 
 METHODS = ("anr", "anr-unlit", "anr-pretrained", "dnr", "tna", "vid2vid")
 ONE_PERSON = ("tna", "vid2vid")  # published for one person a network
+NOISE_TAKES = 3  # times the steps of what begins with the shipped networks (docs/results.md)
 LOSSES = {
     "pixel": "pixel loss",
     "mask": "mask loss",
@@ -42,15 +43,22 @@ class Row:
     parts: Parts = OURS
 
 
-def methods(config: TrainConfig, words: str, bodies: Sequence[BodyModel]) -> list[Row]:
-    """The rows of "anr,dnr" for a cast with these bodies.  Raises UserError for a method that is not there, and for one
-    that cannot paint several people."""
+def from_noise(config: TrainConfig, steps: int | None = None) -> TrainConfig:
+    """How to train on equal terms, as only the avatar's own networks have weights to begin with: as ``config``, but
+    from noise, which takes longer, unless ``steps`` says how long."""
+    if steps is None:
+        steps = config.steps * (NOISE_TAKES if is_pretrained(config, OURS) else 1)
+    return replace(config, pretrained=NONE, steps=steps)
+
+
+def methods(config: TrainConfig, words: str, bodies: Sequence[BodyModel], steps: int | None = None) -> list[Row]:
+    """The rows of "anr,dnr" for a cast with these bodies, trained ``from_noise``.  Raises UserError for a method that
+    is not there, and for one that cannot paint several people."""
     chosen = _chosen("--methods", words, METHODS)
     for word in chosen:
         if word in ONE_PERSON and len(bodies) > 1:
             raise UserError(f"--methods {word}: made for one person, and this avatar has {len(bodies)}; leave it out")
-    # A fair comparison begins with noise: only for the avatar's own networks there are weights to begin with.
-    return [_method(replace(config, pretrained=NONE), word, bodies[0]) for word in chosen]
+    return [_method(from_noise(config, steps), word, bodies[0]) for word in chosen]
 
 
 def _method(config: TrainConfig, word: str, body: BodyModel) -> Row:
@@ -70,18 +78,18 @@ def _method(config: TrainConfig, word: str, body: BodyModel) -> Row:
     raise AssertionError(word)
 
 
-def ablations(config: TrainConfig, words: str | None = None) -> list[Row]:
+def ablations(config: TrainConfig, words: str | None = None, steps: int | None = None) -> list[Row]:
     """The avatar as it is, and rows in each of which one thing is different; ``words`` names those that are wanted.
 
-    All begin with noise, as not every row's networks could begin with the shipped ones; these have a row of their own.
-    What the avatar was trained without is switched on instead.  Raises UserError for a row that is not there.
+    All are trained ``from_noise``; the shipped networks have a row of their own, the avatar as it was trained.  What it
+    was trained without is switched on instead.  Raises UserError for a row that is not there.
     """
-    noise = replace(config, pretrained=NONE)
+    noise = from_noise(config, steps)
     is_begun = is_pretrained(config, OURS)
     name = "as trained, but from noise" if is_begun else "as trained"
     rows = [Row("full", name, noise), *_losses(noise), *_model(noise)]
     if is_begun:
-        rows.append(Row("pretrained", "as trained", config))
+        rows.append(Row("pretrained", "as trained", config if steps is None else replace(config, steps=steps)))
     kept: list[Row] = []
     for row in rows:
         if not any((row.config, row.parts) == (other.config, other.parts) for other in kept):
