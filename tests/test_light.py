@@ -14,6 +14,7 @@ from fitting.light import LIGHT_TERMS, MOST_LOG, light_terms
 from rendering.avatar import Avatar
 from rendering.light import gain, lit
 from rendering.networks import NeuralTexture, Surface
+from training import warmstart
 from training.adapt import as_trained
 from training.dataset import NORMAL_SCALE, NUM_PLANES, UV_SCALE, UV_ZERO, SubjectFrames
 from training.train import TrainConfig
@@ -133,6 +134,15 @@ def test_a_light_is_kept_where_it_foretells_frames_and_left_out_where_it_foretel
     changed = replace(filmed, planes=planes)
     assert float(gain(directions(), light_of(changed, np.arange(40))).log().abs().mean()) > 0.05
     assert proven_light(changed, np.arange(40)) is None
+
+
+@pytest.mark.parametrize(("gains_db", "is_kept"), [((0.5, -0.5), False), ((0.5, 0.3), True), ((2.0, -0.1), True)])
+def test_a_light_that_one_end_gains_by_and_the_other_loses_by_as_much_is_not_proven(monkeypatch, gains_db, is_kept):
+    gains = iter(gains_db)
+    monkeypatch.setattr(
+        warmstart, "foretold_db", lambda frames, known, unknown, light: 20.0 if light is None else 20.0 + next(gains)
+    )
+    assert (proven_light(turning(10, LAMP, (-60, 60)), np.arange(10)) is not None) == is_kept
 
 
 def test_too_few_frames_prove_nothing_and_keep_the_light():
