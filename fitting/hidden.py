@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from fitting.chain import Chain
 from fitting.limbs import LIMBS, Limb
 from fitting.solve import State
-from fitting.verdict import MIN_DRAWN, MIN_SEEN, SMALL_LIMB
+from fitting.verdict import MAX_DEPTH_MM, MAX_OFF, MIN_DRAWN, MIN_SEEN, SMALL_LIMB
 
 MIN_GAP_S, MAX_GAP_S = 0.2, 1.5  # shorter ones smoothness bridges; unseen for longer, a limb can have been anywhere
 BESIDE_FRAMES = 2  # beside a gap the limb follows what is pulled astray in it
@@ -46,12 +46,16 @@ def bridged(
 
 
 def gaps(own: Mapping[int, Limb], step_s: float) -> list[tuple[int, int]]:
-    """The frames on both sides between which a limb, given by frame, is wholly hidden for MIN_GAP_S to MAX_GAP_S."""
+    """The frames on both sides between which a limb, given by frame, is wholly hidden for MIN_GAP_S to MAX_GAP_S.
+
+    It is in sight in them and towards the gap: where it shows up for a moment between two gaps, neither has a side."""
     hidden, found = np.array([i for i in sorted(own) if is_hidden(own[i])], int), []
     for run in np.split(hidden, np.flatnonzero(np.diff(hidden) > 1) + 1):
         if MIN_GAP_S <= len(run) * step_s <= MAX_GAP_S:
             first, last = int(run[0]) - BESIDE_FRAMES, int(run[-1]) + BESIDE_FRAMES
-            if all(i in own for i in range(first, last + 1)):
+            is_whole = all(i in own for i in range(first, last + 1))
+            beside = set(range(first - 1, last + 2)) - set(run.tolist())  # the next gap does not move this one's ends
+            if is_whole and not any(is_hidden(own[i]) for i in beside & own.keys()):
                 found.append((first, last))
     return found
 
@@ -62,8 +66,14 @@ def is_hidden(limb: Limb) -> bool:
 
 
 def _is_possible(now: Limb, before: Limb) -> bool:
-    """Hidden it stays where it was hidden, and nowhere does it stick out of the person further than before."""
-    return now.beyond <= before.beyond + STICKS_OUT and (now.drawn <= SMALL_LIMB or not is_hidden(before))
+    """Hidden it stays where it was hidden, in sight it leaves neither depth nor detector by more than is usual, and
+    nowhere does it stick out of the person further than before."""
+    if now.beyond > before.beyond + STICKS_OUT:
+        return False
+    if is_hidden(before):
+        return now.drawn <= SMALL_LIMB
+    is_off = now.off > np.fmax(before.off, MAX_OFF)
+    return not (is_off or now.gap_mm > np.fmax(before.gap_mm, MAX_DEPTH_MM))
 
 
 def across(states: Mapping[int, State], joints: np.ndarray, first: int, last: int) -> dict[int, State]:

@@ -82,6 +82,37 @@ def test_a_limb_out_of_the_picture_is_not_hidden() -> None:
     assert gaps(own, STEP_S) == []
 
 
+@pytest.mark.parametrize("between", [1, 2])
+def test_what_shows_up_for_a_moment_between_two_gaps_is_no_side_of_either(
+    chain: Chain, states: dict[int, State], between: int
+) -> None:
+    own = {i: HIDDEN if 10 <= i < 20 or 20 + between <= i < 30 + between else SEEN for i in range(COUNT)}
+    assert gaps(own, STEP_S) == []
+    result, count = bridged_by(chain, states, own)
+    assert count == 0 and all(result[i] is states[i] for i in states)
+
+
+def test_two_gaps_with_time_between_them_are_two() -> None:
+    own = {i: HIDDEN if 8 <= i < 18 or 21 <= i < 30 else SEEN for i in range(COUNT)}
+    assert gaps(own, STEP_S) == [(6, 19), (19, 31)]
+
+
+@pytest.mark.parametrize(
+    "now, is_moved",
+    [({"gap_mm": 20.0}, True), ({"gap_mm": 60.0}, False), ({"off": 0.02}, True), ({"off": 0.05}, False)],
+)
+def test_beside_a_gap_an_arm_stays_where_it_is_seen(chain: Chain, states: dict[int, State], now, is_moved) -> None:
+    own = limbs(10, 9)
+
+    def limbs_of(index: int, state: State) -> dict[str, Limb]:
+        limb = own[index]
+        if limb is SEEN and state is not states[index]:
+            limb = replace(SEEN, **now)
+        return {name: replace(limb if name == "left arm" else SEEN, name=name) for name in LIMBS}
+
+    assert bridged(chain, states, limbs_of, STEP_S)[1] == is_moved
+
+
 @pytest.mark.parametrize("after", [replace(HIDDEN, beyond=0.0003), replace(SEEN, drawn=0.004)])
 def test_a_way_on_which_the_arm_would_be_seen_is_none(chain: Chain, states: dict[int, State], after: Limb) -> None:
     result, count = bridged_by(chain, states, limbs(10, 9), after)
