@@ -3,7 +3,8 @@
     python benchmarks/feature_kinds.py [SUBJECT_FOLDER] [--steps 300] [--frames 12] [--kind random:30 --kind ssim:2 ...]
 
 SUBJECT_FOLDER, by default workspace/demo, holds the stages 01 to 05.  Every run has the same seed, frames, networks and
-number of updates; only the feature term differs.  Prints one row per KIND:WEIGHT; ``none`` leaves the term out.
+number of updates; only the feature term differs.  All begin with noise and without a discriminator, as the shipped
+weights were made with one of the terms.  Prints one row per KIND:WEIGHT; ``none`` leaves the term out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rendering.avatar import Avatar
 from training import metrics
+from training.pretrained import NONE
 from training.score import AVATAR, Subject, comparison, load_scene, predict, spread
 from training.train import TrainConfig, train
 
@@ -63,10 +65,11 @@ def main() -> None:
 
 def configured(kind: str) -> TrainConfig:
     """The demo preset with the feature term that "KIND:WEIGHT" names."""
+    plain = TrainConfig(pretrained=NONE, adversarial=False)
     if kind == "none":
-        return TrainConfig(feature=False)
+        return replace(plain, feature=False)
     name, _, weight = kind.partition(":")
-    return TrainConfig(feature_kind=name, feature_weight=float(weight) if weight else None)
+    return replace(plain, feature_kind=name, feature_weight=float(weight) if weight else None)
 
 
 if __name__ == "__main__":

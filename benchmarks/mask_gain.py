@@ -1,6 +1,6 @@
 """Do better masks make a better avatar?  Trains it twice, all else equal, and prints one table.
 
-    python benchmarks/mask_gain.py [--data ../shared/data] [--subject FOLDER [--truth FOLDER]] [--steps 900] [--seeds 1]
+    python benchmarks/mask_gain.py [--data ../shared/data] [--subject FOLDER [--truth FOLDER]] [--steps 300] [--seeds 1]
                                    [--keep FOLDER]
 
 before   masks by MediaPipe alone

@@ -54,7 +54,7 @@ class Surface:
 
     def lit_normal(self) -> Tensor:
         """(K, 3) the normals by the axes of the camera that the light was learned by.  What faces away from that camera
-        is where its harmonics go on to: of what was tried, that was nearest to the truth (docs/results.md)."""
+        is as bright as its harmonics go on to: of what was tried, that was nearest to the truth (docs/results.md)."""
         if self.lit_from_camera is None:
             return self.normal
         _, height, width = self.batch_hw

@@ -26,11 +26,16 @@ def test_everything_but_the_eyes_has_other_colours_and_its_pattern(name: str) ->
 
 def test_colours_stay_where_people_and_cloth_have_them() -> None:
     character = Character.load()
+    found: dict[str, list[float]] = {"skin": [], "shirt": []}
     for seed in range(6):
         other = dyed(character, np.random.default_rng(seed))
         means = {m: t.mean() / 255 for m, t in zip(other.materials, other.textures, strict=True)}
         assert SKIN[0] - 0.05 < means["skin"] < SKIN[1] + 0.05
         assert CLOTH[0] - 0.1 < means["shirt"] < CLOTH[1] + 0.1
+        for material, seen in found.items():
+            seen.append(means[material])
+    for (least, most), seen in zip((SKIN, CLOTH), found.values(), strict=True):  # and are not all the same there
+        assert max(seen) - min(seen) > 0.4 * (most - least)
 
 
 def test_the_seed_decides() -> None:

@@ -82,7 +82,7 @@ def proven_light(frames: SubjectFrames, positions: np.ndarray) -> torch.Tensor |
 
     Judged on the first and on the last fifth of the frames by colours and light of the others: an avatar is for what is
     beyond, and a light that only fits what it was found in, a body that is a little off for instance, is none.  The
-    worse of the two counts once more: what one end gains is no proof where the other loses as much.
+    worse of the two counts once more: what one end gains is no proof where the other loses a third of it.
     """
     chosen = evenly(positions, LIGHT_FRAMES)
     fifth = len(chosen) // 5
@@ -93,7 +93,7 @@ def proven_light(frames: SubjectFrames, positions: np.ndarray) -> torch.Tensor |
             lit_db, plain_db = (foretold_db(frames, known, unknown, of) for of in (light_of(frames, known), None))
             gains_db.append(lit_db - plain_db)
         if np.mean(gains_db) + min(gains_db) < 0:
-            log.info("%s: shown without a light, which would foretell his frames worse", frames.name)
+            log.info("%s: shown without a light, which does not foretell his frames better throughout", frames.name)
             return None
     return light_of(frames, positions)
 
