@@ -36,7 +36,7 @@ from training.score import Subject
 from training.train import TrainConfig, train
 from training.trials import score
 
-FIGURES = {"masked_psnr_db": 2, "crop_ssim": 4, "crop_flip": 4, "mask_iou": 4}
+FIGURES = {"masked_psnr_db": 2, "crop_ssim": 4, "crop_flip": 4, "mask_iou": 4, "sharpness": 3}
 OWN, SPLIT, ADAPT = "own", "split", "adapt"
 
 

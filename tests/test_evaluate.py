@@ -56,7 +56,7 @@ def test_metrics_have_the_contracts_shape(evaluated):
     assert doll_figures["fit"]["residual_mm"] is None and "fit.residual_mm" in doll_figures["reasons"]
     assert doll_figures["fit"]["silhouette_iou"] == {"median": 0.9, "p5": 0.9}
     for block in (doll_figures["heldout"], *doll_figures["baselines"].values()):
-        assert set(block) == {"full", "crop", "reduced", "masked_psnr_db", "mask_iou"}
+        assert set(block) == {"full", "crop", "reduced", "masked_psnr_db", "mask_iou", "sharpness"}
         # The doll's crop is no larger than the ruler, so it is measured as it is.
         assert block["reduced"]["masked_psnr_db"] == block["masked_psnr_db"]
         for protocol in ("full", "crop"):
@@ -101,6 +101,7 @@ def test_the_truth_scores_perfectly_and_nothing_else_does(subject):
     perfect = metrics.measure(*comparison(scene, scene.crop), True, False)
     assert perfect["crop_ssim"] == pytest.approx(1) and perfect["mask_iou"] == 1
     assert perfect["masked_psnr_db"] == metrics.PSNR_CEILING_DB and perfect["crop_flip"] < 1e-6
+    assert perfect["sharpness"] == pytest.approx(1)
     # in the whole picture only the resampling of the crop and the painted-out edge differ
     assert perfect["full_psnr_db"] > 28
     shifted = Crop(np.roll(scene.crop.color, 3, axis=1), np.roll(scene.crop.alpha, 3, axis=1))

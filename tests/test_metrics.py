@@ -75,6 +75,21 @@ def test_mask_iou():
     assert metrics.mask_iou(a, b) == pytest.approx(4 / 12)
 
 
+def test_sharpness_is_the_share_of_the_detail_inside():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0, 1, (40, 30, 3)).astype(np.float32)
+    mask = np.zeros((40, 30), bool)
+    mask[10:30, 5:25] = True
+    assert metrics.sharpness(truth, truth, mask) == pytest.approx(1)
+    assert metrics.sharpness(0.5 * truth + 0.2, truth, mask) == pytest.approx(0.5, rel=1e-4)
+    blurred = cv2.GaussianBlur(truth, (0, 0), 1.0)
+    assert 0.1 < metrics.sharpness(blurred, truth, mask) < 0.5
+    outside = np.where(mask[..., None], truth, 0.0).astype(np.float32)  # its outline is not detail
+    assert metrics.sharpness(outside, truth, mask) == pytest.approx(1)
+    assert np.isnan(metrics.sharpness(truth, truth, np.zeros_like(mask)))
+    assert np.isnan(metrics.sharpness(truth, np.full_like(truth, 0.5), mask))
+
+
 def test_composite_is_exact_at_both_ends():
     color, alpha = np.full((2, 2, 3), 0.8, np.float32), np.array([[0, 1], [0.5, 1]], np.float32)
     assert np.allclose(metrics.composite(color, alpha, 0.5)[..., 0], [[0.5, 0.8], [0.65, 0.8]])

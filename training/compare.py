@@ -32,6 +32,7 @@ FIGURES = {  # figure -> heading, decimals
     "full_ssim": ("full SSIM", 4),
     "full_flip": ("full FLIP", 4),
     "mask_iou": ("mask IoU", 4),
+    "sharpness": ("sharpness / video's", 3),
     "flicker": ("flicker / video's", 3),
 }
 AGAINST = "masked_psnr_db"  # the figure whose difference from the first row the table shows

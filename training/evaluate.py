@@ -339,6 +339,8 @@ def protocol(config: EvaluateConfig, has_lpips: bool) -> dict[str, Any]:
         "head": "the head's own raster box over grey 0.5 at the close-up's size: with the close-up, and the person's "
         "crop enlarged to the same size; all held-out frames that show it",
         "mask_iou": "predicted alpha > 0.5 against true matte > 0.5, in the crop",
+        "sharpness": "mean slope of the crop's luminance where the true matte exceeds 0.5, but for its edge, over the "
+        "truth's",
         "mean": "every figure is the mean of its values per held-out frame",
         "data_range": metrics.DATA_RANGE,
         "ssim": {"window": metrics.SSIM_WINDOW, "sigma": metrics.SSIM_SIGMA, "k": list(metrics.SSIM_K)},

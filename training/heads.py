@@ -24,7 +24,7 @@ from training.sanity import Crop, true_crop
 from training.score import GREY, Subject, seen_by, spread
 
 WITH, WITHOUT = "close_up", "person_crop"
-FIGURES = ("masked_psnr_db", "ssim", "flip", "mask_iou")
+FIGURES = ("masked_psnr_db", "ssim", "flip", "mask_iou", "sharpness")
 SHOWN_PX = 288  # of a head in the report
 
 
@@ -89,11 +89,13 @@ def measured(guess: Crop, truth: Crop, is_filmed: np.ndarray) -> dict[str, float
     alpha = guess.alpha * is_filmed
     image = metrics.composite(guess.color, alpha, GREY)
     true = metrics.composite(truth.color, truth.alpha, GREY)
+    is_head = truth.alpha > metrics.MASK_THRESHOLD
     return {
-        "masked_psnr_db": metrics.psnr_db(image, true, truth.alpha > metrics.MASK_THRESHOLD),
+        "masked_psnr_db": metrics.psnr_db(image, true, is_head),
         "ssim": metrics.ssim(image, true),
         "flip": float(metrics.flip_map(image, true).mean()),
         "mask_iou": metrics.mask_iou(alpha, truth.alpha),
+        "sharpness": metrics.sharpness(image, true, is_head),
     }
 
 

@@ -1,4 +1,4 @@
-"""Image metrics, one definition each: PSNR, masked PSNR, SSIM, FLIP, LPIPS, mask IoU.
+"""Image metrics, one definition each: PSNR, masked PSNR, SSIM, FLIP, LPIPS, mask IoU, sharpness.
 
 Enters: pictures (H, W, 3) float32 in [0, 1] (data range 1), alphas (H, W) in [0, 1].  Leaves: floats.
 
@@ -19,6 +19,7 @@ SSIM_K = (0.01, 0.03)
 PIXELS_PER_DEGREE = 0.7 * 3840 / 0.7 * np.pi / 180  # FLIP's default: a 0.7 m wide 4K display seen from 0.7 m, 67.02
 PSNR_CEILING_DB = 100.0  # equal pictures: infinity is not JSON
 MASK_THRESHOLD = 0.5
+LUMINANCE = (0.299, 0.587, 0.114)  # Rec. 601
 REDUCED_HEIGHT_PX = 256  # of the crop by which avatars of all presets are measured: the demo preset's own
 
 
@@ -73,6 +74,22 @@ def mask_iou(mask: np.ndarray, truth: np.ndarray) -> float:
     return np.count_nonzero(a & b) / union if union else 1.0
 
 
+def sharpness(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
+    """Mean slope of the luminance inside ``mask`` (H, W) bool, a pixel away from its edge, over that of the truth.
+
+    1: as much detail as the truth, though it may be other detail; blur has less.  NaN where there is no inside.
+    """
+    inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0)[:-1, :-1] > 0
+    slopes = [_slope(picture)[inside].sum(dtype=np.float64) for picture in (image, truth)]
+    return float(slopes[0] / slopes[1]) if slopes[1] > 0 else float("nan")
+
+
+def _slope(picture: np.ndarray) -> np.ndarray:
+    """(H - 1, W - 1) of luminance per pixel."""
+    luminance = picture @ np.array(LUMINANCE, np.float32)
+    return np.hypot(np.diff(luminance, axis=0)[:, :-1], np.diff(luminance, axis=1)[:-1])
+
+
 def composite(color: np.ndarray, alpha: np.ndarray, background: np.ndarray | float) -> np.ndarray:
     """alpha C + (1 - alpha) B, (H, W, 3) float32."""
     return (color * alpha[..., None] + np.asarray(background, np.float32) * (1 - alpha[..., None])).astype(np.float32)
@@ -104,6 +121,7 @@ def measure(
         figures[f"{name}_flip"] = float(flip_map(image, truth).mean()) if with_flip else float("nan")
     figures["masked_psnr_db"] = psnr_db(crop, true_crop, true_alpha > MASK_THRESHOLD)
     figures["mask_iou"] = mask_iou(alpha, true_alpha)
+    figures["sharpness"] = sharpness(crop, true_crop, true_alpha > MASK_THRESHOLD)
     if crop.shape[0] <= REDUCED_HEIGHT_PX:
         same = {"masked_psnr_db": "masked_psnr_db", "ssim": "crop_ssim", "flip": "crop_flip", "mask_iou": "mask_iou"}
         return figures | {f"reduced_{name}": figures[key] for name, key in same.items()}

@@ -205,7 +205,7 @@ def means(rows: list[dict[str, Any]], method: str) -> dict[str, Any]:
 
     wanted = {"full": FIGURES, "crop": FIGURES, "reduced": REDUCED_FIGURES}
     protocols = {p: {figure: mean(f"{p}_{figure}") for figure in figures} for p, figures in wanted.items()}
-    return {**protocols, "masked_psnr_db": mean("masked_psnr_db"), "mask_iou": mean("mask_iou")}
+    return {**protocols, **{figure: mean(figure) for figure in ("masked_psnr_db", "mask_iou", "sharpness")}}
 
 
 def percentiles(values: np.ndarray, **wanted: float) -> dict[str, float] | None:
