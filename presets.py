@@ -9,6 +9,7 @@ GPU = {
     "raster.width_px": 1024,
     "raster.close_up_px": 0,  # at this size the person's own crop shows what the camera saw of a head
     "train.widths": "64,128,256,512,1024,1440",  # twice: 161 million parameters
+    "train.pretrained": "none",  # there are no weights of that size
     "train.batch_size": 4,
     "train.split": True,
     "train.steps": 30_000,
@@ -17,9 +18,12 @@ GPU = {
     "train.decay_from": 0.5,
     "train.grid_noise": 0.02,
     "train.adversarial": True,
+    "train.adversarial_weight": 0.1,
     "train.feature_blocks": 5,
     "train.feature_width": 64,
+    "train.discriminator_width": 64,
     "train.discriminator_scales": 3,
+    "train.discriminator_every": 1,
     "adapt.steps": 4000,
     "finetune.steps": 2000,
 }
@@ -39,7 +43,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {  # what the paper says and nothing that it does not
         **GPU,
         "train.steps": 100_000,
-        "train.pretrained": "none",
         "train.warm_start": False,
         "train.light": False,
         "train.exposure": False,

@@ -69,7 +69,7 @@ DANA = Phenotype(
     },
 )
 
-# Two who are in no film that is shown: they only teach networks to paint (``demo/pretrain.py``).
+# Four who are in no film that is shown: they only teach networks to paint (``demo/pretrain.py``).
 TALL = Phenotype(
     muscle={"averagemuscle": 0.5, "maxmuscle": 0.5},
     weight={"averageweight": 0.9, "maxweight": 0.1},
@@ -87,6 +87,24 @@ SMALL = Phenotype(
     origin={"asian": 1.0},
     local_targets={"head/head-round": 0.4},
     gender={"male": 0.6, "female": 0.4},
+)
+BROAD = Phenotype(
+    muscle={"averagemuscle": 0.7, "maxmuscle": 0.3},
+    weight={"averageweight": 0.5, "maxweight": 0.5},
+    height={"maxheight": 0.2, "minheight": 0.8},
+    proportions={"idealproportions": 0.4, "uncommonproportions": 0.6},
+    origin={"caucasian": 0.5, "african": 0.5},
+    local_targets={"head/head-square": 0.4, "chin/chin-width-incr": 0.4},
+    gender={"male": 1.0},
+    age={"young": 0.5, "old": 0.5},
+)
+SLIM = Phenotype(
+    muscle={"averagemuscle": 0.7, "minmuscle": 0.3},
+    weight={"averageweight": 0.6, "minweight": 0.4},
+    height={"maxheight": 0.4, "minheight": 0.6},
+    proportions={"idealproportions": 0.8, "uncommonproportions": 0.2},
+    origin={"asian": 0.7, "caucasian": 0.3},
+    local_targets={"head/head-oval": 0.3, "mouth/mouth-scale-horiz-incr": 0.2},
 )
 
 

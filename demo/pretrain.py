@@ -2,10 +2,11 @@
 
     python -m demo.pretrain [--folder DIR]
 
-Four synthetic people move at random for some seconds each, past the script that the demo films, so that its held-out
+Six synthetic people move at random for some seconds each, past the script that the demo films, so that its held-out
 frames are nobody's lesson.  Masks and poses are those of the pipeline's own stages, errors and all; then the same
-motion is filmed in other colours.  One renderer learns to paint them all, and another one their heads.  About an hour
-on two cores; needs the ``anny`` package.  Leaves the files of ``training/pretrained_weights``.
+motion is filmed in other colours.  One renderer learns to paint them all, and another one their heads, each against a
+discriminator.  About an hour on two cores; needs the ``anny`` package.  Leaves the files of
+``training/pretrained_weights``: with other ones, raise the version of the stages that train (``pipeline.STAGES``).
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ from rendering.painter import pick_device
 from rendering.rasters import RasterConfig, rasterize
 from training.cast import HEAD as HEAD_CROPS
 from training.cast import Actor, load_cast
+from training.checkpoint import load_checkpoint
 from training.close_up import as_close_up, with_light_of
-from training.pretrained import HEAD, NONE, PERSON, path_of, save
+from training.pretrained import DISCRIMINATOR, HEAD, NONE, PERSON, RENDERER, path_of, save
 from training.train import TrainConfig, fit_cast, reproducible
 
 log = logging.getLogger(__name__)
 
-NUM_FRAMES, LOOKS = 140, 5  # of each person: filmed, and in how many colours
+NUM_FRAMES, LOOKS = 140, 4  # of each person: filmed, and in how many colours
 STEPS, HEAD_STEPS = 400, 266  # per look
 CPU = pick_device("cpu")  # the same bytes every time
 
@@ -60,6 +62,8 @@ PEOPLE = {
     "dana": Person("dana", makehuman.DANA, 12),
     "tall": Person("dana", makehuman.TALL, 13),
     "small": Person("dana", makehuman.SMALL, 14),
+    "broad": Person("dana", makehuman.BROAD, 15),
+    "slim": Person("demo", makehuman.SLIM, 16),
 }
 
 
@@ -71,18 +75,21 @@ def main(folder: Path) -> None:
     subjects = {name: path for who, person in PEOPLE.items() for name, path in subjects_of(folder, who, person)}
     # Textures that hardly leave their start, as everybody's are at first: what is to be corrected, the networks must.
     config = TrainConfig(steps=STEPS, texture_lr=TrainConfig.texture_lr / 5, pretrained=NONE)
-    whole = _trained(config, folder / PERSON, load_cast(subjects, CPU, False))
+    whole = _trained(config, folder / PERSON, load_cast(subjects, CPU, False), path_of(PERSON))
     heads = [with_light_of(whole, actor) for actor in load_cast(subjects, CPU, False, crops=HEAD_CROPS)]
-    close_up = replace(as_close_up(config), steps=HEAD_STEPS)
-    save(path_of(PERSON), whole.renderer, asdict(config))
-    save(path_of(HEAD), _trained(close_up, folder / HEAD, heads).renderer, asdict(close_up))
+    _trained(replace(as_close_up(config), steps=HEAD_STEPS), folder / HEAD, heads, path_of(HEAD))
 
 
-def _trained(config: TrainConfig, avatar_dir: Path, cast: list[Actor]) -> Avatar:
+def _trained(config: TrainConfig, avatar_dir: Path, cast: list[Actor], weights: Path) -> Avatar:
+    """Train, and leave the ``weights`` of renderer and discriminator."""
     if not (avatar_dir / "avatar.json").exists():
         with reproducible(CPU):
             fit_cast(config, avatar_dir, cast, CPU)
-    return Avatar.load(avatar_dir, "cpu")
+    avatar, state = Avatar.load(avatar_dir, "cpu"), load_checkpoint(avatar_dir / "checkpoints" / "last.safetensors")
+    assert state is not None
+    networks = {RENDERER: avatar.renderer.state_dict(), DISCRIMINATOR: state["discriminator"]}
+    save(weights, networks, asdict(config))
+    return avatar
 
 
 def subjects_of(folder: Path, name: str, person: Person) -> list[tuple[str, Path]]:

@@ -253,6 +253,7 @@ def test_finetuning_improves_one_identity_and_changes_the_renderer(workspace, ca
         (("adapt", "--avatar", "ada", "--subject", "carol"), "--as NAME"),
         (("adapt", "--avatar", "duo", "--subject", "carol", "--as", "ada"), "--as NAME"),
         (("adapt", "--avatar", "duo", "--subject", "carol", "--set", "train.widths=8,8"), "trained with 8,16"),
+        (("finetune", "--avatar", "duo", "--subject", "ada", "--set", "train.pretrained=none"), "trained with person"),
         (("finetune", "--avatar", "duo", "--subject", "bob", "--set", "adapt.stepz=3"), "adapt.steps"),
     ],
 )
@@ -271,3 +272,10 @@ def test_a_recording_of_another_crop_is_refused(made, tmp_path):
     odd.save(tmp_path)
     with pytest.raises(UserError, match="rasters are 40 x 64, those of the avatar 80 x 128"):
         adapting.adapt(adapting.AdaptConfig(), {}, tmp_path / "out", tmp_path, "carol", made / "carol")
+
+
+def test_a_discriminator_judges_a_finetuning_only_if_it_has_judged_others_before():
+    assert adapting.is_judged(TrainConfig(), is_new=False)
+    assert not adapting.is_judged(TrainConfig(), is_new=True)  # the networks that painted it do not change
+    for other in ({"adversarial": False}, {"discriminator_width": 5}, {"pretrained": "none"}):
+        assert not adapting.is_judged(TrainConfig(**other), is_new=False)

@@ -218,6 +218,8 @@ def test_the_close_up_is_trained_beside_the_person_and_takes_nothing_from_him(su
     close = avatar.close_up
     assert close is not None and close.image_wh == (32, 32) and close.subjects == ("doll",)
     assert close.settings["steps"] == as_close_up(TrainConfig(steps=30)).steps == 40
+    assert as_close_up(TrainConfig(steps=30, pretrained="none")).steps == 20
+    assert as_close_up(TrainConfig(steps=1, pretrained="none")).steps == 1
     assert torch.equal(close.textures["doll"].light, avatar.textures["doll"].light)
     assert not torch.equal(close.textures["doll"].texels, avatar.textures["doll"].texels)
     trained = {"widths": "8,16", "steps": 30, "batch_size": 2, "texture_px": 64, "feature": False, "log_every": 5}

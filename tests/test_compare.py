@@ -161,6 +161,8 @@ def test_other_mistakes_are_clear_too(workspace, tmp_path):
         methods(CONFIG, " , ", [doll()])
     with pytest.raises(UserError, match="--methods vid2vid: made for one person, and this avatar has 2"):
         methods(CONFIG, "anr,vid2vid", [doll(), doll()])
+    with pytest.raises(UserError, match=r"anr-pretrained: there are no weights for train\.widths 8,16"):
+        methods(CONFIG, "anr-pretrained", [doll()])
     with pytest.raises(UserError, match="not made yet"):
         invoke(tmp_path, "compare")
 

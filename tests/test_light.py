@@ -17,6 +17,7 @@ from rendering.networks import NeuralTexture, Surface
 from training import warmstart
 from training.adapt import as_trained
 from training.dataset import NORMAL_SCALE, NUM_PLANES, UV_SCALE, UV_ZERO, SubjectFrames
+from training.pretrained import NONE
 from training.train import TrainConfig
 from training.warmstart import back_projected, foretold_db, light_of, proven_light
 
@@ -230,6 +231,7 @@ def test_autocast_does_not_round_it():
 
 def test_who_was_trained_before_there_was_a_light_is_trained_on_without():
     base = make_avatar()
-    made = {key: value for key, value in asdict(TrainConfig()).items() if key != "light"}
+    made = {key: value for key, value in asdict(TrainConfig()).items() if key not in ("light", "pretrained")}
     assert not as_trained(replace(base, settings={**base.settings, "train": made}), {}).light
+    assert as_trained(replace(base, settings={**base.settings, "train": made}), {}).pretrained == NONE
     assert as_trained(replace(base, settings={**base.settings, "train": {**made, "light": True}}), {}).light

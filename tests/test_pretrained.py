@@ -16,9 +16,10 @@ from rendering.avatar import neural_renderer
 from training import pretrained
 from training.baselines.dnr import DNR, as_dnr
 from training.cast import Actor
-from training.close_up import as_close_up
+from training.close_up import as_close_up, train_avatar
 from training.dataset import Augment
-from training.pretrained import HEAD, NONE, PERSON
+from training.discriminator import MultiScaleDiscriminator
+from training.pretrained import DISCRIMINATOR, HEAD, NONE, PERSON, RENDERER
 from training.step import paint
 from training.train import OURS, TrainConfig, is_pretrained, new_state
 
@@ -37,7 +38,7 @@ def test_the_default_networks_begin_with_the_shipped_weights(cast: list[Actor]) 
     config = TrainConfig(texture_px=32, precision="fp32")
     state, cold = new_state(config, cast, CPU), new_state(replace(config, pretrained=NONE), cast, CPU)
     shipped = neural_renderer(asdict(config))
-    pretrained.begin(pretrained.path_of(PERSON), shipped)
+    pretrained.begin(pretrained.path_of(PERSON), shipped, RENDERER)
     for mine, theirs in zip(state.renderer.state_dict().values(), shipped.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
     for average, theirs in zip(state.average_renderer.parameters(), shipped.parameters(), strict=True):
@@ -46,6 +47,33 @@ def test_the_default_networks_begin_with_the_shipped_weights(cast: list[Actor]) 
     assert sum(not torch.equal(a, b) for a, b in pairs) > 10
     for mine, theirs in zip(state.textures.parameters(), cold.textures.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_the_default_discriminator_has_judged_others_before(cast: list[Actor]) -> None:
+    config = TrainConfig(texture_px=32, precision="fp32")
+    assert config.adversarial
+
+    def scores(config: TrainConfig) -> list[float]:
+        """Of true pictures and of rough ones."""
+        judge = new_state(config, cast, CPU).discriminator
+        assert judge is not None
+        rng = torch.Generator().manual_seed(0)
+        batch = cast[0].frames.batch(torch.arange(4), Augment(), rng, rng)
+        rough = torch.nn.functional.avg_pool2d(batch.target, 5, stride=1, padding=2, count_include_pad=False)
+        with torch.no_grad():
+            return [float(sum(score.mean() for score in judge(picture))) for picture in (batch.target, rough)]
+
+    true, rough = scores(config)
+    assert true > rough + 0.1
+    shipped = MultiScaleDiscriminator(config.discriminator_width, config.discriminator_scales)
+    pretrained.begin(pretrained.path_of(PERSON), shipped, DISCRIMINATOR)
+    begun = new_state(config, cast, CPU).discriminator
+    assert begun is not None and new_state(replace(config, adversarial=False), cast, CPU).discriminator is None
+    for mine, theirs in zip(begun.parameters(), shipped.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    for other in (replace(config, pretrained=NONE), replace(config, discriminator_width=8)):
+        fresh = new_state(other, cast, CPU).discriminator
+        assert fresh is not None and not torch.equal(next(fresh.parameters())[:8], next(shipped.parameters())[:8])
 
 
 @pytest.mark.parametrize("preset, begins", [("demo", True), ("cpu", True), ("paper", False), ("gpu", False)])
@@ -66,6 +94,25 @@ def test_another_architecture_begins_with_noise(config: TrainConfig) -> None:
     assert not is_pretrained(config, OURS)
 
 
+def test_noise_in_the_place_of_shipped_weights_is_said(cast: list[Actor], caplog: pytest.LogCaptureFixture) -> None:
+    config = TrainConfig(widths="8,16", texture_px=32)
+    with caplog.at_level("WARNING"):
+        new_state(replace(config, pretrained=NONE), cast, CPU)
+        new_state(TrainConfig(texture_px=32), cast, CPU)
+        assert not caplog.messages
+        new_state(config, cast, CPU)
+    assert "train.steps=900" in caplog.text
+
+
+def test_spaces_in_the_widths_make_no_other_network() -> None:
+    assert is_pretrained(TrainConfig(widths=TrainConfig.widths.replace(",", ", ")), OURS)
+
+
+def test_the_weights_of_heads_are_not_for_people(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.pretrained = head"):
+        train_avatar(TrainConfig(pretrained=HEAD), tmp_path, {})
+
+
 def test_heads_begin_with_weights_of_their_own() -> None:
     assert as_close_up(TrainConfig()).pretrained == HEAD
     assert as_close_up(TrainConfig(pretrained=NONE)).pretrained == NONE
@@ -73,7 +120,7 @@ def test_heads_begin_with_weights_of_their_own() -> None:
 
 
 def test_an_unknown_name_is_one_clear_line() -> None:
-    with pytest.raises(UserError, match=r'train\.pretrained "people": expected person, head or none'):
+    with pytest.raises(UserError, match=r'train\.pretrained "people": expected person or none'):
         TrainConfig(pretrained="people")
 
 
@@ -81,10 +128,10 @@ def test_what_is_saved_is_begun_with_to_half_precision(tmp_path: Path) -> None:
     made = asdict(replace(TrainConfig(), widths="8,16"))
     renderer, other = neural_renderer(made), neural_renderer(made)
     path = tmp_path / "weights.safetensors"
-    pretrained.save(path, renderer, made)
-    assert pretrained.fits(path, made)
-    assert not pretrained.fits(path, {**made, "widths": "8,24"})
-    pretrained.begin(path, other)
+    pretrained.save(path, {RENDERER: renderer.state_dict()}, made)
+    assert pretrained.fits(path, made, RENDERER) and not pretrained.fits(path, made, DISCRIMINATOR)
+    assert not pretrained.fits(path, {**made, "widths": "8,24"}, RENDERER)
+    pretrained.begin(path, other, RENDERER)
     for mine, theirs in zip(other.state_dict().values(), renderer.state_dict().values(), strict=True):
         assert mine.dtype == theirs.dtype
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6)

@@ -16,6 +16,7 @@ from miniature import Film, doll, film
 
 from capture.errors import UserError
 from rendering.avatar import Avatar, Shape
+from training import step as steps
 from training import train as training
 from training.dataset import Augment, SubjectFrames
 from training.train import Actor, TrainConfig, decayed, fit_cast, masked_psnr_db, truncate_log
@@ -29,6 +30,7 @@ QUICK = TrainConfig(
     split=True,
     feature_width=4,
     feature_blocks=2,
+    adversarial=False,
     discriminator_width=4,
     log_every=2,
     device="cpu",
@@ -199,6 +201,40 @@ def test_every_loss_has_an_off_switch(cast, tmp_path, term):
     run(replace(on, **{term: False}), tmp_path / "off", cast)
     ticks = [json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[0]) for name in ("on", "off")]
     assert term in ticks[0] and term not in ticks[1]
+
+
+def test_the_discriminator_judges_the_person_alone(cast):
+    config = replace(QUICK, adversarial=True, exposure=False)
+    state = training.new_state(config, cast, CPU)
+    features, _ = training.load_features(4, 2, 0, "random")
+    batch = cast[0].frames.batch(torch.arange(2), training.Augment(), torch.Generator(), torch.Generator())
+    outcome = steps.compare(config, state, state.renderer, 0, batch, features)
+    true, painted = outcome.judged
+    beside = (batch.mask * batch.valid == 0).expand_as(true)
+    assert 0.2 < beside.float().mean() < 1 and torch.equal(true[beside], painted[beside])
+    assert float((true - painted)[~beside].abs().mean().detach()) > 0.01
+    # The outline is not its business: no gradient reaches what makes the mask alone.
+    last = state.renderer.second.direct.weight
+    (gradient,) = torch.autograd.grad(outcome.losses["adversarial"], last)
+    assert not gradient[3].any() and gradient[:3].any()
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_the_discriminator_learns_every_so_many_steps(cast, split):
+    config = replace(QUICK, adversarial=True, discriminator_every=3, discriminator_width=4, split=split)
+    state = training.new_state(config, cast, CPU)
+    features, _ = training.load_features(4, 2, 0, "random")
+    changed = []
+    for step in range(24):
+        before = [parameter.clone() for parameter in state.discriminator.parameters()]
+        one, two = (
+            cast[0].frames.batch(torch.tensor([i]), training.Augment(), torch.Generator(), torch.Generator())
+            for i in range(2)
+        )
+        training.train_step(config, state, 0, [one, two], features, split and step % 2 == 1, 1.0)
+        pairs = zip(before, state.discriminator.parameters(), strict=True)
+        changed.append(any(not torch.equal(a, b) for a, b in pairs))
+    assert [step for step, has in enumerate(changed) if has] == list(range(0, 24, 6 if split else 3))
 
 
 def test_the_avatar_says_what_made_it(cast, tmp_path):

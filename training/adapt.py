@@ -27,13 +27,23 @@ from rendering.rasters import Rasters
 from training.cast import HEAD, PERSON, Actor, check_size, crop_wh
 from training.close_up import OF_CLOSE_UP, with_light_of
 from training.features import load_features
+from training.pretrained import DISCRIMINATOR, NONE
 from training.ranks import everywhere, is_lead
 from training.state import TrainState
-from training.train import TrainConfig, num_shards, optimise, pick_dtype, reproducible, start_texture
+from training.train import (
+    TrainConfig,
+    has_weights,
+    new_discriminator,
+    num_shards,
+    optimise,
+    pick_dtype,
+    reproducible,
+    start_texture,
+)
 
 log = logging.getLogger(__name__)
 
-ARCHITECTURE = ("widths", "norm", "latent_channels", "texture_px", "texture_channels")
+FIXED = ("widths", "norm", "latent_channels", "texture_px", "texture_channels", "pretrained")
 
 
 @dataclass(frozen=True)
@@ -111,8 +121,7 @@ def _change(change: Change) -> None:
         config,
         steps=change.steps,
         split=False,
-        # A discriminator that has seen nothing yet would only disturb so short a training.
-        adversarial=False,
+        adversarial=is_judged(config, change.is_new),
         renderer_lr=config.renderer_lr * change.rate,
         texture_lr=config.texture_lr * change.rate,
     )
@@ -133,6 +142,12 @@ def _change(change: Change) -> None:
         _merged(base, state, actor, made, change.is_new).save(change.out_dir)
 
 
+def is_judged(config: TrainConfig, is_new: bool) -> bool:
+    """Whether a discriminator judges what is changed: one that has seen nothing yet would only disturb so short a
+    training, and frozen networks paint as they have learned to."""
+    return config.adversarial and not is_new and has_weights(config, DISCRIMINATOR)
+
+
 def as_trained(base: Avatar, chosen: Mapping[str, Any]) -> TrainConfig:
     """The settings that the avatar was trained with, and on top what the user chose.
 
@@ -140,12 +155,12 @@ def as_trained(base: Avatar, chosen: Mapping[str, Any]) -> TrainConfig:
     """
     known = {field.name for field in fields(TrainConfig)}
     made = {key: value for key, value in base.settings["train"].items() if key in known}
-    for key in ARCHITECTURE:
+    made = {"light": False, "pretrained": NONE, **made}  # avatars from before there were any
+    for key in FIXED:
         if key in chosen and chosen[key] != made[key]:
             raise UserError(
                 f"train.{key} = {chosen[key]}: this avatar was trained with {made[key]}, which cannot change"
             )
-    made = {"light": False, **made}  # avatars from before there was one
     machine = {"device": "auto", "precision": "auto"}  # this one, not the one it was trained on
     return TrainConfig(**{**made, **machine, **chosen})
 
@@ -162,7 +177,7 @@ def _start(config: TrainConfig, base: Avatar, actor: Actor, device: torch.device
         base.renderer.requires_grad_(True),
         [texture],
         [nn.Parameter(torch.zeros(len(actor.frames), 3))],
-        None,
+        new_discriminator(config),
         weight_decay=config.weight_decay,
         seed=config.seed,
         device=device,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from capture.errors import UserError
 from rendering.avatar import Avatar
 from rendering.close_up import FOLDER as CLOSE_UP
 from rendering.painter import pick_device
@@ -29,6 +30,8 @@ def train_avatar(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path
 
     Raises UserError, before anything is trained, when these differ in size.
     """
+    if config.pretrained == pretrained.HEAD:
+        raise UserError(f"train.pretrained = {pretrained.HEAD}: for the close-up, which has it by itself; leave it out")
     filmed = {name: folder for name, folder in subjects.items() if (folder / HEAD).is_dir()}
     sizes = {name: Rasters.load(folder / HEAD).image_wh for name, folder in filmed.items()}
     for name, image_wh in sizes.items():
@@ -52,11 +55,12 @@ def as_close_up(config: TrainConfig) -> TrainConfig:
     """The settings that heads are learned with.
 
     A head fills its crop in every frame: it is learned by heart unless its crops differ.  Eyes and mouths take more
-    steps than clothes do, and a step costs a third.
+    steps than clothes do, and a step costs a third; from noise clothes take longer.
     """
+    is_begun = config.pretrained != pretrained.NONE
     return replace(
         config,
-        steps=config.steps * 4 // 3,
+        steps=max(1, config.steps * (4 if is_begun else 2) // 3),
         rescale_min=min(config.rescale_min, 0.7),
         rescale_max=max(config.rescale_max, 1.3),
         shift=max(config.shift, 0.08),

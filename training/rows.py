@@ -53,11 +53,15 @@ def from_noise(config: TrainConfig, steps: int | None = None) -> TrainConfig:
 
 def methods(config: TrainConfig, words: str, bodies: Sequence[BodyModel], steps: int | None = None) -> list[Row]:
     """The rows of "anr,dnr" for a cast with these bodies, trained ``from_noise``.  Raises UserError for a method that
-    is not there, and for one that cannot paint several people."""
+    is not there, that cannot paint several people, or that has no weights to begin with."""
     chosen = _chosen("--methods", words, METHODS)
     for word in chosen:
         if word in ONE_PERSON and len(bodies) > 1:
             raise UserError(f"--methods {word}: made for one person, and this avatar has {len(bodies)}; leave it out")
+    if "anr-pretrained" in chosen and not is_pretrained(replace(config, pretrained=PERSON), OURS):
+        raise UserError(
+            f"--methods anr-pretrained: there are no weights for train.widths {config.widths}; leave it out"
+        )
     return [_method(from_noise(config, steps), word, bodies[0]) for word in chosen]
 
 

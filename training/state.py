@@ -57,7 +57,6 @@ class TrainState:
         self.exposures = nn.ParameterList(exposures).to(device)  # (F, 3) log gain of every training frame
         if discriminator is not None:
             discriminator = on_device(discriminator, device)
-            discriminator.requires_grad_(False)
         self.discriminator = discriminator
         self.shards = Shards(self.renderer, num_shards)
         # The averages are what is kept: they forget the last batches, which a small set of frames makes noisy.

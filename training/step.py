@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rendering.networks import NeuralTexture, Renderer, Rendering, Surface
 from training.features import FeatureTerm
@@ -48,6 +48,7 @@ class Outcome:
     losses: dict[str, Tensor]  # weighted, by the paper's names
     blended: Tensor  # (B, 3, H, W) the person over the true background, I-hat-0
     truth: Tensor  # (B, 3, H, W)
+    judged: tuple[Tensor, Tensor] | None  # what a discriminator compares, true and painted (B, 3, H, W)
 
     @property
     def total(self) -> Tensor:
@@ -55,7 +56,8 @@ class Outcome:
 
     def detached(self) -> Outcome:
         losses = {name: value.detach() for name, value in self.losses.items()}
-        return Outcome(losses, self.blended.detach(), self.truth)
+        judged = None if self.judged is None else (self.judged[0], self.judged[1].detach())
+        return Outcome(losses, self.blended.detach(), self.truth, judged)
 
 
 class NotFinite(Exception):
@@ -85,18 +87,25 @@ def train_step(
     num_pieces = len(pieces) * world_size()
     statistics = [buffer.clone() for buffer in state.renderer.buffers()]
 
+    judges: list[nn.Parameter] = []
+    if state.discriminator is not None and not trains_texture:
+        turn = state.step // 2 if config.split else state.step  # one of two trains R
+        if turn % config.discriminator_every == 0:
+            judges = list(state.discriminator.parameters())
+
     def work(renderer: Renderer, piece: Batch) -> tuple[Outcome, tuple[Tensor | None, ...]]:
         outcome = compare(config, state, renderer, subject, piece, features)
-        return outcome, torch.autograd.grad(outcome.total / num_pieces, learned, allow_unused=True)
+        gradients = torch.autograd.grad(outcome.total / num_pieces, learned, allow_unused=True)
+        outcome = outcome.detached()
+        if judges:
+            gradients += torch.autograd.grad(_judged(state, outcome) / num_pieces, judges)
+        return outcome, gradients
 
     results = state.shards.map(work, pieces)
-    outcomes = [outcome.detached() for outcome, _ in results]
-    for parameter, *shares in zip(learned, *(gradients for _, gradients in results), strict=True):
+    outcomes = [outcome for outcome, _ in results]
+    for parameter, *shares in zip([*learned, *judges], *(gradients for _, gradients in results), strict=True):
         parameter.grad = _summed([share for share in shares if share is not None], parameter)
-    trains_discriminator = state.discriminator is not None and not trains_texture
-    if trains_discriminator:
-        _discriminator_gradients(state, outcomes)
-    sum_over_ranks([parameter.grad for parameter in learned if parameter.grad is not None])
+    sum_over_ranks([parameter.grad for parameter in [*learned, *judges] if parameter.grad is not None])
     mean_over_ranks([buffer for buffer in state.renderer.buffers() if buffer.is_floating_point()])
     try:
         _check_finite(state, outcomes)
@@ -104,7 +113,7 @@ def train_step(
         _undo(state, statistics)
         raise
     state.apply_gradients(config.renderer_lr * rate, config.texture_lr * rate, config.exposure_lr * rate)
-    if trains_discriminator:
+    if judges:
         _apply_discriminator(state, config.discriminator_lr * rate)
     state.update_average(config.average_decay)
     state.step += 1
@@ -184,12 +193,17 @@ def compare(
         if config.feature:
             weight = features.usual_weight if config.feature_weight is None else config.feature_weight
             losses["feature"] = weight * features.distance(blended, truth)
+        judged = None
         if state.discriminator is not None:
-            losses["adversarial"] = config.adversarial_weight * adversarial_loss(state.discriminator(blended), 1.0)
+            # Cut out with the true matte: it must find the person wanting, not his shadow, or the outline; or else
+            # background is painted around him.
+            seen = batch.mask * batch.valid
+            judged = composite(truth, seen, batch.background), composite(rendering.image, seen, batch.background)
+            losses["adversarial"] = config.adversarial_weight * adversarial_loss(state.discriminator(judged[1]), 1.0)
     own = renderer.own_loss(rendering, batch.surface, state.step / config.steps)
     if own is not None:
         losses["own"] = own
-    return Outcome(losses, blended, truth)
+    return Outcome(losses, blended, truth, judged)
 
 
 def paint(state: TrainState, renderer: Renderer, subject: int, batch: Batch, exposure: bool) -> Rendering:
@@ -203,16 +217,14 @@ def paint(state: TrainState, renderer: Renderer, subject: int, batch: Batch, exp
     return replace(rendering, image=(rendering.image + 1) * gain - 1, rough=(rendering.rough + 1) * gain - 1)
 
 
-def _discriminator_gradients(state: TrainState, outcomes: Sequence[Outcome]) -> None:
-    assert state.discriminator is not None
-    state.discriminator.requires_grad_(True)
+def _judged(state: TrainState, outcome: Outcome) -> Tensor:
+    """What the discriminator minimises on one piece."""
+    assert state.discriminator is not None and outcome.judged is not None
     with state.precision():
-        real = state.discriminator(torch.cat([outcome.truth for outcome in outcomes]))
-        fake = state.discriminator(torch.cat([outcome.blended for outcome in outcomes]))
-        loss = discriminator_loss(real, fake)
-    loss.backward()
-    mean_over_ranks([parameter.grad for parameter in state.discriminator.parameters() if parameter.grad is not None])
-    state.discriminator.requires_grad_(False)
+        # One pass: its normalisation looks at every picture alone.
+        scores = state.discriminator(torch.cat(outcome.judged))
+        real, fake = zip(*(score.chunk(2) for score in scores), strict=True)
+        return discriminator_loss(real, fake)
 
 
 def _apply_discriminator(state: TrainState, rate: float) -> None:

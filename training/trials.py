@@ -36,11 +36,12 @@ from training.features import VGG19_FILE, weights_dir
 from training.flicker import Flicker
 from training.lpips import ALEXNET_FILE, Lpips, load_lpips
 from training.pictures import at_height, to_bytes
+from training.pretrained import NONE, digest, path_of
 from training.rows import Row
 from training.score import AVATAR, Showing, Subject, comparison, load_scene, means, spread
 from training.train import TrainConfig, train
 
-VERSION = 2  # raise it whenever the same trial would have other figures
+VERSION = 3  # raise it whenever the same trial would have other figures
 SHOWN_FRAMES, SHOWN_HEIGHT_PX = 5, 320
 TRUTH = "truth"
 
@@ -77,6 +78,7 @@ class Bench:
             "parts": [row.parts.renderer.__name__, row.parts.texture.__name__],  # type: ignore[attr-defined]
             "train": {name: value for name, value in asdict(row.config).items() if name in MATTERS} | {"seed": seed},
             "inputs": dict(self.inputs),
+            "begun": None if row.config.pretrained == NONE else digest(path_of(row.config.pretrained)),
             "weights": [name for name in (VGG19_FILE, ALEXNET_FILE) if (weights_dir() / name).is_file()],
             "device": pick_device(row.config.device).type,
             "evaluate": [
@@ -161,7 +163,7 @@ def score(config: EvaluateConfig, avatar: Avatar, subject: Subject, lpips: Lpips
                 rows.append({"method": AVATAR, **row})
     nested = means(rows, AVATAR)
     flat = {f"{p}_{figure}": value for p in ("crop", "full") for figure, value in nested[p].items()}
-    whole = {figure: nested[figure] for figure in ("masked_psnr_db", "mask_iou")}
+    whole = {figure: nested[figure] for figure in ("masked_psnr_db", "mask_iou", "sharpness")}
     return {**whole, **flat, "flicker": (flicker.figures() or {"ratio": None})["ratio"]}
 
 
