@@ -23,7 +23,6 @@ GPU = {
     "train.feature_width": 64,
     "train.discriminator_width": 64,
     "train.discriminator_scales": 3,
-    "train.discriminator_every": 1,
     "adapt.steps": 4000,
     "finetune.steps": 2000,
 }
@@ -43,6 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {  # what the paper says and nothing that it does not
         **GPU,
         "train.steps": 100_000,
+        "train.discriminator_every": 1,
         "train.warm_start": False,
         "train.light": False,
         "train.exposure": False,

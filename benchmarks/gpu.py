@@ -40,10 +40,12 @@ from training.train import Actor, TrainConfig, new_state
 
 ANR161 = TrainConfig(
     widths="64,128,256,512,1024,1440",
+    pretrained="none",
     warm_start=False,
     adversarial=True,
     feature_width=64,
     feature_blocks=5,
+    discriminator_width=64,
     discriminator_scales=3,
     rescale_min=0.5,
     rescale_max=1.25,

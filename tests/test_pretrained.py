@@ -21,7 +21,7 @@ from training.dataset import Augment
 from training.discriminator import MultiScaleDiscriminator
 from training.pretrained import DISCRIMINATOR, HEAD, NONE, PERSON, RENDERER
 from training.step import paint
-from training.train import OURS, TrainConfig, is_pretrained, new_state
+from training.train import OURS, TrainConfig, fit_cast, is_pretrained, new_state
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,22 @@ def test_another_method_begins_with_noise() -> None:
 )
 def test_another_architecture_begins_with_noise(config: TrainConfig) -> None:
     assert not is_pretrained(config, OURS)
+
+
+def test_statistics_that_thousands_of_pictures_taught_are_not_learned_anew(cast: list[Actor], tmp_path: Path) -> None:
+    config = TrainConfig(texture_px=32, steps=2, precision="fp32", adversarial=False, feature=False)
+    begun = fit_cast(config, tmp_path / "begun", cast, CPU)
+    shipped = neural_renderer(asdict(config))
+    pretrained.begin(pretrained.path_of(PERSON), shipped, RENDERER)
+    buffers = list(zip(begun.renderer.buffers(), shipped.buffers(), strict=True))
+    assert buffers and all(torch.equal(mine, theirs) for mine, theirs in buffers)
+    assert all(torch.equal(a, b) for a, b in zip(begun.average_renderer.buffers(), shipped.buffers(), strict=True))
+    weights = zip(begun.renderer.parameters(), shipped.parameters(), strict=True)
+    assert sum(not torch.equal(mine, theirs) for mine, theirs in weights) > 30
+    noise = replace(config, pretrained=NONE)
+    start, learned = new_state(noise, cast, CPU), fit_cast(noise, tmp_path / "noise", cast, CPU)
+    pairs = zip(start.renderer.buffers(), learned.renderer.buffers(), strict=True)
+    assert not any(torch.equal(before, after) for before, after in pairs)
 
 
 def test_noise_in_the_place_of_shipped_weights_is_said(cast: list[Actor], caplog: pytest.LogCaptureFixture) -> None:

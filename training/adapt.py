@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from capture.errors import UserError
-from rendering.avatar import Avatar
+from rendering.avatar import OURS, Avatar
 from rendering.close_up import FOLDER as CLOSE_UP
 from rendering.networks import NeuralTexture, on_device
 from rendering.painter import pick_device
@@ -33,6 +33,7 @@ from training.state import TrainState
 from training.train import (
     TrainConfig,
     has_weights,
+    is_pretrained,
     new_discriminator,
     num_shards,
     optimise,
@@ -184,6 +185,7 @@ def _start(config: TrainConfig, base: Avatar, actor: Actor, device: torch.device
         dtype=pick_dtype(config, device),
         num_shards=num_shards(config, device),
         is_frozen=is_new,
+        keeps_statistics=is_pretrained(config, OURS),
     )
 
 

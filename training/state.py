@@ -46,13 +46,20 @@ class TrainState:
         dtype: torch.dtype,
         num_shards: int,
         is_frozen: bool = False,
+        keeps_statistics: bool = False,
     ) -> None:
-        """With ``is_frozen`` the renderer is used as it is and never changes, its running statistics included."""
+        """With ``is_frozen`` the renderer is used as it is and never changes, its running statistics included; with
+        ``keeps_statistics`` these alone stay, and normalise in training as they will afterwards: of two pictures they
+        would be learned worse than of the thousands that it began with."""
         self.step = 0
         self.progress = Progress()
         self.device, self.dtype = device, dtype
         self.is_frozen = is_frozen
         self.renderer = on_device(renderer, device).train(not is_frozen)
+        if keeps_statistics:
+            for module in self.renderer.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         self.textures = nn.ModuleList(textures).to(device)
         self.exposures = nn.ParameterList(exposures).to(device)  # (F, 3) log gain of every training frame
         if discriminator is not None:

@@ -273,6 +273,7 @@ def new_state(config: TrainConfig, cast: list[Actor], device: torch.device, part
         device=device,
         dtype=pick_dtype(config, device),
         num_shards=num_shards(config, device),
+        keeps_statistics=is_pretrained(config, parts),
     )
 
 
