@@ -71,7 +71,7 @@ def step_table(repeats: int) -> None:
     actor = random_subject()
     for widths in SETTINGS:
         for precision in ("auto", "fp32") if compute_dtype(CPU) != torch.float32 else ("fp32",):
-            config = replace(TrainConfig(), widths=widths, precision=precision, warm_start=False)
+            config = replace(TrainConfig(), widths=widths, precision=precision, warm_start=False, discriminator_every=1)
             state = new_state(config, [actor], CPU)
             features = on_device(load_features(config.feature_width, config.feature_blocks, 0)[0], CPU)
             augment = Augment(config.rescale_min, config.rescale_max, config.shift, config.grid_noise)

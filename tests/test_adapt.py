@@ -274,6 +274,23 @@ def test_a_recording_of_another_crop_is_refused(made, tmp_path):
         adapting.adapt(adapting.AdaptConfig(), {}, tmp_path / "out", tmp_path, "carol", made / "carol")
 
 
+def test_a_finetuning_goes_on_as_the_training_was(made, tmp_path):
+    """With the shipped discriminator, and with the statistics that the networks began with."""
+    began = TrainConfig(texture_px=32, steps=1, feature=False, device="cpu")
+    train(began, tmp_path / "base", {"ada": made / "ada"})
+    (tmp_path / "changed").mkdir()
+    adapting.finetune(
+        adapting.FinetuneConfig(steps=1), {}, tmp_path / "changed", tmp_path / "base", "ada", made / "ada"
+    )
+    ticks = [json.loads(line) for line in (tmp_path / "changed" / "log.jsonl").read_text().splitlines()]
+    assert ticks[0]["adversarial"] > 0
+    base, changed = (Avatar.load(tmp_path / name, "cpu") for name in ("base", "changed"))
+    for before, after in zip(base.renderer.buffers(), changed.renderer.buffers(), strict=True):
+        assert torch.equal(before, after)
+    pairs = zip(base.renderer.parameters(), changed.renderer.parameters(), strict=True)
+    assert any(not torch.equal(before, after) for before, after in pairs)
+
+
 def test_a_discriminator_judges_a_finetuning_only_if_it_has_judged_others_before():
     assert adapting.is_judged(TrainConfig(), is_new=False)
     assert not adapting.is_judged(TrainConfig(), is_new=True)  # the networks that painted it do not change

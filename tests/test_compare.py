@@ -20,7 +20,7 @@ from training import trials
 from training.baselines.dnr import DNR
 from training.compare import FIGURES, in_words, markdown, mean_and_interval, summarise
 from training.evaluate import EvaluateConfig, evaluate
-from training.pretrained import NONE
+from training.pretrained import NONE, PERSON
 from training.rows import NOISE_TAKES, SINGLE, ablations, methods
 from training.score import Subject
 from training.train import TrainConfig
@@ -192,9 +192,11 @@ def test_what_begins_with_the_shipped_networks_is_compared_from_noise():
     rows = ablations(shipped)
     assert rows[0].name == "as trained, but from noise"
     assert [row.key for row in rows if row.config.pretrained != NONE] == ["pretrained"]
+    assert {row.key for row in rows if row.config.adversarial} == {"pretrained", "with-adversarial"}
     assert next(row for row in rows if row.key == "pretrained").config == shipped
     noisy, begun, dnr = methods(shipped, "anr,anr-pretrained,dnr", [doll()])
     assert noisy.config.pretrained == dnr.config.pretrained == NONE and begun.config.pretrained == shipped.pretrained
+    assert not noisy.config.adversarial and begun.config == replace(noisy.config, pretrained=PERSON)
     assert noisy.config == rows[0].config  # one trial for both tables
 
 

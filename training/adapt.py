@@ -125,7 +125,10 @@ def _change(change: Change) -> None:
         adversarial=is_judged(config, change.is_new),
         renderer_lr=config.renderer_lr * change.rate,
         texture_lr=config.texture_lr * change.rate,
+        discriminator_lr=config.discriminator_lr * change.rate,
     )
+    if change.chosen.get("adversarial") and not config.adversarial:
+        log.warning("train.adversarial is left out: there is no discriminator that could judge this change")
     device = pick_device(config.device)
     crops = PERSON if change.person_dir is None else HEAD
     actor = Actor.load(change.name, change.folder, device, config.early_stop, crops=crops)

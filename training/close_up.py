@@ -11,14 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from capture.errors import UserError
-from rendering.avatar import Avatar
+from rendering.avatar import OURS, Avatar
 from rendering.close_up import FOLDER as CLOSE_UP
 from rendering.painter import pick_device
 from rendering.rasters import Rasters
 from training import pretrained
 from training.cast import HEAD, Actor, check_size, load_cast
 from training.ranks import everywhere
-from training.train import TrainConfig, fit_cast, reproducible, train
+from training.train import TrainConfig, fit_cast, is_pretrained, reproducible, train
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +57,9 @@ def as_close_up(config: TrainConfig) -> TrainConfig:
     A head fills its crop in every frame: it is learned by heart unless its crops differ.  Eyes and mouths take more
     steps than clothes do, and a step costs a third; from noise clothes take longer.
     """
-    is_begun = config.pretrained != pretrained.NONE
     return replace(
         config,
-        steps=max(1, config.steps * (4 if is_begun else 2) // 3),
+        steps=max(1, config.steps * (4 if is_pretrained(config, OURS) else 2) // 3),
         rescale_min=min(config.rescale_min, 0.7),
         rescale_max=max(config.rescale_max, 1.3),
         shift=max(config.shift, 0.08),

@@ -60,12 +60,14 @@ def begin(path: Path, network: nn.Module, part: str) -> None:
 
 
 def save(path: Path, networks: Mapping[str, Mapping[str, Tensor]], made: Mapping[str, Any]) -> None:
-    """Write the state_dicts of parts in half precision: what is lost is a hundredth of what a training step moves."""
-    tensors = {
-        f"{part}/{name}": (value.half() if value.is_floating_point() else value).contiguous()
-        for part, network in networks.items()
-        for name, value in network.items()
-    }
+    """Write the state_dicts of parts in half precision: what is lost is a hundredth of what a training step moves.
+    Statistics, which none moves, are kept as they are."""
+    tensors = {}
+    for part, network in networks.items():
+        for name, value in network.items():
+            is_weight = value.is_floating_point() and "running_" not in name
+            tensors[f"{part}/{name}"] = (value.half() if is_weight else value).contiguous()
+            assert tensors[f"{part}/{name}"].isfinite().all(), name
     architecture = {part: json.dumps({name: made[name] for name in ARCHITECTURE[part]}) for part in networks}
     path.write_bytes(save_tensors(tensors, architecture))
 

@@ -145,7 +145,7 @@ def headline(figures: Mapping[str, Any]) -> list[dict[str, str]]:
         card("SSIM of the person crop", heldout["crop"]["ssim"], 3, "", best["ssim"]),
         card("FLIP error of the crop", heldout["crop"]["flip"], 3, "", None, "0 = no visible difference"),
         card("Avatar outline, IoU", heldout["mask_iou"], 3, "", None, "held-out frames"),
-        card("Sharpness", heldout["sharpness"], 2, "", None, "of the person's detail; the video's own: 1"),
+        card("Sharpness", heldout.get("sharpness"), 2, "", None, "of the person's detail; the video's own: 1"),
         card("Flicker", flicker, 2, "", None, "of the skin's changes from frame to frame; the video's own: 1"),
         card("Body fit, silhouette IoU", iou, 3, "", None, "median of the tracked frames"),
         card(

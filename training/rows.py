@@ -45,10 +45,12 @@ class Row:
 
 def from_noise(config: TrainConfig, steps: int | None = None) -> TrainConfig:
     """How to train on equal terms, as only the avatar's own networks have weights to begin with: as ``config``, but
-    from noise, which takes longer, unless ``steps`` says how long."""
+    from noise, which takes longer, unless ``steps`` says how long; and without a discriminator that has seen nobody,
+    where the avatar had one that has judged others."""
+    is_begun = is_pretrained(config, OURS)
     if steps is None:
-        steps = config.steps * (NOISE_TAKES if is_pretrained(config, OURS) else 1)
-    return replace(config, pretrained=NONE, steps=steps)
+        steps = config.steps * (NOISE_TAKES if is_begun else 1)
+    return replace(config, pretrained=NONE, steps=steps, adversarial=config.adversarial and not is_begun)
 
 
 def methods(config: TrainConfig, words: str, bodies: Sequence[BodyModel], steps: int | None = None) -> list[Row]:

@@ -195,9 +195,9 @@ def compare(
             losses["feature"] = weight * features.distance(blended, truth)
         judged = None
         if state.discriminator is not None:
-            # Cut out with the true matte: it must find the person wanting, not his shadow, or the outline; or else
-            # background is painted around him.
-            seen = batch.mask * batch.valid
+            # Both cut out alike, with the true matte and no more than is painted: it must find the person wanting,
+            # not his shadow, or the outline; or else background is painted around him.
+            seen = torch.minimum(batch.mask, rendering.mask.detach()) * batch.valid
             judged = composite(truth, seen, batch.background), composite(rendering.image, seen, batch.background)
             losses["adversarial"] = config.adversarial_weight * adversarial_loss(state.discriminator(judged[1]), 1.0)
     own = renderer.own_loss(rendering, batch.surface, state.step / config.steps)

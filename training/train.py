@@ -255,10 +255,10 @@ def new_state(config: TrainConfig, cast: list[Actor], device: torch.device, part
         if is_pretrained(config, parts):
             pretrained.begin(pretrained.path_of(config.pretrained), renderer, pretrained.RENDERER)
             log.info("the networks begin with weights that have painted others")
-        elif parts == OURS and config.pretrained != NONE:
+        elif parts == OURS and config.pretrained != NONE and config.steps < 3 * TrainConfig.steps and is_lead():
             log.warning(
                 "the networks begin with noise, as weights are shipped for the default networks alone; that takes "
-                "three times the steps: train.steps=%d",
+                "longer: train.steps=%d",
                 3 * TrainConfig.steps,
             )
         discriminator = new_discriminator(config)
