@@ -20,8 +20,8 @@ from training import trials
 from training.baselines.dnr import DNR
 from training.compare import FIGURES, in_words, markdown, mean_and_interval, summarise
 from training.evaluate import EvaluateConfig, evaluate
-from training.pretrained import NONE, PERSON
-from training.rows import NOISE_TAKES, SINGLE, ablations, methods
+from training.pretrained import NOISE_TAKES, NONE, PERSON
+from training.rows import SINGLE, ablations, methods
 from training.score import Subject
 from training.train import TrainConfig
 from training.trials import Bench, score

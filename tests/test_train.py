@@ -213,6 +213,8 @@ def test_the_discriminator_judges_the_person_alone(cast):
     beside = (batch.mask * batch.valid == 0).expand_as(true)
     assert 0.2 < beside.float().mean() < 1 and torch.equal(true[beside], painted[beside])
     assert float((true - painted)[~beside].abs().mean().detach()) > 0.01
+    whole = (batch.mask * batch.valid > 0.99).expand_as(true)  # untrained, it paints half of him: half of him is judged
+    assert float((true - outcome.truth)[whole].abs().mean().detach()) > 0.01
     # The outline is not its business: no gradient reaches what makes the mask alone.
     last = state.renderer.second.direct.weight
     (gradient,) = torch.autograd.grad(outcome.losses["adversarial"], last)

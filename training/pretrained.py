@@ -23,6 +23,7 @@ from capture.errors import UserError
 
 FOLDER = Path(__file__).with_name("pretrained_weights")
 PERSON, HEAD, NONE = "person", "head", "none"  # what the weights paint
+NOISE_TAKES = 3  # times the steps of what begins with weights (docs/results.md)
 RENDERER, DISCRIMINATOR = "renderer", "discriminator"
 ARCHITECTURE = {  # settings that decide which weights there are
     RENDERER: ("widths", "norm", "latent_channels", "texture_channels"),

@@ -17,12 +17,11 @@ from training.baselines.dnr import DNR, as_dnr
 from training.baselines.single import equal_widths, two_without_normals, with_normals
 from training.baselines.tna import as_tna, tna
 from training.baselines.vid2vid import as_vid2vid, vid2vid
-from training.pretrained import NONE, PERSON
+from training.pretrained import NOISE_TAKES, NONE, PERSON
 from training.train import TrainConfig, is_pretrained
 
 METHODS = ("anr", "anr-unlit", "anr-pretrained", "dnr", "tna", "vid2vid")
 ONE_PERSON = ("tna", "vid2vid")  # published for one person a network
-NOISE_TAKES = 3  # times the steps of what begins with the shipped networks (docs/results.md)
 LOSSES = {
     "pixel": "pixel loss",
     "mask": "mask loss",

@@ -34,6 +34,7 @@ AVATAR, NEAREST, TEXTURE = "avatar", "nearest_training_frame", "back_projected_t
 BARE_TEXTURE = "back_projected_texture_bare_body"
 METHODS = (AVATAR, NEAREST, TEXTURE, BARE_TEXTURE)
 FIGURES = ("psnr_db", "ssim", "flip", "lpips")
+OWN_FIGURES = ("masked_psnr_db", "mask_iou", "sharpness")  # of no protocol: of the crop alone
 REDUCED_FIGURES = ("masked_psnr_db", "ssim", "flip", "mask_iou")
 
 
@@ -205,7 +206,7 @@ def means(rows: list[dict[str, Any]], method: str) -> dict[str, Any]:
 
     wanted = {"full": FIGURES, "crop": FIGURES, "reduced": REDUCED_FIGURES}
     protocols = {p: {figure: mean(f"{p}_{figure}") for figure in figures} for p, figures in wanted.items()}
-    return {**protocols, **{figure: mean(figure) for figure in ("masked_psnr_db", "mask_iou", "sharpness")}}
+    return {**protocols, **{figure: mean(figure) for figure in OWN_FIGURES}}
 
 
 def percentiles(values: np.ndarray, **wanted: float) -> dict[str, float] | None:

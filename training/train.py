@@ -113,8 +113,8 @@ class TrainConfig:
     preview_every_s: float = field(default=60.0, metadata={"cosmetic": True})
 
     def __post_init__(self) -> None:
-        lengths = ("steps", "log_every", "early_stop_every", "early_stop_patience", "discriminator_every")
-        for name in (*lengths, "batch_size"):
+        intervals = ("log_every", "early_stop_every", "early_stop_patience", "discriminator_every")
+        for name in ("steps", "batch_size", *intervals):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name} = {getattr(self, name)}: must be at least 1")
         if self.pretrained != NONE:
@@ -255,12 +255,14 @@ def new_state(config: TrainConfig, cast: list[Actor], device: torch.device, part
         if is_pretrained(config, parts):
             pretrained.begin(pretrained.path_of(config.pretrained), renderer, pretrained.RENDERER)
             log.info("the networks begin with weights that have painted others")
-        elif parts == OURS and config.pretrained != NONE and config.steps < 3 * TrainConfig.steps and is_lead():
-            log.warning(
-                "the networks begin with noise, as weights are shipped for the default networks alone; that takes "
-                "longer: train.steps=%d",
-                3 * TrainConfig.steps,
-            )
+        elif parts == OURS and config.pretrained != NONE and is_lead():
+            enough = pretrained.NOISE_TAKES * TrainConfig.steps
+            if config.steps < enough:
+                log.warning(
+                    "the networks begin with noise, as weights are shipped for the default networks alone; that takes "
+                    "longer: train.steps=%d",
+                    enough,
+                )
         discriminator = new_discriminator(config)
     exposures = [nn.Parameter(torch.zeros(len(actor.frames), 3)) for actor in cast]
     return TrainState(

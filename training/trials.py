@@ -38,7 +38,7 @@ from training.lpips import ALEXNET_FILE, Lpips, load_lpips
 from training.pictures import at_height, to_bytes
 from training.pretrained import NONE, digest, path_of
 from training.rows import Row
-from training.score import AVATAR, Showing, Subject, comparison, load_scene, means, spread
+from training.score import AVATAR, OWN_FIGURES, Showing, Subject, comparison, load_scene, means, spread
 from training.train import TrainConfig, train
 
 VERSION = 4  # raise it whenever the same trial would have other figures
@@ -163,7 +163,7 @@ def score(config: EvaluateConfig, avatar: Avatar, subject: Subject, lpips: Lpips
                 rows.append({"method": AVATAR, **row})
     nested = means(rows, AVATAR)
     flat = {f"{p}_{figure}": value for p in ("crop", "full") for figure, value in nested[p].items()}
-    whole = {figure: nested[figure] for figure in ("masked_psnr_db", "mask_iou", "sharpness")}
+    whole = {figure: nested[figure] for figure in OWN_FIGURES}
     return {**whole, **flat, "flicker": (flicker.figures() or {"ratio": None})["ratio"]}
 
 
