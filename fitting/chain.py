@@ -16,7 +16,7 @@ where anatomy has its limits:  pose_j = axes_j x_j.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -91,6 +91,22 @@ class Chain:
             limbs=limbs_of(body),
         )
 
+    def with_surface(self, body: BodyModel, vertices_m: np.ndarray) -> Chain:
+        """The chain with another surface, that of ``body`` at rest with vertices (V, 3); landmarks stay as they are."""
+        weights = np.asarray(body.skin_weights, float)
+        point, joint = np.nonzero(weights > 1e-9)
+        first = self.start[self.num_vertices]  # of the landmarks' contributions
+        start = np.concatenate([np.searchsorted(point, np.arange(len(weights))), self.start[self.num_vertices :]])
+        start[len(weights) :] += len(point) - first
+        weighted_m = weights[point, joint, None] * np.asarray(vertices_m, float)[point]
+        return replace(
+            self,
+            start=start.astype(np.int32),
+            joint=np.concatenate([joint, self.joint[first:]]).astype(np.int32),
+            weight=np.concatenate([weights[point, joint], self.weight[first:]]),
+            weighted_m=np.concatenate([weighted_m, self.weighted_m[first:]]),
+        )
+
     @property
     def is_dressed(self) -> bool:
         """Whether clothes were measured on this chain: some vertices are looser than others."""
@@ -130,6 +146,14 @@ class Chain:
         """(P, 3) points of a pose, in the camera's frame."""
         rotations, translations, _ = self.transforms(pose, camera_from_body)
         return self.points(rotations, translations)
+
+    def turned(self, directions: np.ndarray, pose: np.ndarray, camera_from_body: np.ndarray) -> np.ndarray:
+        """(V, 3): how vertices move in the camera's frame when they move by ``directions`` (V, 3) at rest."""
+        rotations, translations, _ = self.transforms(pose, camera_from_body)
+        start = self.start[: self.num_vertices + 1]
+        point = np.repeat(np.arange(self.num_vertices), np.diff(start))
+        weighted = self.weight[: start[-1], None] * np.asarray(directions, float)[point]
+        return _points(rotations, np.zeros_like(translations), start, self.joint, self.weight, weighted)
 
     def jacobian(
         self, pose: np.ndarray, camera_from_body: np.ndarray, point: np.ndarray, gradient: np.ndarray

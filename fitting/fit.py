@@ -191,10 +191,13 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
     shape = _solve_shape(config, body, clip, notes)
 
     found = fit_clip(body, shape, clip, config.offset_rounds, config.vertex_offsets, config.colors)
+    dressed, offsets_m = found.clothes.dressed
     if config.vertex_offsets:
-        notes.append(f"clothes and hair: vertex offsets up to {1e3 * np.abs(found.offsets_m).max():.0f} mm")
+        notes.append(f"clothes and hair: vertex offsets up to {1e3 * np.abs(offsets_m).max():.0f} mm")
+    if found.clothes.skirt is not None:
+        notes.append(f"a skirt, down to {found.clothes.skirt.hem_m:.2f} m above the floor")
 
-    result = _collect(body, found.chain, found.clip, found.states, shape, found.offsets_m, notes)
+    result = _collect(dressed, found.clothes.chain, found.clip, found.states, shape, offsets_m, notes)
     if not result.tracked.any():
         raise UserError(
             f"{recording.source}: the body could not be tracked in any of {len(recording)} frames "

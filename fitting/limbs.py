@@ -58,11 +58,12 @@ def parts_of_limbs(body: BodyModel) -> dict[str, np.ndarray]:
 
 
 def limb_figures(
-    body: BodyModel, observation: Observation, vertices_m: np.ndarray, height_px: float
+    body: BodyModel, observation: Observation, vertices_m: np.ndarray, landmarks_m: np.ndarray, height_px: float
 ) -> tuple[Limb, ...]:
     """Figures of every limb that the body's atlas names.
 
-    vertices (V, 3) in the colour camera's frame; height_px: of the whole person standing, in grid cells.
+    Vertices (V, 3) and landmarks (L, 3) in the colour camera's frame; height_px: of the whole person standing, in grid
+    cells.
     """
     camera = observation.camera
     z = np.ascontiguousarray(vertices_m[:, 2], float)
@@ -71,7 +72,6 @@ def limb_figures(
     face_index, _, depth_m = rasterize_faces(pixels, z, body.faces, camera.image_wh)
     part = np.where((face_index >= 0) & observation.inside, body.face_part[face_index], 0)
     unit = height_px**2
-    landmarks_m = body.landmarks(vertices_m)
     landmarks_px = landmarks_m[:, :2] / np.maximum(landmarks_m[:, 2:], 0.05) * (camera.fx_px, camera.fy_px)
     landmarks_px += (camera.cx_px, camera.cy_px)
     found = []

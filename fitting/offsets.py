@@ -5,7 +5,8 @@ whole clip gives one sparse least-squares problem:
 
     sum_rows irls (r + (g . n) (d - d_now))^2 / N  +  stiffness |L d|^2  +  shrink |d|^2,     L the mesh Laplacian.
 
-A static offset can only be the part of the clothing that stays put; folds and swing are the renderer's business.
+A static offset can only be the part of the clothing that stays put; folds and swing are the renderer's business.  Where
+cloth hangs about both legs it moves outwards from the middle of the skirt instead (``fitting.skirt``).
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from scipy.sparse.linalg import spsolve
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import Clip
+from fitting.skirt import Skirt
 from fitting.solve import Schedule, State, render_view
 from fitting.terms import depth_rows, landmark_rows, outline_rows, residuals, robust_energy
 
 MAX_OFFSET_M = 0.10  # a loose jacket; more is a cape, and the mesh would fold
+MAX_FLARE_M, MAX_LEGGING_M = 0.25, 0.04  # of a skirt, beyond the legs, and of what is worn below it
 MIN_OFFSET_M = -0.03  # the body under the clothes may be thinner than its shape says, a little
 STIFFNESS, SHRINK = 25.0, 0.02  # relative to one measurement of 12 mm sigma per frame
 LOOSENESS_SMOOTHING = 4  # rounds over the neighbours
@@ -34,10 +37,15 @@ MATCH = Schedule(1, gate_m=(0.12, 0.12), gate_outline=(0.10, 0.10))
 
 
 def solve_offsets(
-    body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], offsets_m: np.ndarray
+    body: BodyModel,
+    chain: Chain,
+    clip: Clip,
+    states: dict[int, State],
+    offsets_m: np.ndarray,
+    skirt: Skirt | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Offsets (V,) that explain outline and depth of all ``states`` better than ``offsets_m``, and the looseness (V,)
-    that what is seen about them leaves to the body.  Metres."""
+    that what is seen about them leaves to the body.  Metres; those of ``skirt``'s cloth in its own direction."""
     count = len(body.template_m)
     if not states:
         return offsets_m, np.zeros(count)
@@ -48,6 +56,10 @@ def solve_offsets(
         assert observation is not None
         points_m = chain.posed(state.pose, state.camera_from_body)
         view = render_view(observation, points_m[:count], body.faces)
+        outward = view.normals
+        if skirt is not None:
+            turned = chain.turned(skirt.direction, state.pose, state.camera_from_body)
+            outward = np.where(skirt.is_cloth[:, None], turned, outward)
         gate = MATCH.gate_outline[1]
         parts = [outline_rows(observation, view.outline, view.outline_vertex, points_m, gate, zero, False)]
         if observation.surface_m is not None:
@@ -55,7 +67,7 @@ def solve_offsets(
         for rows in parts:
             r, by_point = residuals(rows, points_m, observation)
             _, irls = robust_energy(r, rows.scale)
-            by_offset = (by_point * view.normals[rows.point]).sum(1)
+            by_offset = (by_point * outward[rows.point]).sum(1)
             # Rows that slide along the surface say nothing about its height.
             weight = irls * (np.abs(by_offset) > 0.5 * np.linalg.norm(by_point, axis=1))
             np.add.at(diagonal, rows.point, weight * by_offset**2)
@@ -67,12 +79,18 @@ def solve_offsets(
             np.add.at(squares, rows.point, certainty * height_m**2)
             np.add.at(still, rows.point, certainty)
     unit = 1.0 / (max(len(states), 1) * 0.012**2)  # one measurement per frame of 12 mm sigma counts as this much
-    laplacian = mesh_laplacian(body)
+    laplacian = mesh_laplacian(body, skirt)
     smooth = STIFFNESS * unit * len(states) * 0.01 * (laplacian.T @ laplacian)
     shrink = np.full(count, SHRINK * unit * len(states) * 0.01)
     shrink[rigid_vertices(body)] *= 1e4
-    solution = spsolve((sparse.diags(diagonal + shrink) + smooth).tocsc(), right)
-    offsets_m = np.clip(solution, MIN_OFFSET_M, MAX_OFFSET_M)
+    normal, limits_m = sparse.diags(diagonal + shrink) + smooth, np.tile([[MIN_OFFSET_M], [MAX_OFFSET_M]], count)
+    if skirt is None:
+        solution = spsolve(normal.tocsc(), right)
+    else:
+        free = sparse.hstack([sparse.identity(count).tocsc()[:, ~skirt.is_cloth], sparse.csc_matrix(skirt.folds)])
+        solution = free @ spsolve((free.T @ normal @ free).tocsc(), free.T @ right)
+        limits_m[:, skirt.is_cloth], limits_m[1, skirt.is_below] = [[0], [MAX_FLARE_M]], MAX_LEGGING_M
+    offsets_m = np.clip(solution, *limits_m)
     return offsets_m, _looseness_m(laplacian, offsets_m, squares, sums, still)
 
 
@@ -126,11 +144,14 @@ def _looseness_m(
     return LOOSE_GAIN * np.maximum(np.sqrt(np.maximum(spread / certainty, 0)) - TIGHT_M, 0)
 
 
-def mesh_laplacian(body: BodyModel) -> sparse.csr_matrix:
-    """(V, V) uniform Laplacian: a vertex minus the mean of its neighbours."""
+def mesh_laplacian(body: BodyModel, skirt: Skirt | None = None) -> sparse.csr_matrix:
+    """(V, V) uniform Laplacian: a vertex minus the mean of its neighbours; a hem and the leg below are none."""
     faces = body.faces
     i = np.concatenate([faces[:, [0, 1, 2]].ravel(), faces[:, [1, 2, 0]].ravel()])
     j = np.concatenate([faces[:, [1, 2, 0]].ravel(), faces[:, [0, 1, 2]].ravel()])
+    if skirt is not None:
+        parted = (skirt.is_cloth[i] & skirt.is_below[j]) | (skirt.is_below[i] & skirt.is_cloth[j])
+        i, j = i[~parted], j[~parted]
     count = len(body.template_m)
     adjacency = sparse.csr_matrix((np.ones(len(i)), (i, j)), (count, count))
     adjacency.data[:] = 1.0

@@ -30,15 +30,15 @@ from fitting.batch import refine
 from fitting.body.model import BodyModel, vertex_normals
 from fitting.chain import Chain
 from fitting.clip import Clip, default_prior, depth_residual_mm, landmark_errors_px, silhouette_iou, track
+from fitting.clothes import Clothes
 from fitting.contact import Touch, floor_rows, inside_rows, standing_rows, standing_targets
 from fitting.floor import Plane, find_floor
 from fitting.hidden import bridged
 from fitting.legs import follow_legs, settle_legs
 from fitting.limbs import Limb, limb_figures
 from fitting.mirror import Evidence, apart, turned
-from fitting.offsets import solve_landmark_offsets, solve_offsets
 from fitting.photometric import Pictures, color_rows, learn
-from fitting.shape import body_height_m, chain_of
+from fitting.shape import body_height_m
 from fitting.solve import Prior, State
 from fitting.terms import Rows
 
@@ -53,52 +53,47 @@ RowsOf = Callable[[int, State], Rows]
 class Found:
     """What the passes leave."""
 
-    chain: Chain
+    clothes: Clothes
     clip: Clip  # its landmarks named as they were used
     states: dict[int, State]
-    offsets_m: np.ndarray  # (V,)
 
 
 def fit_clip(
     body: BodyModel, shape: np.ndarray, clip: Clip, rounds: int, with_offsets: bool, with_colors: bool
 ) -> Found:
     """Every pass, in the order of the module's docstring."""
-    chain = chain_of(body, shape)
-    prior = default_prior(body, chain)
+    clothes = Clothes.none(body, shape)
+    prior = default_prior(body, clothes.chain)
     height_m = body_height_m(body, shape)
-    offsets_m = np.zeros(len(body.template_m))
-    landmarks_m = np.zeros((len(body.landmark_weights), 3))
     clip = follow_legs(clip)
-    states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking", len(clip)))
-    clip, states = settle_legs(body, chain, clip, prior, states)
-    limits = Limits.of(body, chain, clip, states)
+    states = track(body, clothes.chain, clip, prior, progress(range(len(clip)), "tracking", len(clip)))
+    clip, states = settle_legs(body, clothes.chain, clip, prior, states)
+    limits = Limits.of(body, clothes.chain, clip, states)
+
+    def good() -> dict[int, State]:
+        return believed(clothes.body, clothes.chain, clip, teaching(clip, states), height_m)
+
     if not rounds:
-        states = refine(body, chain, clip, prior, states, more=limits.rows(chain, states))
+        states = refine(body, clothes.chain, clip, prior, states, more=limits.rows(clothes.chain, states))
     for k in range(rounds):
-        good = believed(body, chain, clip, teaching(clip, states), height_m)
-        offsets_m, looseness_m = solve_offsets(body, chain, clip, good, offsets_m)
-        if not with_offsets:
-            offsets_m = 0 * offsets_m
-        landmarks_m = solve_landmark_offsets(chain, clip, good, landmarks_m)
-        chain = chain_of(body, shape, offsets_m, looseness_m, landmarks_m)
+        seen = good()
+        clothes = clothes.learned(clip, seen, with_offsets)
+        if with_offsets:
+            clothes = clothes.with_skirt(clip, seen)
         if k == 0:
-            before = states
+            body, chain, before = clothes.body, clothes.chain, states
             states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking again", len(clip)))
             clip, states = settle_legs(body, chain, clip, prior, states)
             states = returned(body, chain, clip, states, before)
+        body, chain = clothes.body, clothes.chain
         states = refine(body, chain, clip, prior, states, more=limits.rows(chain, states))
-    states = _mirrored(body, chain, clip, prior, states, height_m, limits)
-
-    def placed_anew(chain: Chain, landmarks_m: np.ndarray) -> tuple[Chain, np.ndarray]:
-        # Poses and landmark offsets wait for each other, so after each pass the landmarks are read off once more.
-        good = believed(body, chain, clip, teaching(clip, states), height_m)
-        landmarks_m = solve_landmark_offsets(chain, clip, good, landmarks_m)
-        return chain_of(body, shape, offsets_m, chain.looseness_m, landmarks_m), landmarks_m
+    body = clothes.body
+    states = _mirrored(body, clothes.chain, clip, prior, states, height_m, limits)
 
     for blur_px in POLISH_BLURS_PX if with_colors else ():
-        if rounds:
-            chain, landmarks_m = placed_anew(chain, landmarks_m)
-        pictures = Pictures(clip, blur_px)
+        if rounds:  # poses and landmark offsets wait for each other: after each pass they are read off once more
+            clothes = clothes.with_landmarks(clip, good())
+        pictures, chain = Pictures(clip, blur_px), clothes.chain
         appearance = learn(body, chain, clip, states, teaching(clip, states), pictures)
         allowed = limits.rows(chain, states)
 
@@ -109,10 +104,12 @@ def fit_clip(
             return Rows.concatenate([allowed(i, state), colors])
 
         states = refine(body, chain, clip, prior, states, rounds=4, more=all_rows)
-    states = _bridged(body, chain, clip, states, height_m)
+    states = _bridged(body, clothes.chain, clip, states, height_m)
     if rounds:
-        chain, landmarks_m = placed_anew(chain, landmarks_m)
-    return Found(chain, clip, states, offsets_m)
+        clothes = clothes.learned(clip, good(), with_offsets)
+        if with_offsets:
+            clothes = clothes.with_skirt(clip, good())
+    return Found(clothes, clip, states)
 
 
 def returned(
@@ -253,5 +250,5 @@ def figures_of(body: BodyModel, chain: Chain, clip: Clip, index: int, state: Sta
         silhouette_iou=silhouette_iou(chain, body, observation, state),
         depth_mm=depth_residual_mm(chain, body, observation, state),
         facing_deg=float(facing),
-        limbs=limb_figures(body, observation, vertices_m, height_px),
+        limbs=limb_figures(body, observation, vertices_m, landmarks_m, height_px),
     )

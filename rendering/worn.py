@@ -11,6 +11,7 @@ is as soft across charts as within one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -77,9 +78,9 @@ def worn(avatar: Avatar, body: str, regions: Mapping[str, str], seam_m: float = 
     shares = shares_of(depth_px)
     if avatar.settings["train"].get("warm_start"):  # otherwise the texture's channels are no colours
         shares = _with_own_skin(avatar, people, body, shares, depth_px * max(seam_m, 1e-6))
-    offsets_m = mixed_offsets_m(avatar, people, shares_of(depth))
     texture = mixed_texture(avatar, people, shares, avatar.textures[body].light)
-    return texture, avatar.bodies[body]._replace(vertex_offsets_m=offsets_m)
+    cut = mixed_cut(avatar, people, shares_of(depth))
+    return texture, cut._replace(shape=avatar.bodies[body].shape)
 
 
 def morphed(avatar: Avatar, first: str, second: str, share: float) -> tuple[NeuralTexture, Shape]:
@@ -92,11 +93,11 @@ def morphed(avatar: Avatar, first: str, second: str, share: float) -> tuple[Neur
     if any(own is not None for own in lights):
         light = sum(part * own for part, own in zip(shares.tolist(), lights, strict=True) if own is not None)
     texture = mixed_texture(avatar, people, shares, light)
-    offsets_m = mixed_offsets_m(avatar, people, shares)
+    cut = mixed_cut(avatar, people, shares)
     figures = [avatar.bodies[subject].shape for subject in people]
     count = max(map(len, figures))
     figure = sum(part * np.pad(f, (0, count - len(f))) for part, f in zip(shares, figures, strict=True))
-    return texture, Shape(avatar.bodies[first].body, np.asarray(figure, np.float32), offsets_m)
+    return texture, cut._replace(shape=np.asarray(figure, np.float32))
 
 
 def check_subject(avatar: Avatar, subject: str) -> None:
@@ -176,14 +177,25 @@ def mixed_texture(
     return type(textures[0]).of(tensors).to(weights.device).requires_grad_(False)
 
 
-def mixed_offsets_m(avatar: Avatar, people: Sequence[str], shares: np.ndarray) -> np.ndarray | None:
-    """(V,) how far clothes stand off, with ``shares`` (V, S) or (S,) of each of ``people``; None where nobody has."""
-    offsets_m = [avatar.bodies[subject].vertex_offsets_m for subject in people]
-    if all(offset_m is None for offset_m in offsets_m):
-        return None
-    count = len(avatar.bodies[people[0]].body.template_m)
-    columns = [np.zeros(count, np.float32) if offset_m is None else offset_m for offset_m in offsets_m]
-    return np.asarray((np.stack(columns, axis=1) * shares).sum(axis=1), np.float32)
+def mixed_cut(avatar: Avatar, people: Sequence[str], shares: np.ndarray) -> Shape:
+    """The first one's shape in clothes cut with ``shares`` (V, S) or (S,) of each of ``people``: how far they stand
+    off, and where cloth hangs about both legs (``fitting.skirt``), its surface and what moves it."""
+    bodies = [avatar.bodies[subject] for subject in people]
+    offsets_m = [own.vertex_offsets_m for own in bodies]
+    first = bodies[0].body
+    shares = np.broadcast_to(shares, (len(first.template_m), len(people)))
+    worn = bodies[0]
+    if any(offset_m is not None for offset_m in offsets_m):
+        columns = [np.zeros(len(shares), np.float32) if offset_m is None else offset_m for offset_m in offsets_m]
+        mixed_m = (np.stack(columns, axis=1) * shares).sum(axis=1)
+        worn = worn._replace(vertex_offsets_m=np.asarray(mixed_m, np.float32))
+    if all(np.array_equal(own.body.template_m, first.template_m) for own in bodies):
+        return worn
+    surface_m, weights = (
+        np.einsum("svx,vs->vx", np.stack([getattr(own.body, name) for own in bodies]), shares, dtype=np.float32)
+        for name in ("template_m", "skin_weights")
+    )
+    return worn._replace(body=replace(first, template_m=surface_m, skin_weights=weights))
 
 
 def _distance_m(body: BodyModel, rest_m: np.ndarray, faces: np.ndarray) -> np.ndarray:

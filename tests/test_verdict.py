@@ -234,8 +234,12 @@ def seen(body: BodyModel, vertices_m: np.ndarray) -> Observation:
     return observation
 
 
+def figures(body: BodyModel, observation: Observation, vertices_m: np.ndarray) -> tuple[Limb, ...]:
+    return limb_figures(body, observation, vertices_m, body.landmarks(vertices_m), observation.height_px)
+
+
 def judged_by_limbs(body: BodyModel, observation: Observation, vertices_m: np.ndarray) -> Verdict:
-    return judge(replace(RIGHT, limbs=limb_figures(body, observation, vertices_m, observation.height_px)))
+    return judge(replace(RIGHT, limbs=figures(body, observation, vertices_m)))
 
 
 def test_limbs_where_they_are_raise_no_doubt(body):
@@ -270,17 +274,14 @@ def test_a_limb_is_made_of_its_own_parts_from_shoulder_or_hip_down(body):
 def test_landmarks_vouch_for_limbs_and_not_for_crossed_ones(body):
     vertices_m = posed(body, 0.3)
     observation = seen(body, vertices_m)
-    apart = {limb.name: limb.off for limb in limb_figures(body, observation, vertices_m, observation.height_px)}
+    apart = {limb.name: limb.off for limb in figures(body, observation, vertices_m)}
     assert all(off < 0.01 for off in apart.values())
-    moved = {
-        limb.name: limb.off
-        for limb in limb_figures(body, observation, posed(body, raise_left=1.0), observation.height_px)
-    }
+    moved = {limb.name: limb.off for limb in figures(body, observation, posed(body, raise_left=1.0))}
     assert moved["left arm"] > verdict.MAX_OFF and moved["right arm"] < 0.01
     crossed = observation.landmarks_px.copy()
     crossed[[13, 15]] = crossed[[14, 16]] + 1.0
     sides = replace(observation, landmarks_px=crossed)
-    assert np.isnan(limb_figures(body, sides, vertices_m, observation.height_px)[1].off)
+    assert np.isnan(figures(body, sides, vertices_m)[1].off)
 
 
 def test_the_chest_of_a_body_that_faces_the_camera_points_at_it(body):

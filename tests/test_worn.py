@@ -13,6 +13,7 @@ from test_avatar import make_avatar
 from capture.errors import UserError
 from fitting.body.model import BodyModel
 from fitting.light import LIGHT_TERMS
+from fitting.skirt import Skirt
 from rendering.avatar import Avatar, Shape
 from rendering.networks import NeuralTexture
 from rendering.skin import skin_of
@@ -241,3 +242,46 @@ def test_clothes_are_shown_in_the_light_of_their_wearer_and_a_mixture_in_a_mixed
     torch.testing.assert_close(morphed(lit, "ada", "bob", 0.25)[0].light, torch.full((LIGHT_TERMS, 3), 0.25))
     torch.testing.assert_close(morphed(lit, "ada", "carol", 0.5)[0].light, torch.full((LIGHT_TERMS, 3), 0.2))
     assert worn(lit, "carol", {"torso": "bob"})[0].light is None and morphed(cast, "ada", "bob", 0.5)[0].light is None
+
+
+# ---------------------------------------------------------------------------------------------------- skirts
+
+
+@pytest.fixture(scope="module")
+def with_skirt(cast) -> Avatar:
+    """The same people; bob wears a skirt."""
+    own = cast.bodies["bob"]
+    skirt = Skirt.of(own.body, own.shape, 0.45)
+    assert skirt is not None
+    body, offsets_m = skirt.baked(np.where(skirt.is_cloth, 0.05, own.vertex_offsets_m))
+    return cast.with_subject("bob", cast.textures["bob"], Shape(body, own.shape, offsets_m.astype(np.float32)))
+
+
+def test_a_skirt_goes_with_the_legs_it_was_worn_on(cast, with_skirt):
+    naked, skirt = with_skirt.bodies["ada"].body, with_skirt.bodies["bob"].body
+    legs = np.setdiff1d(naked.faces[faces_of(naked, "lower_leg")], naked.faces[~faces_of(naked, "lower_leg")])
+    _, dressed = worn(with_skirt, "ada", {"legs": "bob"})
+    for name in ("template_m", "skin_weights"):
+        assert not np.array_equal(getattr(naked, name)[legs], getattr(skirt, name)[legs])
+        np.testing.assert_allclose(getattr(dressed.body, name)[legs], getattr(skirt, name)[legs], atol=1e-6)
+    np.testing.assert_allclose(dressed.body.skin_weights.sum(1), 1, atol=1e-5)
+    assert np.array_equal(dressed.shape, with_skirt.bodies["ada"].shape)
+    _, shirt = worn(with_skirt, "ada", {"torso": "bob"})
+    assert np.array_equal(shirt.body.template_m[legs], naked.template_m[legs])
+    _, back = worn(with_skirt, "bob", {"legs": "ada"})
+    np.testing.assert_allclose(back.body.template_m[legs], naked.template_m[legs], atol=1e-6)
+    assert np.array_equal(worn(cast, "ada", {"legs": "bob"})[1].body.template_m, naked.template_m)
+
+
+def test_a_skirt_grows_while_one_becomes_the_other(with_skirt):
+    first, last = (morphed(with_skirt, "ada", "bob", share)[1] for share in (0.0, 1.0))
+    for shape, name in ((first, "ada"), (last, "bob")):
+        own = with_skirt.bodies[name]
+        np.testing.assert_allclose(shape.body.template_m, own.body.template_m, atol=1e-6)
+        pose = random_pose(own.body)
+        theirs, ours = (s.body.posed(s.shape, pose, None, s.vertex_offsets_m)[0] for s in (own, shape))
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def random_pose(body: BodyModel) -> np.ndarray:
+    return np.random.default_rng(2).normal(0, 0.2, (body.num_joints, 3))

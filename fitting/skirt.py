@@ -1,0 +1,241 @@
+"""A skirt: cloth that hangs about both legs in one piece, made of the legs' own surface.
+
+A leg is a tube, and no offset along its normals makes two tubes a skirt: they part as soon as the legs do.  So above
+the hem each tube is opened along its inner side and laid about its half of the skirt; what is left of the inner side
+hides behind the front and the back.  The surface, its texture coordinates and its joints stay the same ones.
+
+        back                    V vertices, L landmarks.  At rest a vertex at angle a about its leg (0 outwards, 90
+      .--|--.                   degrees to the front) goes to x = X cos^p b, y = -Y sin^p b with b = 90 a / OPENED, a
+     (   |   )  the skirt       superellipse (Gielis 2003) of the legs' own width; offsets then move it outwards.
+      '--|--'
+        front                   Where both halves meet they share place and motion, so that there is no gap.
+
+Cloth at the side of a leg follows that leg, between the legs it follows both alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from fitting.body.model import MAX_INFLUENCES, BodyModel, vertex_normals
+from fitting.chain import Chain
+from fitting.clip import Clip
+from fitting.solve import State
+
+LEG_PARTS = ("upper_leg.L", "lower_leg.L", "upper_leg.R", "lower_leg.R")
+HIPS, KNEES, ANKLES = (23, 24), (25, 26), (27, 28)  # landmarks, left and right
+# There is a skirt where nobody sees the room between legs that stand this far apart, by their length, in so many of at
+# least so many frames, and that far down the legs, by the same, where no trousers' crotch reaches: to the knee.
+APART, FILLED, MIN_FRAMES, LOW = 0.24, 0.7, 10, 0.5
+APART_CELLS = 2
+FRONT_M = 0.15  # what is seen between the legs is the skirt's front, so much nearer than they are
+MIN_ABOVE_ANKLE_M = 0.06
+CROTCH_M, JOINED_M = 0.02, 0.08  # from so far above the crotch, over this height, hips become skirt
+UNDER_HEM_M = 0.015  # the leg goes on inside, this far above the hem
+OPENED, TUCK, SUPERELLIPSE = np.deg2rad(95), 0.6, 2.4
+HANGS_M = 0.04
+WAVES, DEGREE = 3, 3
+MIDDLE_M, SYMMETRIC_M = 1e-3, 0.02  # a body whose sides differ by more has no twins
+
+
+@dataclass(frozen=True)
+class Skirt:
+    """How one person's legs are laid out as a skirt."""
+
+    body: BodyModel  # with the skirt as its surface at rest, before offsets
+    direction: np.ndarray  # (V, 3) where offsets move what is cloth at rest; unit, 0 elsewhere
+    is_cloth: np.ndarray  # (V,) bool
+    is_below: np.ndarray  # (V,) bool: legs below the hem, with which cloth shares edges and nothing else
+    folds: np.ndarray  # (V, K) of what its offsets are made: waves about the skirt, polynomials down it; 0 elsewhere
+    hem_m: float  # above the floor, at rest
+
+    @staticmethod
+    def of(body: BodyModel, shape: np.ndarray, hem_m: float) -> Skirt | None:
+        """The skirt of the shaped ``body`` that ends ``hem_m`` above the floor; None for a body without such legs."""
+        legs = _Legs.of(body, shape, hem_m)
+        if legs is None:
+            return None
+        ring = _Ring.of(legs)
+        return Skirt(
+            replace(
+                body,
+                template_m=(body.template_m + (ring.laid_m - legs.rest_m)).astype(np.float32),
+                skin_weights=_weights(body, legs, ring).astype(np.float32),
+            ),
+            ring.direction,
+            legs.share > 0,
+            legs.is_below,
+            _folds(legs, ring, hem_m),
+            hem_m,
+        )
+
+    def baked(self, offsets_m: np.ndarray) -> tuple[BodyModel, np.ndarray]:
+        """The body with the cloth's ``offsets_m`` (V,) in its surface at rest, and the offsets that are left."""
+        moved_m = self.direction * np.where(self.is_cloth, offsets_m, 0)[:, None]
+        body = replace(self.body, template_m=(self.body.template_m + moved_m).astype(np.float32))
+        return body, np.where(self.is_cloth, 0, offsets_m)
+
+
+def find_hem(chain: Chain, clip: Clip, states: dict[int, State]) -> float | None:
+    """How far above the floor, at rest, a skirt ends; None where trousers or bare legs explain the masks.
+
+    Half way between legs that stand apart, a skirt is there down to its hem and trousers are not: a place on the line
+    between hip, knee and ankle of both sides, in all frames of ``states``.
+    """
+    at_rest = np.zeros_like(chain.joints_m), np.eye(4)
+    rest_m = _leg_axis(chain.posed(*at_rest)[chain.num_vertices :])
+    heights_m = np.arange(rest_m[2, 2], rest_m[0, 2], 0.01)[::-1]
+    share = (rest_m[0, 2] - heights_m) / (rest_m[0, 2] - rest_m[2, 2])
+    filled, counted = np.zeros(len(heights_m)), np.zeros(len(heights_m))
+    for index, state in states.items():
+        observation = clip[index]
+        assert observation is not None
+        camera = observation.camera
+        landmarks_m = chain.posed(state.pose, state.camera_from_body)[chain.num_vertices :]
+        legs = [landmarks_m[[HIPS[k], KNEES[k], ANKLES[k]]] for k in (0, 1)]
+        length_m = np.mean([np.linalg.norm(np.diff(leg, axis=0), axis=1).sum() for leg in legs])
+        points_m = np.stack(
+            [[np.interp(heights_m, rest_m[::-1, 2], leg[::-1, k]) for k in range(3)] for leg in legs]
+        )  # (2, 3, levels)
+        z_m = np.maximum(points_m[:, 2] - FRONT_M, 0.05)
+        pixels = points_m[:, :2] / z_m[:, None] * np.array([[camera.fx_px], [camera.fy_px]])
+        pixels += np.array([[camera.cx_px], [camera.cy_px]])
+        apart_px = np.linalg.norm(pixels[0] - pixels[1], axis=0)
+        column, row = np.rint(pixels.mean(0)).astype(int)
+        height, width = observation.mask.shape
+        counts = apart_px > APART * length_m * camera.fx_px / z_m.mean(0) + APART_CELLS
+        counts &= (column >= 0) & (row >= 0) & (column < width) & (row < height)
+        column, row = column.clip(0, width - 1), row.clip(0, height - 1)
+        counts &= observation.inside[row, column]
+        counted += counts
+        filled += counts & (observation.mask[row, column] >= 0.5)
+    is_cloth = (filled >= FILLED * counted) & (counted >= MIN_FRAMES)
+    # From below, as high up legs are never far enough apart.
+    found = np.flatnonzero(is_cloth & (share >= LOW))
+    if not len(found):
+        return None
+    lowest = int(found[-1])
+    enough = counted[:lowest] >= MIN_FRAMES
+    if not is_cloth[:lowest][enough].all():
+        return None  # a gap above: something hangs there, but it is no skirt
+    return float(max(heights_m[lowest], rest_m[2, 2] + MIN_ABOVE_ANKLE_M))
+
+
+@dataclass(frozen=True)
+class _Legs:
+    """The legs at rest, cut at the hem."""
+
+    rest_m: np.ndarray  # (V, 3) before anything is laid out
+    normals: np.ndarray  # (V, 3)
+    twin: np.ndarray  # (V,) the vertex on the other side
+    side: np.ndarray  # (V,) 1 on the left, -1 on the right
+    is_leg: np.ndarray  # (V,) bool
+    is_below: np.ndarray  # (V,) bool
+    height_m: np.ndarray  # (V,) with a straight hem
+    share: np.ndarray  # (V,) how much of the skirt a vertex is: 0 at the hips and below the hem, 1 where it hangs free
+    axis_m: np.ndarray  # (3, 3) hip, knee and ankle of the left
+    crotch_m: float
+
+    @staticmethod
+    def of(body: BodyModel, shape: np.ndarray, hem_m: float) -> _Legs | None:
+        parts = [body.part_names.index(name) for name in LEG_PARTS if name in body.part_names]
+        rest_m = body.shaped(shape)[0].astype(float)
+        away_m, twin = cKDTree(body.template_m).query(body.template_m * np.array([-1, 1, 1], np.float32))
+        is_leg = np.zeros(len(rest_m), bool)
+        is_leg[body.faces[np.isin(body.face_part, parts)]] = True
+        if len(parts) < len(LEG_PARTS) or away_m[is_leg].max() > SYMMETRIC_M:
+            return None
+        is_cloth, is_below = is_leg & (rest_m[:, 2] > hem_m), is_leg & (rest_m[:, 2] <= hem_m)
+        edges = np.concatenate([body.faces[:, [0, 1]], body.faces[:, [1, 2]], body.faces[:, [2, 0]]])
+        across = edges[is_cloth[edges].any(1) & is_below[edges].any(1)]
+        height_m = rest_m[:, 2].copy()
+        height_m[across[is_cloth[across]]] = hem_m
+        height_m[across[is_below[across]]] = hem_m + UNDER_HEM_M
+        crotch_m = float(rest_m[np.abs(rest_m[:, 0]) < MIDDLE_M, 2].min())
+        rise = np.clip((crotch_m + CROTCH_M - height_m) / JOINED_M, 0, 1)
+        return _Legs(
+            rest_m=rest_m,
+            normals=vertex_normals(rest_m, body.faces),
+            twin=twin,
+            side=np.where(rest_m[:, 0] >= 0, 1.0, -1.0),
+            is_leg=is_leg,
+            is_below=is_below,
+            height_m=height_m,
+            share=rise * rise * (3 - 2 * rise) * is_cloth,
+            axis_m=_leg_axis(body.landmarks(rest_m)),
+            crotch_m=crotch_m,
+        )
+
+    def axis_at(self, height_m: np.ndarray) -> np.ndarray:
+        """(V, 2) where the left leg's axis is, x and y."""
+        return np.stack([np.interp(height_m, self.axis_m[::-1, 2], self.axis_m[::-1, k]) for k in (0, 1)], 1)
+
+
+@dataclass(frozen=True)
+class _Ring:
+    """The legs laid about the skirt."""
+
+    laid_m: np.ndarray  # (V, 3)
+    direction: np.ndarray  # (V, 3)
+    about: np.ndarray  # (V,) rad about the skirt: 0 in front, 90 degrees on the left
+    aside: np.ndarray  # (V,) 0 between the legs, 1 at the side
+
+    @staticmethod
+    def of(legs: _Legs) -> _Ring:
+        from_axis_m = np.stack([legs.side * legs.rest_m[:, 0], legs.rest_m[:, 1]], 1) - legs.axis_at(legs.rest_m[:, 2])
+        angle, radius_m = np.arctan2(-from_axis_m[:, 1], from_axis_m[:, 0]), np.linalg.norm(from_axis_m, axis=1)
+        axis_m, power = legs.axis_at(legs.height_m), 2 / SUPERELLIPSE
+        half_x_m, half_y_m = axis_m[:, 0] + radius_m, radius_m + 0.01
+        along = np.clip(angle / OPENED, -1, 1) * np.pi / 2
+        x, y = half_x_m * np.cos(along) ** power, half_y_m * np.sign(along) * np.abs(np.sin(along)) ** power
+        # What hides between front and back stays close behind them, so that normals there are the cloth's.
+        y *= 1 - TUCK * np.clip((np.abs(angle) - OPENED) / (np.pi - OPENED), 0, 1) ** 2
+        # Down means along the leg: at rest, where legs are apart, a hem is level across each of them.
+        hip_m, _, ankle_m = legs.axis_m
+        spread = (ankle_m[0] - hip_m[0]) / (hip_m[2] - ankle_m[2])
+        hung_m = np.stack([legs.side * x, axis_m[:, 1] - y, legs.height_m + spread * (x - axis_m[:, 0])], 1)
+        share, level_m = legs.share[:, None], np.column_stack([legs.rest_m[:, :2], legs.height_m])
+        laid_m = level_m + share * (hung_m - level_m)
+        out = _unit(np.stack([x / half_x_m**2, -y / half_y_m**2], 1))
+        direction = np.stack([legs.side * out[:, 0], out[:, 1], spread * out[:, 0]], 1)
+        direction = _unit(share * direction + (1 - share) * legs.normals) * (share > 0)
+        about = np.arctan2(legs.side * np.cos(along), np.sin(along))
+        return _Ring(laid_m, direction, about, np.sin(np.clip(np.abs(laid_m[:, 0]) / half_x_m, 0, 1) * np.pi / 2))
+
+
+def _weights(body: BodyModel, legs: _Legs, ring: _Ring) -> np.ndarray:
+    """(V, J) skinning weights of cloth; everything else has the body's."""
+    naked = np.asarray(body.skin_weights, float)
+    hanging = np.zeros_like(naked)  # cloth has no knees: what hangs on a leg at its height, smoothly
+    for leg in (legs.is_leg & (legs.side > 0), legs.is_leg & (legs.side < 0)):
+        nearness = np.exp(-0.5 * ((legs.height_m[leg, None] - legs.rest_m[None, leg, 2]) / HANGS_M) ** 2)
+        hanging[leg] = nearness @ naked[leg] / nearness.sum(1, keepdims=True)
+    share = legs.share[:, None]
+    hanging = share * hanging + (1 - share) * naked
+    others = 0.5 * share * (1 - ring.aside[:, None])
+    weights = (1 - others) * hanging + others * hanging[legs.twin]
+    weakest = np.argsort(-weights, axis=1, kind="stable")[:, MAX_INFLUENCES:]
+    np.put_along_axis(weights, weakest, 0, axis=1)
+    return np.where(share > 0, weights / weights.sum(1, keepdims=True), naked)
+
+
+def _folds(legs: _Legs, ring: _Ring, hem_m: float) -> np.ndarray:
+    """(V, K) of ``Skirt``: a skirt's form is smooth, all the way round and where nobody saw it."""
+    orders = range(1, WAVES + 1)
+    waves = [np.ones_like(ring.about), *(wave(k * ring.about) for k in orders for wave in (np.cos, np.sin))]
+    down = 2 * (legs.crotch_m - legs.height_m) / (legs.crotch_m - hem_m) - 1
+    folds = np.einsum("vi,vj->vij", np.stack(waves, 1), np.polynomial.legendre.legvander(down, DEGREE))
+    return np.asarray(folds.reshape(len(down), -1) * (legs.share > 0)[:, None])
+
+
+def _leg_axis(landmarks_m: np.ndarray) -> np.ndarray:
+    """(3, 3) hip, knee and ankle, the mean of both sides with x to the outside."""
+    sides = np.stack([landmarks_m[list(pair)] for pair in (HIPS, KNEES, ANKLES)])  # (3, 2, 3)
+    return np.asarray((sides * np.array([[1, 1, 1], [-1, 1, 1]])).mean(1))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9))

@@ -1,0 +1,160 @@
+"""Cloth about both legs: it is found where it is worn, it stays in one piece, and everything else stays as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_batch import clip_of, turned
+from test_loose_clothes import dressed
+from test_solve import observe_body, random_state
+
+from fitting.body.model import MAX_INFLUENCES, BodyModel
+from fitting.chain import Chain
+from fitting.clip import silhouette_iou
+from fitting.clothes import Clothes
+from fitting.skirt import KNEES, MIN_FRAMES, Skirt, find_hem
+from fitting.solve import State
+
+HEM_M = 0.42
+VIEWS = 16
+
+
+@pytest.fixture(scope="module")
+def skirt(body: BodyModel) -> Skirt:
+    found = Skirt.of(body, np.zeros(body.num_shape), HEM_M)
+    assert found is not None
+    return found
+
+
+def states_of(chain: Chain, spread_rad: float = 0.06) -> dict[int, State]:
+    """Somebody who turns to and fro before the camera, the limbs in other places each time."""
+    return {k: turned(chain, random_state(chain, k, spread_rad), 0.9 * np.sin(k)) for k in range(VIEWS)}
+
+
+def flared(skirt: Skirt) -> np.ndarray:
+    """(V,) offsets: 12 cm wider at the hem than the legs are."""
+    rest_m = skirt.body.template_m
+    return np.where(skirt.is_cloth, np.clip(0.02 + 0.3 * (0.75 - rest_m[:, 2]), 0, 0.12), 0)
+
+
+def wearing(body: BodyModel, chain: Chain, skirt: Skirt) -> tuple[BodyModel, Chain]:
+    worn, left_m = skirt.baked(flared(skirt))
+    return worn, chain.with_surface(worn, worn.shaped(None, left_m)[0])
+
+
+def test_a_skirt_is_found_down_to_its_hem(body, chain, skirt):
+    """Another one than ours too: a stiff cone that turns with the hips."""
+    worn, clothed = wearing(body, chain, skirt)
+    states = states_of(chain)
+    clip = clip_of([observe_body(worn, clothed, state, True) for state in states.values()])
+    assert find_hem(chain, clip, states) == pytest.approx(HEM_M, abs=0.04)
+    cones = [observe_body(body, chain, s, True, dressed("skirt", body, chain, s)) for s in states.values()]
+    knee_m = body.landmarks(body.template_m)[list(KNEES), 2].mean()
+    assert find_hem(chain, clip_of(cones), states) == pytest.approx(knee_m - 0.08, abs=0.06)
+
+
+@pytest.mark.parametrize("kind", ["naked", "trousers", "hair"])
+def test_legs_and_trousers_are_no_skirt(body, chain, kind):
+    states = states_of(chain)
+    clip = clip_of([observe_body(body, chain, s, True, dressed(kind, body, chain, s)) for s in states.values()])
+    assert find_hem(chain, clip, states) is None
+    clothes = Clothes.none(body, np.zeros(body.num_shape))
+    assert clothes.with_skirt(clip, states) is clothes
+
+
+def test_a_few_frames_are_not_believed(body, chain, skirt):
+    worn, clothed = wearing(body, chain, skirt)
+    states = dict(list(states_of(chain).items())[: MIN_FRAMES - 1])
+    clip = clip_of([observe_body(worn, clothed, state, True) for state in states.values()])
+    assert find_hem(chain, clip, states) is None
+
+
+def test_its_form_is_learned(body, chain, skirt):
+    """From naked legs: outlines of the clip agree afterwards, and so do those of frames that were not looked at."""
+    worn, clothed = wearing(body, chain, skirt)
+    states = states_of(chain)
+    clip = clip_of([observe_body(worn, clothed, state, True) for state in states.values()])
+    teach = {k: s for k, s in states.items() if k < VIEWS - 4}
+    clothes = Clothes.none(body, np.zeros(body.num_shape)).with_skirt(clip, teach)
+    assert clothes.skirt is not None
+    for k in range(VIEWS - 4, VIEWS):
+        before = silhouette_iou(chain, body, clip[k], states[k])
+        after = silhouette_iou(clothes.chain, clothes.body, clip[k], states[k])
+        assert after > 0.95 > before + 0.02
+
+
+def test_landmarks_stay_on_the_legs(body, chain, skirt):
+    _, clothed = wearing(body, chain, skirt)
+    state = random_state(chain, 5)
+    both = [c.posed(state.pose, state.camera_from_body)[c.num_vertices :] for c in (chain, clothed)]
+    np.testing.assert_array_equal(*both)
+
+
+def test_the_halves_never_part(body, skirt):
+    """Where they meet, both have the same place in any pose: also with one knee up."""
+    worn, left_m = skirt.baked(flared(skirt))
+    middle = np.flatnonzero(skirt.is_cloth & (np.abs(worn.template_m[:, 0]) < 1e-6))
+    assert len(middle) > 20
+    mirrored = body.template_m * np.float32([-1, 1, 1])
+    twin = np.array([np.linalg.norm(body.template_m - mirrored[v], axis=1).argmin() for v in middle])
+    pose = np.zeros((body.num_joints, 3))
+    pose[body.joint_index("upperleg01.L")] = -1.2, 0.1, 0.2
+    pose[body.joint_index("lowerleg01.L")] = 1.3, 0, 0
+    vertices_m, _ = worn.posed(None, pose, None, left_m)
+    np.testing.assert_allclose(vertices_m[middle], vertices_m[twin], atol=1e-5)
+
+
+def test_everything_else_stays(body, skirt):
+    worn, left_m = skirt.baked(flared(skirt))
+    other = ~skirt.is_cloth & ~skirt.is_below
+    np.testing.assert_array_equal(worn.template_m[other], body.template_m[other])
+    np.testing.assert_array_equal(worn.skin_weights[~skirt.is_cloth], body.skin_weights[~skirt.is_cloth])
+    moved = np.linalg.norm(worn.template_m - body.template_m, axis=1) > 0
+    assert moved[skirt.is_below].mean() < 0.3  # the ring that is tucked under the hem
+    np.testing.assert_allclose(worn.skin_weights.sum(1), 1, atol=1e-5)
+    assert (worn.skin_weights > 0).sum(1).max() <= MAX_INFLUENCES
+    assert not left_m[skirt.is_cloth].any()
+
+
+def test_a_hem_is_level_where_legs_hang_straight_down(body, skirt):
+    worn, left_m = skirt.baked(flared(skirt))
+    ring = skirt.is_cloth & (np.abs(worn.template_m[:, 2] - HEM_M) < 0.05)
+    hip, ankle = (body.landmarks(body.template_m)[k] for k in (23, 27))
+    lean = np.arctan2(ankle[0] - hip[0], hip[2] - ankle[2])
+    pose = np.zeros((body.num_joints, 3))
+    for name, sign in (("upperleg01.L", 1), ("upperleg01.R", -1)):
+        pose[body.joint_index(name), 1] = sign * lean
+    vertices_m, joints_m = worn.posed(None, pose, None, left_m)
+    ankles_m = [
+        joints_m[body.joint_index(f"foot.{s}"), 0] - joints_m[body.joint_index(f"upperleg02.{s}"), 0] for s in "LR"
+    ]
+    assert np.abs(ankles_m).max() < 0.03
+    lowest = np.array(
+        [
+            vertices_m[ring & side, 2].min()
+            for side in (worn.template_m[:, 0] > 0.2, np.abs(worn.template_m[:, 0]) < 0.02)
+        ]
+    )
+    assert np.ptp(lowest) < 0.015
+
+
+def test_how_vertices_turn_is_how_they_move(chain, skirt):
+    state = random_state(chain, 3)
+    moved = replace(
+        chain,
+        weighted_m=chain.weighted_m
+        + chain.weight[:, None]
+        * np.pad(skirt.direction, ((0, len(chain.start) - 1 - chain.num_vertices), (0, 0)))[
+            np.repeat(np.arange(len(chain.start) - 1), np.diff(chain.start))
+        ],
+    )
+    places = [c.posed(state.pose, state.camera_from_body)[: chain.num_vertices] for c in (chain, moved)]
+    turned_by = chain.turned(skirt.direction, state.pose, state.camera_from_body)
+    np.testing.assert_allclose(places[1] - places[0], turned_by, atol=1e-9)
+
+
+def test_a_body_without_such_legs_wears_none(body):
+    names = tuple(name.replace("upper_leg", "tentacle") for name in body.part_names)
+    assert Skirt.of(replace(body, part_names=names), np.zeros(body.num_shape), HEM_M) is None
