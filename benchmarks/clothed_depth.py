@@ -50,6 +50,7 @@ from demo.character import Character
 from demo.performer import DemoConfig, film
 from demo.undressed import Skin, skin_color_m, undress
 from demo.wardrobe import HEM_M, SKIRT_HEM_M
+from fitting.body.model import BodyModel
 from fitting.fit import BodyFit, FitConfig, fit
 from fitting.zbuffer import rasterize_faces
 
@@ -161,8 +162,8 @@ def clothed_rows(data: Path, scratch: Path, pictures: Path | None) -> Iterator[l
         status = body.status[0] + (f" ({body.reason[0]})" if body.reason[0] else "")
         person = seen_m > 0  # the frames' own mask, in their own projection
         outlines = {"person": person, "truth": behind_m[:, ::-1] > 0}
-        for name, offsets_m in (("bare", None), ("with offsets", body.vertex_offsets_m)):
-            vertices_m, _ = body.body.posed(body.shape, body.pose[0], body.camera_from_body[0], offsets_m)
+        for name, worn, offsets_m in as_measured(body):
+            vertices_m, _ = worn.posed(body.shape, body.pose[0], body.camera_from_body[0], offsets_m)
             front_m, back_m = (orthographic_m(vertices_m, body.body.faces, behind) for behind in (False, True))
             both = (behind_m > 0) & np.isfinite(back_m) & person[:, ::-1]
             on_cloth = person & np.isfinite(front_m)
@@ -203,6 +204,11 @@ def demo_stages(scratch: Path) -> Path:
     return home
 
 
+def as_measured(fit: BodyFit) -> tuple[tuple[str, BodyModel, np.ndarray | None], ...]:
+    """The body without and with its clothes: name, model and offsets (V,)."""
+    return ("bare", fit.body.bare, None), ("with offsets", fit.body, fit.vertex_offsets_m)
+
+
 def demo_rows(home: Path, pictures: Path | None) -> Iterator[list[str]]:
     """Her thighs under the skirt, and her shins in leggings, of every ``EVERY``-th tracked frame."""
     recording, masks = Recording.load(home / "01_recording"), Masks.load(home / "02_masks")
@@ -217,7 +223,7 @@ def demo_rows(home: Path, pictures: Path | None) -> Iterator[list[str]]:
     skin_m = skin_color_m(config, character, skin)
     worn = leggings(character)
     worn_m = skin_color_m(config, character, worn)
-    model = body.body
+    model = body.body.bare
     camera = recording.rig.color.resize((recording.rig.color.image_wh[0] // 2, recording.rig.color.image_wh[1] // 2))
     # Where on the leg a face lies, at rest; skinning says which faces are legs.
     heights = skin.points_m[skin.faces, 2].mean(axis=1)
@@ -237,8 +243,8 @@ def demo_rows(home: Path, pictures: Path | None) -> Iterator[list[str]]:
         true_face, _, true_m = seen(camera, skin_m[i], skin.faces)
         worn_face, _, _ = seen(camera, worn_m[i], worn.faces)
         outlines = {"person": person, "truth": true_face >= 0}
-        for name, offsets_m in (("bare", None), ("with offsets", body.vertex_offsets_m)):
-            vertices_m, _ = model.posed(body.shape, body.pose[i], body.camera_from_body[i], offsets_m)
+        for name, clothed, offsets_m in as_measured(body):
+            vertices_m, _ = clothed.posed(body.shape, body.pose[i], body.camera_from_body[i], offsets_m)
             our_face, _, our_m = seen(camera, vertices_m, model.faces)
             outlines[name] = our_face >= 0
             for region, low, high in regions:

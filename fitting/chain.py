@@ -16,7 +16,7 @@ where anatomy has its limits:  pose_j = axes_j x_j.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -58,8 +58,10 @@ class Chain:
         weights = np.asarray(body.skin_weights, float)  # (V, J)
         landmarks = np.asarray(body.landmark_weights, float)  # (L, V)
         vertices = np.asarray(vertices_m, float)
-        landmark_weights = landmarks @ weights
-        landmark_weighted = np.einsum("lv,vj,vx->ljx", landmarks, weights, vertices, optimize=True)
+        bare_weights = np.asarray(body.bare.skin_weights, float)
+        bare_m = vertices + (body.bare.template_m - body.template_m)  # knees are in the legs, not in the skirt
+        landmark_weights = landmarks @ bare_weights
+        landmark_weighted = np.einsum("lv,vj,vx->ljx", landmarks, bare_weights, bare_m, optimize=True)
         if landmark_offsets_m is not None:
             landmark_weighted = landmark_weighted + landmark_weights[..., None] * landmark_offsets_m[:, None]
         all_weights = np.concatenate([weights, landmark_weights])
@@ -89,22 +91,6 @@ class Chain:
             looseness_m=np.zeros(len(vertices)) if looseness_m is None else np.asarray(looseness_m, float),
             hair_m=hair_sigma_m(body, vertices),
             limbs=limbs_of(body),
-        )
-
-    def with_surface(self, body: BodyModel, vertices_m: np.ndarray) -> Chain:
-        """The chain with another surface, that of ``body`` at rest with vertices (V, 3); landmarks stay as they are."""
-        weights = np.asarray(body.skin_weights, float)
-        point, joint = np.nonzero(weights > 1e-9)
-        first = self.start[self.num_vertices]  # of the landmarks' contributions
-        start = np.concatenate([np.searchsorted(point, np.arange(len(weights))), self.start[self.num_vertices :]])
-        start[len(weights) :] += len(point) - first
-        weighted_m = weights[point, joint, None] * np.asarray(vertices_m, float)[point]
-        return replace(
-            self,
-            start=start.astype(np.int32),
-            joint=np.concatenate([joint, self.joint[first:]]).astype(np.int32),
-            weight=np.concatenate([weights[point, joint], self.weight[first:]]),
-            weighted_m=np.concatenate([weighted_m, self.weighted_m[first:]]),
         )
 
     @property

@@ -22,7 +22,7 @@ from fitting.solve import State
 log = logging.getLogger(__name__)
 
 FIRST_FLARE_M = 0.02
-SKIRT_ROUNDS = 5  # of a skirt that was just found: cloth far from its place has other neighbours at each
+SKIRT_ROUNDS = 5  # cloth far from its place has other neighbours at each
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,10 @@ class Clothes:
 
     naked: BodyModel
     shape: np.ndarray  # (S,)
-    offsets_m: np.ndarray  # (V,)
+    offsets_m: np.ndarray  # (V,) along the normals; those of a skirt's cloth in its own direction
     looseness_m: np.ndarray | None  # (V,); None before anything was measured
     landmarks_m: np.ndarray  # (L, 3)
     skirt: Skirt | None = None
-    skirt_offsets_m: np.ndarray | None = None  # (V,) instead of ``offsets_m`` where there is a skirt
 
     @staticmethod
     def none(body: BodyModel, shape: np.ndarray) -> Clothes:
@@ -44,10 +43,8 @@ class Clothes:
 
     @cached_property
     def dressed(self) -> tuple[BodyModel, np.ndarray]:
-        """The body whose surface is seen, and its offsets (V,)."""
-        if self.skirt is None or self.skirt_offsets_m is None:
-            return self.naked, self.offsets_m
-        return self.skirt.baked(self.skirt_offsets_m)
+        """The body whose surface is seen, and its offsets (V,) along the normals."""
+        return (self.naked, self.offsets_m) if self.skirt is None else self.skirt.baked(self.offsets_m)
 
     @property
     def body(self) -> BodyModel:
@@ -56,43 +53,36 @@ class Clothes:
 
     @cached_property
     def chain(self) -> Chain:
-        """That surface, with landmarks on the legs as they are under a skirt."""
-        chain = chain_of(self.naked, self.shape, self.offsets_m, self.looseness_m, self.landmarks_m)
-        if self.skirt is None:
-            return chain
+        """The same, ready to be posed."""
         body, offsets_m = self.dressed
-        return chain.with_surface(body, body.shaped(self.shape, offsets_m)[0])
+        return chain_of(body, self.shape, offsets_m, self.looseness_m, self.landmarks_m)
 
     def learned(self, clip: Clip, states: dict[int, State], with_offsets: bool = True) -> Clothes:
-        """With the offsets, and the places of landmarks, that explain ``states`` best."""
-        landmarks_m = solve_landmark_offsets(self.chain, clip, states, self.landmarks_m)
-        clothes = self._measured(clip, states)
+        """With the clothes, and the places of landmarks, that explain ``states`` best."""
+        clothes = self.with_landmarks(clip, states)
         if not with_offsets:
-            clothes = replace(clothes, offsets_m=0 * clothes.offsets_m)
-        return replace(clothes, landmarks_m=landmarks_m)
+            return replace(clothes._measured(clip, states), offsets_m=0 * clothes.offsets_m)
+        hem_m = find_hem(clothes.chain, clip, states)
+        skirt = None if hem_m is None else Skirt.of(self.naked, self.shape, hem_m)
+        if skirt is not None:
+            log.info("a skirt, down to %.2f m above the floor", skirt.hem_m)
+        clothes = clothes._laid_out(skirt)
+        for _ in range(1 if skirt is None else SKIRT_ROUNDS):
+            clothes = clothes._measured(clip, states)
+        return clothes
 
     def with_landmarks(self, clip: Clip, states: dict[int, State]) -> Clothes:
         """With landmarks where the detector puts them in ``states``."""
         return replace(self, landmarks_m=solve_landmark_offsets(self.chain, clip, states, self.landmarks_m))
 
-    def with_skirt(self, clip: Clip, states: dict[int, State]) -> Clothes:
-        """With a skirt, where ``states`` say that one is worn, laid out anew where there was one."""
-        hem_m = find_hem(self.chain, clip, states)
-        skirt = None if hem_m is None else Skirt.of(self.naked, self.shape, hem_m)
-        if skirt is None:
-            return self
-        log.info("a skirt, down to %.2f m above the floor", skirt.hem_m)
-        before_m = self.offsets_m if self.skirt_offsets_m is None else self.skirt_offsets_m
-        offsets_m = np.where(skirt.is_cloth, np.maximum(before_m, FIRST_FLARE_M), before_m)
-        clothes = replace(self, skirt=skirt, skirt_offsets_m=offsets_m)
-        for _ in range(SKIRT_ROUNDS):
-            clothes = clothes._measured(clip, states)
-        return clothes
+    def _laid_out(self, skirt: Skirt | None) -> Clothes:
+        """In this skirt, or none, with what is known of it from the one before."""
+        nowhere = np.zeros(len(self.offsets_m), bool)
+        was, is_cloth = (nowhere if own is None else own.is_cloth for own in (self.skirt, skirt))
+        kept_m = np.where(was == is_cloth, self.offsets_m, 0)  # a leg's normals are not a skirt's directions
+        return replace(self, skirt=skirt, offsets_m=np.where(is_cloth, np.maximum(kept_m, FIRST_FLARE_M), kept_m))
 
     def _measured(self, clip: Clip, states: dict[int, State]) -> Clothes:
-        if self.skirt is None or self.skirt_offsets_m is None:
-            offsets_m, looseness_m = solve_offsets(self.naked, self.chain, clip, states, self.offsets_m)
-            return replace(self, offsets_m=offsets_m, looseness_m=looseness_m)
-        wanted = self.skirt_offsets_m
+        wanted = self.offsets_m
         offsets_m, looseness_m = solve_offsets(self.body, self.chain, clip, states, wanted, self.skirt)
-        return replace(self, skirt_offsets_m=offsets_m, looseness_m=looseness_m)
+        return replace(self, offsets_m=offsets_m, looseness_m=looseness_m)

@@ -35,6 +35,7 @@ class Touch:
     @staticmethod
     def of(body: BodyModel) -> Touch:
         """From the joints that the landmarks of elbow, wrist and ankle belong to."""
+        body = body.bare
         weights = np.asarray(body.skin_weights, float)
         owner = weights.argmax(1)
         of_landmark = (np.asarray(body.landmark_weights, float) @ weights).argmax(1)

@@ -1,19 +1,18 @@
 """The passes over a clip, from a shape to a pose in every frame.
 
-    follow    which leg is which in the picture                                      (legs)
-    track     frame by frame, each from the one before                             (clip)
-    settle    which leg is which, passage by passage                               (legs)
-    dress     where cloth, hair and landmarks lie on this person                   (offsets)
-    track, settle: again, for what is now known changes which poses can be found at all
-    return    arms that the first tracking had in a better place                   (mirror)
-    refine    all frames at once, with what bodies cannot do                       (batch, steady, contact, floor)
-    dress, refine
-    mirror    limbs that explain the picture better pointing the other way in depth  (mirror)
-    polish    the same with the person's own colours, blurred and then sharp       (photometric)
-              before and after each, where the detector puts its landmarks         (offsets)
-    bridge    limbs that are wholly hidden, from where they were to where they reappear  (hidden)
-
-N frames, V vertices.
+follow    which leg is which in the picture                                      (legs)
+track     frame by frame, each from the one before                             (clip)
+settle    which leg is which, passage by passage                               (legs)
+dress     where cloth, hair and landmarks lie on this person                   (offsets)
+track, settle: again, for what is now known changes which poses can be found at all
+return    arms that the first tracking had in a better place                   (mirror)
+refine    all frames at once, with what bodies cannot do                       (batch, steady, contact, floor)
+dress, refine
+mirror    limbs that explain the picture better pointing the other way in depth  (mirror)
+polish    the same with the person's own colours, blurred and then sharp       (photometric)
+          before and after each, where the detector puts its landmarks         (offsets)
+bridge    limbs that are wholly hidden, from where they were to where they reappear  (hidden)
+dress         once more, by the poses that stay
 """
 
 from __future__ import annotations
@@ -76,10 +75,7 @@ def fit_clip(
     if not rounds:
         states = refine(body, clothes.chain, clip, prior, states, more=limits.rows(clothes.chain, states))
     for k in range(rounds):
-        seen = good()
-        clothes = clothes.learned(clip, seen, with_offsets)
-        if with_offsets:
-            clothes = clothes.with_skirt(clip, seen)
+        clothes = clothes.learned(clip, good(), with_offsets)
         if k == 0:
             body, chain, before = clothes.body, clothes.chain, states
             states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking again", len(clip)))
@@ -106,9 +102,7 @@ def fit_clip(
         states = refine(body, chain, clip, prior, states, rounds=4, more=all_rows)
     states = _bridged(body, clothes.chain, clip, states, height_m)
     if rounds:
-        clothes = clothes.learned(clip, good(), with_offsets)
-        if with_offsets:
-            clothes = clothes.with_skirt(clip, good())
+        clothes = (clothes.learned if with_offsets else clothes.with_landmarks)(clip, good())
     return Found(clothes, clip, states)
 
 

@@ -18,27 +18,30 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.interpolate import interp1d
 from scipy.spatial import cKDTree
 
-from fitting.body.model import MAX_INFLUENCES, BodyModel, vertex_normals
+from fitting.body.model import BodyModel, strongest, vertex_normals
 from fitting.chain import Chain
 from fitting.clip import Clip
 from fitting.solve import State
 
-LEG_PARTS = ("upper_leg.L", "lower_leg.L", "upper_leg.R", "lower_leg.R")
-HIPS, KNEES, ANKLES = (23, 24), (25, 26), (27, 28)  # landmarks, left and right
-# There is a skirt where nobody sees the room between legs that stand this far apart, by their length, in so many of at
-# least so many frames, and that far down the legs, by the same, where no trousers' crotch reaches: to the knee.
-APART, FILLED, MIN_FRAMES, LOW = 0.24, 0.7, 10, 0.5
-APART_CELLS = 2
+LEG_PARTS, TRUNK_PARTS = ("upper_leg", "lower_leg"), ("chest", "back")
+SHOULDERS, HIPS, KNEES, ANKLES = (11, 12), (23, 24), (25, 26), (27, 28)  # landmarks, left and right
+# There is a skirt where legs that are so far apart at a level, by their length, have something between them in so many
+# of the frames that show it, of which there must be some, ...
+APART, APART_CELLS, FILLED, MIN_FRAMES = 0.24, 2, 0.7, 10
+LOW = 0.5  # ... and that far down the legs, by the same, where no trousers' crotch reaches: to the knee.
+STRAIGHT, BELOW = 0.92, 0.75  # of a leg that stands: hip to ankle by its length, and along the trunk
 FRONT_M = 0.15  # what is seen between the legs is the skirt's front, so much nearer than they are
 MIN_ABOVE_ANKLE_M = 0.06
-CROTCH_M, JOINED_M = 0.02, 0.08  # from so far above the crotch, over this height, hips become skirt
+CROTCH_M, JOINED_M = 0.04, 0.08  # from so far above the lowest of the trunk, over this height, hips become skirt
 UNDER_HEM_M = 0.015  # the leg goes on inside, this far above the hem
 OPENED, TUCK, SUPERELLIPSE = np.deg2rad(95), 0.6, 2.4
 HANGS_M = 0.04
+CLOTH_INFLUENCES = 4  # as many as other programs know
 WAVES, DEGREE = 3, 3
-MIDDLE_M, SYMMETRIC_M = 1e-3, 0.02  # a body whose sides differ by more has no twins
+SYMMETRIC_M = 0.02  # a body whose sides differ by more has no twins
 
 
 @dataclass(frozen=True)
@@ -58,19 +61,17 @@ class Skirt:
         legs = _Legs.of(body, shape, hem_m)
         if legs is None:
             return None
-        ring = _Ring.of(legs)
-        return Skirt(
-            replace(
-                body,
-                template_m=(body.template_m + (ring.laid_m - legs.rest_m)).astype(np.float32),
-                skin_weights=_weights(body, legs, ring).astype(np.float32),
-            ),
-            ring.direction,
-            legs.share > 0,
-            legs.is_below,
-            _folds(legs, ring, hem_m),
-            hem_m,
+        ring, basis_m = _Ring.of(legs), body.pose_basis_m
+        worn = replace(
+            body,
+            template_m=(body.template_m + (ring.laid_m - legs.rest_m)).astype(np.float32),
+            skin_weights=_weights(body, legs, ring).astype(np.float32),
+            # A knee's corrective is the knee's.
+            pose_basis_m=None if basis_m is None else (basis_m * (1 - legs.share)[:, None]).astype(np.float32),
+            bare_m=body.template_m,
+            bare_weights=body.skin_weights,
         )
+        return Skirt(worn, ring.direction, legs.share > 0, legs.is_below, _folds(legs, ring, hem_m), hem_m)
 
     def baked(self, offsets_m: np.ndarray) -> tuple[BodyModel, np.ndarray]:
         """The body with the cloth's ``offsets_m`` (V,) in its surface at rest, and the offsets that are left."""
@@ -82,46 +83,48 @@ class Skirt:
 def find_hem(chain: Chain, clip: Clip, states: dict[int, State]) -> float | None:
     """How far above the floor, at rest, a skirt ends; None where trousers or bare legs explain the masks.
 
-    Half way between legs that stand apart, a skirt is there down to its hem and trousers are not: a place on the line
-    between hip, knee and ankle of both sides, in all frames of ``states``.
+    Half way between legs that stand apart and straight, a skirt is there down to its hem and trousers are not: a place
+    on the line between hip, knee and ankle of both sides, in all frames of ``states``.
     """
-    at_rest = np.zeros_like(chain.joints_m), np.eye(4)
-    rest_m = _leg_axis(chain.posed(*at_rest)[chain.num_vertices :])
+    rest_m = _leg_axis(chain.posed(np.zeros_like(chain.joints_m), np.eye(4))[chain.num_vertices :])
     heights_m = np.arange(rest_m[2, 2], rest_m[0, 2], 0.01)[::-1]
-    share = (rest_m[0, 2] - heights_m) / (rest_m[0, 2] - rest_m[2, 2])
     filled, counted = np.zeros(len(heights_m)), np.zeros(len(heights_m))
     for index, state in states.items():
         observation = clip[index]
         assert observation is not None
-        camera = observation.camera
         landmarks_m = chain.posed(state.pose, state.camera_from_body)[chain.num_vertices :]
-        legs = [landmarks_m[[HIPS[k], KNEES[k], ANKLES[k]]] for k in (0, 1)]
-        length_m = np.mean([np.linalg.norm(np.diff(leg, axis=0), axis=1).sum() for leg in legs])
-        points_m = np.stack(
-            [[np.interp(heights_m, rest_m[::-1, 2], leg[::-1, k]) for k in range(3)] for leg in legs]
-        )  # (2, 3, levels)
-        z_m = np.maximum(points_m[:, 2] - FRONT_M, 0.05)
-        pixels = points_m[:, :2] / z_m[:, None] * np.array([[camera.fx_px], [camera.fy_px]])
-        pixels += np.array([[camera.cx_px], [camera.cy_px]])
-        apart_px = np.linalg.norm(pixels[0] - pixels[1], axis=0)
-        column, row = np.rint(pixels.mean(0)).astype(int)
-        height, width = observation.mask.shape
-        counts = apart_px > APART * length_m * camera.fx_px / z_m.mean(0) + APART_CELLS
+        legs_m = landmarks_m[np.array([HIPS, KNEES, ANKLES])]  # (3, 2, 3)
+        if not _stands(legs_m, landmarks_m[list(SHOULDERS)]):
+            continue
+        camera, length_m = observation.camera, np.linalg.norm(np.diff(legs_m, axis=0), axis=2).sum(0).mean()
+        points_m = interp1d(rest_m[:, 2], legs_m, axis=0)(heights_m)  # (levels, 2, 3)
+        z_m = np.maximum(points_m[..., 2:] - FRONT_M, 0.05)
+        pixels = points_m[..., :2] / z_m * (camera.fx_px, camera.fy_px) + (camera.cx_px, camera.cy_px)
+        apart_px = np.linalg.norm(pixels[:, 0] - pixels[:, 1], axis=1)
+        counts = apart_px > APART * length_m * camera.fx_px / z_m[..., 0].mean(1) + APART_CELLS
+        column, row = np.floor(pixels.mean(1)).astype(int).T
+        width, height = camera.image_wh
         counts &= (column >= 0) & (row >= 0) & (column < width) & (row < height)
         column, row = column.clip(0, width - 1), row.clip(0, height - 1)
         counts &= observation.inside[row, column]
         counted += counts
         filled += counts & (observation.mask[row, column] >= 0.5)
-    is_cloth = (filled >= FILLED * counted) & (counted >= MIN_FRAMES)
-    # From below, as high up legs are never far enough apart.
-    found = np.flatnonzero(is_cloth & (share >= LOW))
-    if not len(found):
+    is_known = counted >= MIN_FRAMES
+    is_cloth = is_known & (filled >= FILLED * counted)
+    far_down = rest_m[0, 2] - heights_m >= LOW * (rest_m[0, 2] - rest_m[2, 2])
+    found = np.flatnonzero(is_cloth & far_down)
+    # Higher up legs are hardly ever far enough apart; where they are, there must be cloth too.
+    if not len(found) or not is_cloth[: found[-1]][is_known[: found[-1]]].all():
         return None
-    lowest = int(found[-1])
-    enough = counted[:lowest] >= MIN_FRAMES
-    if not is_cloth[:lowest][enough].all():
-        return None  # a gap above: something hangs there, but it is no skirt
-    return float(max(heights_m[lowest], rest_m[2, 2] + MIN_ABOVE_ANKLE_M))
+    return float(max(heights_m[found[-1]], rest_m[2, 2] + MIN_ABOVE_ANKLE_M))
+
+
+def _stands(legs_m: np.ndarray, shoulders_m: np.ndarray) -> bool:
+    """Whether legs (3, 2, 3) are straight and below the trunk: between knees that are bent one sees the trunk."""
+    whole = legs_m[2] - legs_m[0]
+    reach_m, length_m = np.linalg.norm(whole, axis=1), np.linalg.norm(np.diff(legs_m, axis=0), axis=2).sum(0)
+    down = _unit(legs_m[0].mean(0) - shoulders_m.mean(0))
+    return bool((reach_m > STRAIGHT * length_m).all() and (whole @ down > BELOW * reach_m).all())
 
 
 @dataclass(frozen=True)
@@ -141,26 +144,26 @@ class _Legs:
 
     @staticmethod
     def of(body: BodyModel, shape: np.ndarray, hem_m: float) -> _Legs | None:
-        parts = [body.part_names.index(name) for name in LEG_PARTS if name in body.part_names]
-        rest_m = body.shaped(shape)[0].astype(float)
+        rest_m, faces = body.shaped(shape)[0].astype(float), body.faces
+        left, right = ([_of_part(body, f"{part}{side}") for part in LEG_PARTS] for side in (".L", ".R"))
+        trunk = np.unique(np.concatenate([_of_part(body, part) for part in TRUNK_PARTS]))
         away_m, twin = cKDTree(body.template_m).query(body.template_m * np.array([-1, 1, 1], np.float32))
-        is_leg = np.zeros(len(rest_m), bool)
-        is_leg[body.faces[np.isin(body.face_part, parts)]] = True
-        if len(parts) < len(LEG_PARTS) or away_m[is_leg].max() > SYMMETRIC_M:
+        if not all(map(len, [*left, *right, trunk])) or away_m[np.concatenate(left)].max() > SYMMETRIC_M:
             return None
+        is_left, is_leg = (np.isin(np.arange(len(rest_m)), np.concatenate(own)) for own in (left, left + right))
         is_cloth, is_below = is_leg & (rest_m[:, 2] > hem_m), is_leg & (rest_m[:, 2] <= hem_m)
-        edges = np.concatenate([body.faces[:, [0, 1]], body.faces[:, [1, 2]], body.faces[:, [2, 0]]])
+        edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
         across = edges[is_cloth[edges].any(1) & is_below[edges].any(1)]
         height_m = rest_m[:, 2].copy()
         height_m[across[is_cloth[across]]] = hem_m
         height_m[across[is_below[across]]] = hem_m + UNDER_HEM_M
-        crotch_m = float(rest_m[np.abs(rest_m[:, 0]) < MIDDLE_M, 2].min())
+        crotch_m = float(rest_m[trunk, 2].min())
         rise = np.clip((crotch_m + CROTCH_M - height_m) / JOINED_M, 0, 1)
         return _Legs(
             rest_m=rest_m,
             normals=vertex_normals(rest_m, body.faces),
             twin=twin,
-            side=np.where(rest_m[:, 0] >= 0, 1.0, -1.0),
+            side=np.where(is_left, 1.0, -1.0),
             is_leg=is_leg,
             is_below=is_below,
             height_m=height_m,
@@ -217,9 +220,7 @@ def _weights(body: BodyModel, legs: _Legs, ring: _Ring) -> np.ndarray:
     hanging = share * hanging + (1 - share) * naked
     others = 0.5 * share * (1 - ring.aside[:, None])
     weights = (1 - others) * hanging + others * hanging[legs.twin]
-    weakest = np.argsort(-weights, axis=1, kind="stable")[:, MAX_INFLUENCES:]
-    np.put_along_axis(weights, weakest, 0, axis=1)
-    return np.where(share > 0, weights / weights.sum(1, keepdims=True), naked)
+    return np.where(share > 0, strongest(weights, CLOTH_INFLUENCES), naked)
 
 
 def _folds(legs: _Legs, ring: _Ring, hem_m: float) -> np.ndarray:
@@ -231,6 +232,12 @@ def _folds(legs: _Legs, ring: _Ring, hem_m: float) -> np.ndarray:
     return np.asarray(folds.reshape(len(down), -1) * (legs.share > 0)[:, None])
 
 
+def _of_part(body: BodyModel, name: str) -> np.ndarray:
+    """The vertices of a part; none of one that the body does not have."""
+    number = body.part_names.index(name) if name in body.part_names else -1
+    return np.unique(body.faces[body.face_part == number])
+
+
 def _leg_axis(landmarks_m: np.ndarray) -> np.ndarray:
     """(3, 3) hip, knee and ankle, the mean of both sides with x to the outside."""
     sides = np.stack([landmarks_m[list(pair)] for pair in (HIPS, KNEES, ANKLES)])  # (3, 2, 3)
@@ -238,4 +245,4 @@ def _leg_axis(landmarks_m: np.ndarray) -> np.ndarray:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9))
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9))

@@ -23,7 +23,7 @@ from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from capture.errors import UserError
-from fitting.body.model import BodyModel
+from fitting.body.model import MAX_INFLUENCES, BodyModel, strongest
 from fitting.zbuffer import rasterize_faces
 from rendering.avatar import Avatar, Shape
 from rendering.networks import NeuralTexture
@@ -79,8 +79,7 @@ def worn(avatar: Avatar, body: str, regions: Mapping[str, str], seam_m: float = 
     if avatar.settings["train"].get("warm_start"):  # otherwise the texture's channels are no colours
         shares = _with_own_skin(avatar, people, body, shares, depth_px * max(seam_m, 1e-6))
     texture = mixed_texture(avatar, people, shares, avatar.textures[body].light)
-    cut = mixed_cut(avatar, people, shares_of(depth))
-    return texture, cut._replace(shape=avatar.bodies[body].shape)
+    return texture, mixed_cut(avatar, body, people, shares_of(depth))
 
 
 def morphed(avatar: Avatar, first: str, second: str, share: float) -> tuple[NeuralTexture, Shape]:
@@ -93,7 +92,7 @@ def morphed(avatar: Avatar, first: str, second: str, share: float) -> tuple[Neur
     if any(own is not None for own in lights):
         light = sum(part * own for part, own in zip(shares.tolist(), lights, strict=True) if own is not None)
     texture = mixed_texture(avatar, people, shares, light)
-    cut = mixed_cut(avatar, people, shares)
+    cut = mixed_cut(avatar, first, people, shares)
     figures = [avatar.bodies[subject].shape for subject in people]
     count = max(map(len, figures))
     figure = sum(part * np.pad(f, (0, count - len(f))) for part, f in zip(shares, figures, strict=True))
@@ -177,25 +176,31 @@ def mixed_texture(
     return type(textures[0]).of(tensors).to(weights.device).requires_grad_(False)
 
 
-def mixed_cut(avatar: Avatar, people: Sequence[str], shares: np.ndarray) -> Shape:
-    """The first one's shape in clothes cut with ``shares`` (V, S) or (S,) of each of ``people``: how far they stand
-    off, and where cloth hangs about both legs (``fitting.skirt``), its surface and what moves it."""
-    bodies = [avatar.bodies[subject] for subject in people]
-    offsets_m = [own.vertex_offsets_m for own in bodies]
-    first = bodies[0].body
-    shares = np.broadcast_to(shares, (len(first.template_m), len(people)))
-    worn = bodies[0]
+def mixed_cut(avatar: Avatar, body: str, people: Sequence[str], shares: np.ndarray) -> Shape:
+    """``body`` in clothes cut with ``shares`` (V, S) or (S,) of each of ``people``: how far they stand off, and where
+    cloth hangs about both legs (``fitting.skirt``), its surface and what moves it."""
+    own, bodies = avatar.bodies[body], [avatar.bodies[subject] for subject in people]
+    shares = np.broadcast_to(shares, (len(own.body.template_m), len(people)))
+    offsets_m = [shape.vertex_offsets_m for shape in bodies]
     if any(offset_m is not None for offset_m in offsets_m):
         columns = [np.zeros(len(shares), np.float32) if offset_m is None else offset_m for offset_m in offsets_m]
         mixed_m = (np.stack(columns, axis=1) * shares).sum(axis=1)
-        worn = worn._replace(vertex_offsets_m=np.asarray(mixed_m, np.float32))
-    if all(np.array_equal(own.body.template_m, first.template_m) for own in bodies):
-        return worn
+        own = own._replace(vertex_offsets_m=np.asarray(mixed_m, np.float32))
+    if all(shape.body.bare_m is None for shape in bodies):
+        return own
     surface_m, weights = (
-        np.einsum("svx,vs->vx", np.stack([getattr(own.body, name) for own in bodies]), shares, dtype=np.float32)
+        np.einsum("svx,vs->vx", np.stack([getattr(shape.body, name) for shape in bodies]), shares, dtype=np.float32)
         for name in ("template_m", "skin_weights")
     )
-    return worn._replace(body=replace(first, template_m=surface_m, skin_weights=weights))
+    bare = avatar.bodies[body].body.bare
+    cut = replace(
+        bare,
+        template_m=surface_m,
+        skin_weights=strongest(weights, MAX_INFLUENCES),
+        bare_m=bare.template_m,
+        bare_weights=bare.skin_weights,
+    )
+    return own._replace(body=cut)
 
 
 def _distance_m(body: BodyModel, rest_m: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -94,9 +94,9 @@ class BareRasters:
 
     def covered(self, index: int) -> Covered:
         """The covered pixels of one tracked frame."""
-        fit = self.fit
-        vertices_m, _ = fit.body.posed(fit.shape, fit.pose[index], fit.camera_from_body[index])
-        return rasterize_covered(fit.body, vertices_m, self.dressed.cameras[index])
+        fit, bare = self.fit, self.fit.body.bare
+        vertices_m, _ = bare.posed(fit.shape, fit.pose[index], fit.camera_from_body[index])
+        return rasterize_covered(bare, vertices_m, self.dressed.cameras[index])
 
     def __getitem__(self, index: int) -> CompactRaster:
         return CompactRaster.of(self.covered(index))

@@ -11,7 +11,7 @@ axes at rest, G_j = G_parent(j) T(j_j - j_parent) Rot(pose_j), and v' = sum_j w_
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,9 @@ class BodyModel:
     local_prior_mean: np.ndarray  # (J, 3) rad
     local_prior_std: np.ndarray  # (J, 3) rad
     pose_basis_m: np.ndarray | None = field(default=None)  # (9 (J - 1), V, 3) SMPL's pose correctives, None without
+    # Of somebody in a skirt (fitting.skirt), whose surface and weights are those above: the same without it, else None.
+    bare_m: np.ndarray | None = field(default=None)  # (V, 3) like template_m
+    bare_weights: np.ndarray | None = field(default=None)  # (V, J) like skin_weights
 
     def __post_init__(self) -> None:
         V, J, F = len(self.template_m), len(self.parents), len(self.faces)
@@ -70,9 +73,11 @@ class BodyModel:
             expected[name] = (J, 3)
         if self.pose_basis_m is not None:
             expected["pose_basis_m"] = (9 * (J - 1), V, 3)
+        if self.bare_m is not None:
+            expected |= {"bare_m": (V, 3), "bare_weights": (V, J)}
         for name, shape in expected.items():
-            if getattr(self, name).shape != shape:
-                raise UserError(f"body model: {name} has shape {getattr(self, name).shape}, expected {shape}")
+            if np.shape(getattr(self, name)) != shape:
+                raise UserError(f"body model: {name} has shape {np.shape(getattr(self, name))}, expected {shape}")
         if (
             J == 0
             or self.parents[0] != -1
@@ -92,6 +97,13 @@ class BodyModel:
     def num_joints(self) -> int:
         """J."""
         return len(self.parents)
+
+    @cached_property
+    def bare(self) -> BodyModel:
+        """The body without a skirt: itself, mostly.  Landmarks lie on it; pose correctives stay those of the skirt."""
+        if self.bare_m is None or self.bare_weights is None:
+            return self
+        return replace(self, template_m=self.bare_m, skin_weights=self.bare_weights, bare_m=None, bare_weights=None)
 
     @cached_property
     def skin_joints(self) -> np.ndarray:
@@ -180,7 +192,7 @@ class BodyModel:
         return kinematics(pose, np.ascontiguousarray(rest_joints_m, np.float64), self.parents, to_from_body)
 
     def landmarks(self, vertices_m: np.ndarray) -> np.ndarray:
-        """(L, 3) MediaPipe landmarks of posed vertices, same frame."""
+        """(L, 3) MediaPipe landmarks of posed vertices of a ``bare`` body, same frame."""
         return self.landmark_weights @ vertices_m
 
     def save(self, path: Path) -> None:
@@ -198,7 +210,7 @@ class BodyModel:
         except BROKEN_NPZ as error:
             raise UserError(f"{path}: not a readable body model ({error})") from None
         known = {f.name for f in fields(BodyModel)}
-        missing = known - set(arrays) - {"pose_basis_m"}
+        missing = known - set(arrays) - {"pose_basis_m", "bare_m", "bare_weights"}
         if missing:
             raise UserError(f"{path}: not a body model, it lacks {', '.join(sorted(missing))}")
         for name in ("part_names", "region_names", "joint_names", "landmark_names"):
@@ -209,6 +221,14 @@ class BodyModel:
     def default() -> BodyModel:
         """The body that ships with the project, built by ``python -m fitting.body.build``."""
         return BodyModel.load(DEFAULT_PATH)
+
+
+def strongest(weights: np.ndarray, count: int) -> np.ndarray:
+    """Skinning weights (V, J) without all but the ``count`` strongest of a row, which sum to 1 again."""
+    kept = weights.copy()
+    weakest = np.argsort(-weights, axis=1, kind="stable")[:, count:]
+    np.put_along_axis(kept, weakest, 0, axis=1)
+    return np.asarray(kept / kept.sum(1, keepdims=True))
 
 
 _JOINT_TABLES = (
