@@ -57,13 +57,16 @@ class Clothes:
         body, offsets_m = self.dressed
         return chain_of(body, self.shape, offsets_m, self.looseness_m, self.landmarks_m)
 
-    def learned(self, clip: Clip, states: dict[int, State], with_offsets: bool = True) -> Clothes:
-        """With the clothes, and the places of landmarks, that explain ``states`` best."""
+    def learned(
+        self, clip: Clip, states: dict[int, State], with_offsets: bool = True, hem_room_m: float = 0.0
+    ) -> Clothes:
+        """With the clothes, and the places of landmarks, that explain ``states`` best; a skirt's surface goes on for
+        ``hem_room_m`` below its hem."""
         clothes = self.with_landmarks(clip, states)
         if not with_offsets:
             return replace(clothes._measured(clip, states), offsets_m=0 * clothes.offsets_m)
         hem_m = find_hem(clothes.chain, clip, states)
-        skirt = None if hem_m is None else Skirt.of(self.naked, self.shape, hem_m)
+        skirt = None if hem_m is None else Skirt.of(self.naked, self.shape, hem_m, hem_room_m)
         if skirt is not None:
             log.info("a skirt, down to %.2f m above the floor", skirt.hem_m)
         clothes = clothes._laid_out(skirt)

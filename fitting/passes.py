@@ -44,6 +44,7 @@ from fitting.terms import Rows
 log = logging.getLogger(__name__)
 
 POLISH_BLURS_PX = (3.0, 1.5)
+HEM_ROOM_M = 0.05  # a hem swings: where the surface ends with it, the networks make a fringe of it
 ELSEWHERE_M = 0.1  # between two trackings of one limb: as far as an arm beside the trunk is from one within it
 RowsOf = Callable[[int, State], Rows]
 
@@ -102,7 +103,8 @@ def fit_clip(
         states = refine(body, chain, clip, prior, states, rounds=4, more=all_rows)
     states = _bridged(body, clothes.chain, clip, states, height_m)
     if rounds:
-        clothes = (clothes.learned if with_offsets else clothes.with_landmarks)(clip, good())
+        seen = good()
+        clothes = clothes.learned(clip, seen, True, HEM_ROOM_M) if with_offsets else clothes.with_landmarks(clip, seen)
     return Found(clothes, clip, states)
 
 

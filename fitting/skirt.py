@@ -56,9 +56,12 @@ class Skirt:
     hem_m: float  # above the floor, at rest
 
     @staticmethod
-    def of(body: BodyModel, shape: np.ndarray, hem_m: float) -> Skirt | None:
-        """The skirt of the shaped ``body`` that ends ``hem_m`` above the floor; None for a body without such legs."""
-        legs = _Legs.of(body, shape, hem_m)
+    def of(body: BodyModel, shape: np.ndarray, hem_m: float, room_m: float = 0.0) -> Skirt | None:
+        """The skirt of the shaped ``body`` that ends ``hem_m`` above the floor, its surface ``room_m`` farther down;
+        None for a body without such legs."""
+        ankles_m = body.landmarks(body.shaped(shape)[0])[list(ANKLES), 2]
+        end_m = max(hem_m - room_m, float(ankles_m.mean()) + MIN_ABOVE_ANKLE_M)
+        legs = _Legs.of(body, shape, end_m)
         if legs is None:
             return None
         ring, basis_m = _Ring.of(legs), body.pose_basis_m
@@ -71,7 +74,7 @@ class Skirt:
             bare_m=body.template_m,
             bare_weights=body.skin_weights,
         )
-        return Skirt(worn, ring.direction, legs.share > 0, legs.is_below, _folds(legs, ring, hem_m), hem_m)
+        return Skirt(worn, ring.direction, legs.share > 0, legs.is_below, _folds(legs, ring, end_m), hem_m)
 
     def baked(self, offsets_m: np.ndarray) -> tuple[BodyModel, np.ndarray]:
         """The body with the cloth's ``offsets_m`` (V,) in its surface at rest, and the offsets that are left."""
@@ -116,7 +119,7 @@ def find_hem(chain: Chain, clip: Clip, states: dict[int, State]) -> float | None
     # Higher up legs are hardly ever far enough apart; where they are, there must be cloth too.
     if not len(found) or not is_cloth[: found[-1]][is_known[: found[-1]]].all():
         return None
-    return float(max(heights_m[found[-1]], rest_m[2, 2] + MIN_ABOVE_ANKLE_M))
+    return float(heights_m[found[-1]])
 
 
 def _stands(legs_m: np.ndarray, shoulders_m: np.ndarray) -> bool:
