@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_batch import clip_of, turned
+from test_batch import clip_of, painted, turned
 from test_loose_clothes import dressed
 from test_solve import observe_body, random_state
 
+from fitting import passes
 from fitting.body.model import BodyModel, rotations
 from fitting.chain import Chain
 from fitting.clip import silhouette_iou
@@ -220,3 +221,25 @@ def test_a_body_need_not_stand_over_its_origin(body, skirt):
 def test_a_body_without_such_legs_wears_none(body):
     names = tuple(name.replace("upper_leg", "tentacle") for name in body.part_names)
     assert Skirt.of(replace(body, part_names=names), np.zeros(body.num_shape), HEM_M) is None
+
+
+def test_all_passes_find_her_legs_under_it(body, chain, worn, clothed, monkeypatch):
+    """Nothing but pictures goes in; what comes out has a skirt, room for its hem, and knees where hers are seen: how
+    far behind the cloth they are no picture says."""
+    standing = posed_legs(body, chain, 0.1, 0.1, 0.05)[0]
+    truth = [turned(chain, standing, 0.03 * k) for k in range(MIN_FRAMES + 2)]
+    seen = [observe_body(worn, clothed, state, True) for state in truth]
+    clip = clip_of(seen, [painted(worn, clothed, state) for state in truth])
+    monkeypatch.setattr(passes, "find_floor", lambda clip, ankles_m: None)  # no room was filmed here
+    found = passes.fit_clip(body, np.zeros(body.num_shape), clip, 1, True, False)
+    assert found.clothes.skirt is not None
+    hem_m = found.clothes.skirt.hem_m
+    assert hem_m == pytest.approx(HEM_M, abs=0.05)
+    lowest_m = found.clothes.body.template_m[found.clothes.skirt.is_cloth, 2].min()
+    assert lowest_m < hem_m - 0.5 * passes.HEM_ROOM_M
+    apart_m = [
+        chain.posed(fitted.pose, fitted.camera_from_body)[chain.num_vertices :][list(KNEES)]
+        - chain.posed(true.pose, true.camera_from_body)[chain.num_vertices :][list(KNEES)]
+        for fitted, true in zip(found.states.values(), truth, strict=True)
+    ]
+    assert np.median(np.linalg.norm(np.array(apart_m)[..., :2], axis=2)) < 0.03
