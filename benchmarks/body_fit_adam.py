@@ -110,7 +110,8 @@ def prepare(tracked: tracking.Tracked, count: int) -> Frames:
     good = {int(i): State(fitted.pose[i], fitted.camera_from_body[i]) for i in np.flatnonzero(is_tracked)}
     # What the fit knew of clothes and landmarks is not stored: it is solved again from its poses.
     chain = chain_of(body, fitted.shape, fitted.vertex_offsets_m)
-    offsets_m, looseness_m = solve_offsets(body, chain, evidence, good, fitted.vertex_offsets_m)
+    offsets_m = fitted.vertex_offsets_m
+    _, looseness_m = solve_offsets(body, chain, evidence, good, offsets_m)
     landmarks_m = solve_landmark_offsets(chain, evidence, good, np.zeros((len(body.landmark_weights), 3)))
     chain = chain_of(body, fitted.shape, offsets_m, looseness_m, landmarks_m)
     candidates = [i for i in good if i - 1 in good]

@@ -283,6 +283,7 @@ def picture_row(tracked: Tracked) -> list[str]:
 def surface_row(tracked: Tracked, every: int = 4) -> list[str]:
     """Our body without offsets against the performer's skin, of every ``every``-th tracked frame."""
     fitted, character = tracked.fit, Character.load()
+    bare = fitted.body.bare
     skin = undress(character)
     truth_m = skin_color_m(DEMO, character, skin)[:: tracked.clip.every]
     sampled = np.unique(skin.faces)[::7]
@@ -291,9 +292,9 @@ def surface_row(tracked: Tracked, every: int = 4) -> list[str]:
     ends[border] = True
     of_skin, of_body = [], []
     for i in np.flatnonzero(fitted.tracked)[::every]:
-        vertices_m, _ = fitted.body.posed(fitted.shape, fitted.pose[i], fitted.camera_from_body[i])
+        vertices_m, _ = bare.posed(fitted.shape, fitted.pose[i], fitted.camera_from_body[i])
         vertices_m = tracked.scale * vertices_m
-        of_skin.append(figures.to_surface_m(truth_m[i, sampled], vertices_m, fitted.body.faces))
+        of_skin.append(figures.to_surface_m(truth_m[i, sampled], vertices_m, bare.faces))
         # What lies nearest to an edge of the known skin belongs to the hips, the feet, or the inside of the mouth.
         nearest = figures.cKDTree(truth_m[i]).query(vertices_m)[1]
         known = ~ends[nearest]

@@ -53,15 +53,17 @@ class Chain:
         joints_m: np.ndarray,
         looseness_m: np.ndarray | None = None,
         landmark_offsets_m: np.ndarray | None = None,
+        bare_m: np.ndarray | None = None,
     ) -> Chain:
-        """From the shaped rest body: vertices (V, 3), joints (J, 3), looseness (V,), landmark offsets (L, 3)."""
+        """From the shaped rest body: vertices (V, 3), joints (J, 3), looseness (V,), landmark offsets (L, 3), and the
+        vertices (V, 3) of the bare body, on which landmarks lie, where cloth is another surface."""
         weights = np.asarray(body.skin_weights, float)  # (V, J)
         landmarks = np.asarray(body.landmark_weights, float)  # (L, V)
         vertices = np.asarray(vertices_m, float)
-        bare_weights = np.asarray(body.bare.skin_weights, float)
-        bare_m = vertices + (body.bare.template_m - body.template_m)  # knees are in the legs, not in the skirt
+        bare_weights = weights if bare_m is None else np.asarray(body.bare.skin_weights, float)
+        bare = vertices if bare_m is None else np.asarray(bare_m, float)
         landmark_weights = landmarks @ bare_weights
-        landmark_weighted = np.einsum("lv,vj,vx->ljx", landmarks, bare_weights, bare_m, optimize=True)
+        landmark_weighted = np.einsum("lv,vj,vx->ljx", landmarks, bare_weights, bare, optimize=True)
         if landmark_offsets_m is not None:
             landmark_weighted = landmark_weighted + landmark_weights[..., None] * landmark_offsets_m[:, None]
         all_weights = np.concatenate([weights, landmark_weights])

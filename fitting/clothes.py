@@ -1,6 +1,6 @@
 """What a person wears, as the passes learn it: offsets, a skirt, and where landmarks lie; and the chain that follows.
 
-V vertices, L landmarks.
+V vertices, L landmarks, S shape coefficients.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import Clip
-from fitting.offsets import solve_landmark_offsets, solve_offsets
+from fitting.offsets import MAX_FLARE_M, solve_landmark_offsets, solve_offsets
 from fitting.shape import chain_of
 from fitting.skirt import Skirt, find_hem
 from fitting.solve import State
@@ -22,6 +22,7 @@ from fitting.solve import State
 log = logging.getLogger(__name__)
 
 FIRST_FLARE_M = 0.02
+HEM_ROOM_M = 0.05  # a hem swings: where the surface ends with it, the networks make a fringe of it
 SKIRT_ROUNDS = 5  # cloth far from its place has other neighbours at each
 
 
@@ -57,22 +58,31 @@ class Clothes:
         body, offsets_m = self.dressed
         return chain_of(body, self.shape, offsets_m, self.looseness_m, self.landmarks_m)
 
-    def learned(
-        self, clip: Clip, states: dict[int, State], with_offsets: bool = True, hem_room_m: float = 0.0
-    ) -> Clothes:
-        """With the clothes, and the places of landmarks, that explain ``states`` best; a skirt's surface goes on for
-        ``hem_room_m`` below its hem."""
+    def learned(self, clip: Clip, states: dict[int, State], with_offsets: bool = True) -> Clothes:
+        """With the clothes, and the places of landmarks, that explain ``states`` best."""
         clothes = self.with_landmarks(clip, states)
         if not with_offsets:
             return replace(clothes._measured(clip, states), offsets_m=0 * clothes.offsets_m)
-        hem_m = find_hem(clothes.chain, clip, states)
-        skirt = None if hem_m is None else Skirt.of(self.naked, self.shape, hem_m, hem_room_m)
+        hem_m, is_known = find_hem(clothes.chain, clip, states)
+        if self.skirt is not None and not is_known:
+            hem_m = self.skirt.hem_m
+        skirt = None if hem_m is None else Skirt.of(self.naked, self.shape, hem_m)
         if skirt is not None:
             log.info("a skirt, down to %.2f m above the floor", skirt.hem_m)
         clothes = clothes._laid_out(skirt)
         for _ in range(1 if skirt is None else SKIRT_ROUNDS):
             clothes = clothes._measured(clip, states)
         return clothes
+
+    def with_room(self, room_m: float = HEM_ROOM_M) -> Clothes:
+        """With a skirt's surface going on below its hem, as wide as there."""
+        wide = None if self.skirt is None else Skirt.of(self.naked, self.shape, self.skirt.hem_m, room_m)
+        if self.skirt is None or wide is None:
+            return self
+        own = self.skirt.is_cloth
+        form = np.linalg.lstsq(self.skirt.folds[own], self.offsets_m[own], rcond=None)[0]
+        flare_m = np.clip(wide.folds @ form, 0, MAX_FLARE_M)
+        return replace(self, skirt=wide, offsets_m=np.where(wide.is_cloth, flare_m, self.offsets_m))
 
     def with_landmarks(self, clip: Clip, states: dict[int, State]) -> Clothes:
         """With landmarks where the detector puts them in ``states``."""

@@ -4,7 +4,7 @@ In: 01_recording, 02_masks.  Out, in 03_fit:
 
     fit.npz         the arrays of BodyFit by these names
     fit.json        colour camera to believe, notes, per-clip figures
-    body.npz        the body model that was fitted
+    body.npz        the body model that was fitted, in a skirt where there is one
     keypoints.npz   the landmarks that were found, before passages exchange the legs' names (legs)
     overlay.mp4, overlay/000000.jpg   the fit over the pictures
     residuals.svg, worst/000043.jpg   how well it fits over the clip, and the frames to look at first
@@ -62,7 +62,7 @@ class FitConfig:
     shape_frames: int = 14  # shape needs variety, not numbers: beyond a dozen it does not move
     shape_rounds: int = 5
     height_m: float = 0.0  # body height when you know it; 0 = from depth, or the mean adult
-    vertex_offsets: bool = True  # clothes and hair as a static displacement; off = the bare body
+    vertex_offsets: bool = True  # clothes, hair and skirts as a static surface; off = the bare body
     offset_rounds: int = 2
     colors: bool = True  # polish the poses by the colours that stay put on the person
     overlay_frames: int = 12  # stills for the report
@@ -203,6 +203,8 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
             f"{recording.source}: the body could not be tracked in any of {len(recording)} frames "
             f"({result.reason[0]}); film one whole person, facing the camera at first"
         )
+    handed_on, offsets_m = found.clothes.with_room().dressed
+    result = replace(result, body=handed_on, vertex_offsets_m=offsets_m)
     for note in notes:
         log.info("%s", note)
     write_overlays(config, out_dir, recording, keypoints, result)
@@ -224,7 +226,7 @@ def load_body(name: str) -> BodyModel:
         except BROKEN_NPZ as error:
             raise UserError(f"fit.body = {name}: not a readable archive ({error}); copy it again") from None
         if is_ours:
-            return BodyModel.load(path)
+            return BodyModel.load(path).bare
     from fitting.body.smpl import load_smpl
 
     return load_smpl(path)

@@ -1,18 +1,21 @@
 """The passes over a clip, from a shape to a pose in every frame.
 
-follow    which leg is which in the picture                                      (legs)
-track     frame by frame, each from the one before                             (clip)
-settle    which leg is which, passage by passage                               (legs)
-dress     where cloth, hair and landmarks lie on this person                   (offsets)
-track, settle: again, for what is now known changes which poses can be found at all
-return    arms that the first tracking had in a better place                   (mirror)
-refine    all frames at once, with what bodies cannot do                       (batch, steady, contact, floor)
-dress, refine
-mirror    limbs that explain the picture better pointing the other way in depth  (mirror)
-polish    the same with the person's own colours, blurred and then sharp       (photometric)
-          before and after each, where the detector puts its landmarks         (offsets)
-bridge    limbs that are wholly hidden, from where they were to where they reappear  (hidden)
-dress         once more, by the poses that stay
+    follow    which leg is which in the picture                                      (legs)
+    track     frame by frame, each from the one before                             (clip)
+    settle    which leg is which, passage by passage                               (legs)
+    dress     where cloth, hair and landmarks lie on this person, and whether
+              cloth hangs about both legs                                          (clothes)
+    track, settle: again, for what is now known changes which poses can be found at all
+    return    arms that the first tracking had in a better place                   (mirror)
+    refine    all frames at once, with what bodies cannot do                       (batch, steady, contact, floor)
+    dress, refine
+    mirror    limbs that explain the picture better pointing the other way in depth  (mirror)
+    polish    the same with the person's own colours, blurred and then sharp       (photometric)
+              before each, where the detector puts its landmarks                   (clothes)
+    bridge    limbs that are wholly hidden, from where they were to where they reappear  (hidden)
+    dress     by the poses that stay
+
+N frames.
 """
 
 from __future__ import annotations
@@ -44,7 +47,6 @@ from fitting.terms import Rows
 log = logging.getLogger(__name__)
 
 POLISH_BLURS_PX = (3.0, 1.5)
-HEM_ROOM_M = 0.05  # a hem swings: where the surface ends with it, the networks make a fringe of it
 ELSEWHERE_M = 0.1  # between two trackings of one limb: as far as an arm beside the trunk is from one within it
 RowsOf = Callable[[int, State], Rows]
 
@@ -104,7 +106,9 @@ def fit_clip(
     states = _bridged(body, clothes.chain, clip, states, height_m)
     if rounds:
         seen = good()
-        clothes = clothes.learned(clip, seen, True, HEM_ROOM_M) if with_offsets else clothes.with_landmarks(clip, seen)
+        if with_offsets and seen:
+            clothes = clothes.learned(clip, seen)
+        clothes = clothes.with_landmarks(clip, seen)
     return Found(clothes, clip, states)
 
 

@@ -39,7 +39,8 @@ def chain_of(
     landmark_offsets_m: np.ndarray | None = None,
 ) -> Chain:
     """The chain of a shaped body, with what is known of its clothes (V,), (V,) and of its landmarks (L, 3)."""
-    return Chain.build(body, *body.shaped(shape, offsets_m), looseness_m, landmark_offsets_m)
+    bare_m = None if body.bare is body else body.bare.shaped(shape, offsets_m)[0]
+    return Chain.build(body, *body.shaped(shape, offsets_m), looseness_m, landmark_offsets_m, bare_m)
 
 
 def _shaved(body: BodyModel, shape: np.ndarray) -> Chain:

@@ -16,6 +16,7 @@ Cloth at the side of a leg follows that leg, between the legs it follows both al
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import interp1d
@@ -60,21 +61,29 @@ class Skirt:
         """The skirt of the shaped ``body`` that ends ``hem_m`` above the floor, its surface ``room_m`` farther down;
         None for a body without such legs."""
         ankles_m = body.landmarks(body.shaped(shape)[0])[list(ANKLES), 2]
-        end_m = max(hem_m - room_m, float(ankles_m.mean()) + MIN_ABOVE_ANKLE_M)
-        legs = _Legs.of(body, shape, end_m)
+        legs = _Legs.of(body, shape, max(hem_m - room_m, float(ankles_m.mean()) + MIN_ABOVE_ANKLE_M))
         if legs is None:
             return None
-        ring, basis_m = _Ring.of(legs), body.pose_basis_m
+        ring, bases = _Ring.of(legs), (body.shape_basis_m, body.pose_basis_m)
+        # In other shapes and poses, too, the halves stay together, and a knee's corrective is the knee's.
+        others = 0.5 * legs.share * (1 - ring.aside)
+        shape_basis_m, pose_basis_m = (
+            None if basis_m is None else basis_m + others[:, None] * (basis_m[:, legs.twin] - basis_m)
+            for basis_m in bases
+        )
+        assert shape_basis_m is not None
+        if pose_basis_m is not None:
+            pose_basis_m = (pose_basis_m * (1 - legs.share)[:, None]).astype(np.float32)
+        used = shape_basis_m[: len(shape)]
         worn = replace(
             body,
-            template_m=(body.template_m + (ring.laid_m - legs.rest_m)).astype(np.float32),
-            skin_weights=_weights(body, legs, ring).astype(np.float32),
-            # A knee's corrective is the knee's.
-            pose_basis_m=None if basis_m is None else (basis_m * (1 - legs.share)[:, None]).astype(np.float32),
-            bare_m=body.template_m,
-            bare_weights=body.skin_weights,
+            template_m=(ring.laid_m - np.tensordot(shape, used, 1)).astype(np.float32),
+            shape_basis_m=shape_basis_m.astype(np.float32),
+            skin_weights=_weights(body, legs, others).astype(np.float32),
+            pose_basis_m=pose_basis_m,
+            under=body,
         )
-        return Skirt(worn, ring.direction, legs.share > 0, legs.is_below, _folds(legs, ring, end_m), hem_m)
+        return Skirt(worn, ring.direction, legs.share > 0, legs.is_below, _folds(legs, ring, hem_m), hem_m)
 
     def baked(self, offsets_m: np.ndarray) -> tuple[BodyModel, np.ndarray]:
         """The body with the cloth's ``offsets_m`` (V,) in its surface at rest, and the offsets that are left."""
@@ -83,11 +92,18 @@ class Skirt:
         return body, np.where(self.is_cloth, 0, offsets_m)
 
 
-def find_hem(chain: Chain, clip: Clip, states: dict[int, State]) -> float | None:
-    """How far above the floor, at rest, a skirt ends; None where trousers or bare legs explain the masks.
+class Hem(NamedTuple):
+    """What masks say about a skirt's end."""
+
+    height_m: float | None  # above the floor, at rest; None where trousers or bare legs explain them
+    is_known: bool  # whether they say anything, that is whether legs were seen apart
+
+
+def find_hem(chain: Chain, clip: Clip, states: dict[int, State]) -> Hem:
+    """Where a skirt ends, by the poses ``states``.
 
     Half way between legs that stand apart and straight, a skirt is there down to its hem and trousers are not: a place
-    on the line between hip, knee and ankle of both sides, in all frames of ``states``.
+    on the line between hip, knee and ankle of both sides.
     """
     rest_m = _leg_axis(chain.posed(np.zeros_like(chain.joints_m), np.eye(4))[chain.num_vertices :])
     heights_m = np.arange(rest_m[2, 2], rest_m[0, 2], 0.01)[::-1]
@@ -100,7 +116,7 @@ def find_hem(chain: Chain, clip: Clip, states: dict[int, State]) -> float | None
         if not _stands(legs_m, landmarks_m[list(SHOULDERS)]):
             continue
         camera, length_m = observation.camera, np.linalg.norm(np.diff(legs_m, axis=0), axis=2).sum(0).mean()
-        points_m = interp1d(rest_m[:, 2], legs_m, axis=0)(heights_m)  # (levels, 2, 3)
+        points_m = interp1d(rest_m[:, 2], legs_m, axis=0, fill_value="extrapolate")(heights_m)  # (levels, 2, 3)
         z_m = np.maximum(points_m[..., 2:] - FRONT_M, 0.05)
         pixels = points_m[..., :2] / z_m * (camera.fx_px, camera.fy_px) + (camera.cx_px, camera.cy_px)
         apart_px = np.linalg.norm(pixels[:, 0] - pixels[:, 1], axis=1)
@@ -118,8 +134,8 @@ def find_hem(chain: Chain, clip: Clip, states: dict[int, State]) -> float | None
     found = np.flatnonzero(is_cloth & far_down)
     # Higher up legs are hardly ever far enough apart; where they are, there must be cloth too.
     if not len(found) or not is_cloth[: found[-1]][is_known[: found[-1]]].all():
-        return None
-    return float(heights_m[found[-1]])
+        return Hem(None, bool((is_known & far_down).any()))
+    return Hem(float(heights_m[found[-1]]), True)
 
 
 def _stands(legs_m: np.ndarray, shoulders_m: np.ndarray) -> bool:
@@ -212,8 +228,8 @@ class _Ring:
         return _Ring(laid_m, direction, about, np.sin(np.clip(np.abs(laid_m[:, 0]) / half_x_m, 0, 1) * np.pi / 2))
 
 
-def _weights(body: BodyModel, legs: _Legs, ring: _Ring) -> np.ndarray:
-    """(V, J) skinning weights of cloth; everything else has the body's."""
+def _weights(body: BodyModel, legs: _Legs, others: np.ndarray) -> np.ndarray:
+    """(V, J) skinning weights of cloth, that share (V,) of them the other leg's; everything else has the body's."""
     naked = np.asarray(body.skin_weights, float)
     hanging = np.zeros_like(naked)  # cloth has no knees: what hangs on a leg at its height, smoothly
     for leg in (legs.is_leg & (legs.side > 0), legs.is_leg & (legs.side < 0)):
@@ -221,8 +237,7 @@ def _weights(body: BodyModel, legs: _Legs, ring: _Ring) -> np.ndarray:
         hanging[leg] = nearness @ naked[leg] / nearness.sum(1, keepdims=True)
     share = legs.share[:, None]
     hanging = share * hanging + (1 - share) * naked
-    others = 0.5 * share * (1 - ring.aside[:, None])
-    weights = (1 - others) * hanging + others * hanging[legs.twin]
+    weights = hanging + others[:, None] * (hanging[legs.twin] - hanging)
     return np.where(share > 0, strongest(weights, CLOTH_INFLUENCES), naked)
 
 
@@ -230,7 +245,7 @@ def _folds(legs: _Legs, ring: _Ring, hem_m: float) -> np.ndarray:
     """(V, K) of ``Skirt``: a skirt's form is smooth, all the way round and where nobody saw it."""
     orders = range(1, WAVES + 1)
     waves = [np.ones_like(ring.about), *(wave(k * ring.about) for k in orders for wave in (np.cos, np.sin))]
-    down = 2 * (legs.crotch_m - legs.height_m) / (legs.crotch_m - hem_m) - 1
+    down = np.minimum(2 * (legs.crotch_m - legs.height_m) / (legs.crotch_m - hem_m) - 1, 1)  # below the hem as at it
     folds = np.einsum("vi,vj->vij", np.stack(waves, 1), np.polynomial.legendre.legvander(down, DEGREE))
     return np.asarray(folds.reshape(len(down), -1) * (legs.share > 0)[:, None])
 

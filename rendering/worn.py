@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from capture.errors import UserError
-from fitting.body.model import MAX_INFLUENCES, BodyModel, strongest
+from fitting.body.model import CUT, MAX_INFLUENCES, BodyModel, strongest
 from fitting.zbuffer import rasterize_faces
 from rendering.avatar import Avatar, Shape
 from rendering.networks import NeuralTexture
@@ -186,21 +186,19 @@ def mixed_cut(avatar: Avatar, body: str, people: Sequence[str], shares: np.ndarr
         columns = [np.zeros(len(shares), np.float32) if offset_m is None else offset_m for offset_m in offsets_m]
         mixed_m = (np.stack(columns, axis=1) * shares).sum(axis=1)
         own = own._replace(vertex_offsets_m=np.asarray(mixed_m, np.float32))
-    if all(shape.body.bare_m is None for shape in bodies):
+    if all(shape.body.under is None for shape in bodies):
         return own
-    surface_m, weights = (
-        np.einsum("svx,vs->vx", np.stack([getattr(shape.body, name) for shape in bodies]), shares, dtype=np.float32)
-        for name in ("template_m", "skin_weights")
-    )
     bare = avatar.bodies[body].body.bare
-    cut = replace(
-        bare,
-        template_m=surface_m,
-        skin_weights=strongest(weights, MAX_INFLUENCES),
-        bare_m=bare.template_m,
-        bare_weights=bare.skin_weights,
-    )
-    return own._replace(body=cut)
+    mixed = {name: _mixed([getattr(shape.body, name) for shape in bodies], shares) for name in CUT}
+    mixed["skin_weights"] = strongest(mixed["skin_weights"], MAX_INFLUENCES)
+    return own._replace(body=replace(bare, **mixed, under=bare))
+
+
+def _mixed(values: Sequence[Any], shares: np.ndarray) -> Any:
+    """(..., V, X) of several people with ``shares`` (V, S); None where nobody has any."""
+    if values[0] is None:
+        return None
+    return sum(value * share[:, None] for value, share in zip(values, shares.astype(np.float32).T, strict=True))
 
 
 def _distance_m(body: BodyModel, rest_m: np.ndarray, faces: np.ndarray) -> np.ndarray:

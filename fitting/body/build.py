@@ -85,6 +85,8 @@ def build(num_samples: int = NUM_SAMPLES, seed: int = 0) -> BodyModel:
         skin_weights=_float32(weights),
         landmark_names=MEDIAPIPE_NAMES,
         landmark_weights=_float32(landmarks),
+        pose_basis_m=None,
+        under=None,
         **single,
     )
 

@@ -22,6 +22,7 @@ from capture.errors import BROKEN_NPZ, UserError
 from fitting.body.skinning import kinematics, rotations, skin, vertex_normals
 
 MAX_INFLUENCES = 6
+CUT, BARE = ("template_m", "shape_basis_m", "skin_weights", "pose_basis_m"), "bare_"  # what a skirt changes
 DEFAULT_PATH = Path(__file__).with_name("anny_coarse.npz")
 
 
@@ -57,9 +58,7 @@ class BodyModel:
     local_prior_mean: np.ndarray  # (J, 3) rad
     local_prior_std: np.ndarray  # (J, 3) rad
     pose_basis_m: np.ndarray | None = field(default=None)  # (9 (J - 1), V, 3) SMPL's pose correctives, None without
-    # Of somebody in a skirt (fitting.skirt), whose surface and weights are those above: the same without it, else None.
-    bare_m: np.ndarray | None = field(default=None)  # (V, 3) like template_m
-    bare_weights: np.ndarray | None = field(default=None)  # (V, J) like skin_weights
+    under: BodyModel | None = field(default=None)  # of somebody in a skirt (fitting.skirt): the same without it
 
     def __post_init__(self) -> None:
         V, J, F = len(self.template_m), len(self.parents), len(self.faces)
@@ -73,11 +72,9 @@ class BodyModel:
             expected[name] = (J, 3)
         if self.pose_basis_m is not None:
             expected["pose_basis_m"] = (9 * (J - 1), V, 3)
-        if self.bare_m is not None:
-            expected |= {"bare_m": (V, 3), "bare_weights": (V, J)}
         for name, shape in expected.items():
-            if np.shape(getattr(self, name)) != shape:
-                raise UserError(f"body model: {name} has shape {np.shape(getattr(self, name))}, expected {shape}")
+            if getattr(self, name).shape != shape:
+                raise UserError(f"body model: {name} has shape {getattr(self, name).shape}, expected {shape}")
         if (
             J == 0
             or self.parents[0] != -1
@@ -98,12 +95,10 @@ class BodyModel:
         """J."""
         return len(self.parents)
 
-    @cached_property
+    @property
     def bare(self) -> BodyModel:
-        """The body without a skirt: itself, mostly.  Landmarks lie on it; pose correctives stay those of the skirt."""
-        if self.bare_m is None or self.bare_weights is None:
-            return self
-        return replace(self, template_m=self.bare_m, skin_weights=self.bare_weights, bare_m=None, bare_weights=None)
+        """The body without a skirt: itself, where it wears none."""
+        return self if self.under is None else self.under
 
     @cached_property
     def skin_joints(self) -> np.ndarray:
@@ -197,7 +192,10 @@ class BodyModel:
 
     def save(self, path: Path) -> None:
         """Write a compressed .npz without pickles; equal models give equal bytes."""
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "under"}
+        if self.under is not None:
+            arrays |= {BARE + name: getattr(self.under, name) for name in CUT}
+        arrays = {name: value for name, value in arrays.items() if value is not None}
         members: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
         np.savez_compressed(path, **members)
 
@@ -210,12 +208,14 @@ class BodyModel:
         except BROKEN_NPZ as error:
             raise UserError(f"{path}: not a readable body model ({error})") from None
         known = {f.name for f in fields(BodyModel)}
-        missing = known - set(arrays) - {"pose_basis_m", "bare_m", "bare_weights"}
+        missing = known - set(arrays) - {"pose_basis_m", "under"}
         if missing:
             raise UserError(f"{path}: not a body model, it lacks {', '.join(sorted(missing))}")
         for name in ("part_names", "region_names", "joint_names", "landmark_names"):
             arrays[name] = tuple(str(item) for item in arrays[name])
-        return BodyModel(**{name: value for name, value in arrays.items() if name in known})
+        model = BodyModel(**{name: value for name, value in arrays.items() if name in known})
+        bare = {name: arrays[BARE + name] for name in CUT if BARE + name in arrays}
+        return replace(model, under=replace(model, **bare)) if bare else model
 
     @staticmethod
     def default() -> BodyModel:
