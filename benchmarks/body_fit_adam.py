@@ -103,7 +103,7 @@ def prepare(tracked: tracking.Tracked, count: int) -> Frames:
     """Evidence, starts and truth."""
     fitted, truth_m = tracked.fit, tracked.true_joints_m
     assert truth_m is not None
-    body = fitted.body
+    body = fitted.body.tracked
     masks = Masks.load(tracked.folder / "02_masks")
     evidence = Evidence(tracked.recording, masks, tracked.keypoints, fitted.camera)
     is_tracked = fitted.tracked

@@ -206,7 +206,7 @@ def demo_stages(scratch: Path) -> Path:
 
 def as_measured(fit: BodyFit) -> tuple[tuple[str, BodyModel, np.ndarray | None], ...]:
     """The body without and with its clothes: name, model and offsets (V,)."""
-    return ("bare", fit.body.bare, None), ("with offsets", fit.body, fit.vertex_offsets_m)
+    return ("bare", fit.body.bare, None), ("with offsets", fit.body.tracked, fit.vertex_offsets_m)
 
 
 def demo_rows(home: Path, pictures: Path | None) -> Iterator[list[str]]:

@@ -235,9 +235,10 @@ def silhouette(tracked: Tracked) -> tuple[np.ndarray, np.ndarray]:
     for i, status in enumerate(fitted.status):
         if status == LOST:
             continue
-        vertices_m = fitted.vertices_color_m(i)
+        model, offsets_m = fitted.body.tracked, fitted.vertex_offsets_m
+        vertices_m, _ = model.posed(fitted.shape, fitted.pose[i], fitted.camera_from_body[i], offsets_m)
         pixels = project(fitted.camera, vertices_m)
-        face, _, _ = rasterize_faces(pixels, vertices_m[:, 2], fitted.body.faces, fitted.camera.image_wh)
+        face, _, _ = rasterize_faces(pixels, vertices_m[:, 2], model.faces, fitted.camera.image_wh)
         body = face >= 0
         of_ours[i] = figures.overlap(body, masks[i] > 0.5)
         true = tracked.true_mask(i)
@@ -300,7 +301,7 @@ def surface_row(tracked: Tracked, every: int = 4) -> list[str]:
         known = ~ends[nearest]
         of_body.append(figures.to_surface_m(vertices_m[known], truth_m[i], skin.faces))
     there, back = np.concatenate(of_skin), np.concatenate(of_body)
-    height_m = body_height_m(fitted.body, fitted.shape)
+    height_m = body_height_m(fitted.body.bare, fitted.shape)
     return [
         f"{1e3 * there.mean():.1f}, {spread(1e3 * there)}",
         f"{1e3 * back.mean():.1f}, {spread(1e3 * back)}",

@@ -63,7 +63,7 @@ class Clothes:
         clothes = self.with_landmarks(clip, states)
         if not with_offsets:
             return replace(clothes._measured(clip, states), offsets_m=0 * clothes.offsets_m)
-        hem_m, is_known = find_hem(clothes.chain, clip, states)
+        hem_m, is_known = find_hem(clothes.chain, clip, states, 0.0 if self.skirt is None else self.skirt.hem_m)
         if self.skirt is not None and not is_known:
             hem_m = self.skirt.hem_m
         skirt = None if hem_m is None else Skirt.of(self.naked, self.shape, hem_m)

@@ -75,7 +75,10 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class BodyFit:
-    """The body in every frame; NaN where lost, not to be trusted where uncertain."""
+    """The body in every frame; NaN where lost, not to be trusted where uncertain.
+
+    A skirt's surface goes on below its hem in ``body``; the figures are of ``body.tracked``, which ends there.
+    """
 
     shape: np.ndarray  # (S,)
     pose: np.ndarray  # (N, J, 3) axis-angle
@@ -203,8 +206,9 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
             f"{recording.source}: the body could not be tracked in any of {len(recording)} frames "
             f"({result.reason[0]}); film one whole person, facing the camera at first"
         )
-    handed_on, offsets_m = found.clothes.with_room().dressed
-    result = replace(result, body=handed_on, vertex_offsets_m=offsets_m)
+    roomy, offsets_m = found.clothes.with_room().dressed
+    if roomy.under is not None:
+        result = replace(result, body=replace(roomy, hemmed=dressed), vertex_offsets_m=offsets_m)
     for note in notes:
         log.info("%s", note)
     write_overlays(config, out_dir, recording, keypoints, result)

@@ -126,7 +126,7 @@ def play(
         log.warning("no window can be opened here (%s): only %s is written", reason, show.out)
         in_window = False
     is_realtime = show.is_realtime or in_window or not source.waits
-    body = fitted_before.body if fitted_before is not None else load_body(config.body)
+    body = fitted_before.body.tracked if fitted_before is not None else load_body(config.body)
     tally = Tally()
     with ExitStack() as stack:
         is_stopped = stack.enter_context(interruptible())

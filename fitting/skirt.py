@@ -60,8 +60,9 @@ class Skirt:
     def of(body: BodyModel, shape: np.ndarray, hem_m: float, room_m: float = 0.0) -> Skirt | None:
         """The skirt of the shaped ``body`` that ends ``hem_m`` above the floor, its surface ``room_m`` farther down;
         None for a body without such legs."""
-        ankles_m = body.landmarks(body.shaped(shape)[0])[list(ANKLES), 2]
-        legs = _Legs.of(body, shape, max(hem_m - room_m, float(ankles_m.mean()) + MIN_ABOVE_ANKLE_M))
+        ankles_m = float(body.landmarks(body.shaped(shape)[0])[list(ANKLES), 2].mean())
+        hem_m = max(hem_m, ankles_m + MIN_ABOVE_ANKLE_M)
+        legs = _Legs.of(body, shape, max(hem_m - room_m, ankles_m + MIN_ABOVE_ANKLE_M))
         if legs is None:
             return None
         ring, bases = _Ring.of(legs), (body.shape_basis_m, body.pose_basis_m)
@@ -96,11 +97,11 @@ class Hem(NamedTuple):
     """What masks say about a skirt's end."""
 
     height_m: float | None  # above the floor, at rest; None where trousers or bare legs explain them
-    is_known: bool  # whether they say anything, that is whether legs were seen apart
+    is_known: bool  # whether they say anything, that is whether legs were seen apart where it would be
 
 
-def find_hem(chain: Chain, clip: Clip, states: dict[int, State]) -> Hem:
-    """Where a skirt ends, by the poses ``states``.
+def find_hem(chain: Chain, clip: Clip, states: dict[int, State], lowest_m: float = 0.0) -> Hem:
+    """Where a skirt ends, by the poses ``states``; what they say below ``lowest_m`` is nothing against one.
 
     Half way between legs that stand apart and straight, a skirt is there down to its hem and trousers are not: a place
     on the line between hip, knee and ankle of both sides.
@@ -134,7 +135,7 @@ def find_hem(chain: Chain, clip: Clip, states: dict[int, State]) -> Hem:
     found = np.flatnonzero(is_cloth & far_down)
     # Higher up legs are hardly ever far enough apart; where they are, there must be cloth too.
     if not len(found) or not is_cloth[: found[-1]][is_known[: found[-1]]].all():
-        return Hem(None, bool((is_known & far_down).any()))
+        return Hem(None, bool((is_known & far_down & (heights_m >= lowest_m)).any()))
     return Hem(float(heights_m[found[-1]]), True)
 
 

@@ -186,19 +186,22 @@ def mixed_cut(avatar: Avatar, body: str, people: Sequence[str], shares: np.ndarr
         columns = [np.zeros(len(shares), np.float32) if offset_m is None else offset_m for offset_m in offsets_m]
         mixed_m = (np.stack(columns, axis=1) * shares).sum(axis=1)
         own = own._replace(vertex_offsets_m=np.asarray(mixed_m, np.float32))
-    if all(shape.body.under is None for shape in bodies):
-        return own
     bare = avatar.bodies[body].body.bare
-    mixed = {name: _mixed([getattr(shape.body, name) for shape in bodies], shares) for name in CUT}
-    mixed["skin_weights"] = strongest(mixed["skin_weights"], MAX_INFLUENCES)
-    return own._replace(body=replace(bare, **mixed, under=bare))
-
-
-def _mixed(values: Sequence[Any], shares: np.ndarray) -> Any:
-    """(..., V, X) of several people with ``shares`` (V, S); None where nobody has any."""
-    if values[0] is None:
-        return None
-    return sum(value * share[:, None] for value, share in zip(values, shares.astype(np.float32).T, strict=True))
+    cut: dict[str, Any] = {name: getattr(bare, name) for name in CUT}
+    for subject, share in zip(people, shares.astype(np.float32).T, strict=True):
+        theirs = avatar.bodies[subject].body
+        if theirs.under is None:
+            continue
+        for name in CUT:
+            worn, without = getattr(theirs, name), getattr(theirs.bare, name)
+            if np.shape(without) != np.shape(cut[name]):
+                raise UserError(f"{subject}'s skirt is on another kind of body; train both with one fit.body")
+            if worn is not None:
+                cut[name] = cut[name] + share[:, None] * (worn - without)
+    if cut["template_m"] is bare.template_m:
+        return own._replace(body=bare)
+    cut["skin_weights"] = strongest(np.maximum(cut["skin_weights"], 0), MAX_INFLUENCES)
+    return own._replace(body=replace(bare, **cut, under=bare))
 
 
 def _distance_m(body: BodyModel, rest_m: np.ndarray, faces: np.ndarray) -> np.ndarray:

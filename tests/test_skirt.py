@@ -85,9 +85,7 @@ def test_legs_and_trousers_are_no_skirt(body, chain, kind):
     assert Clothes.none(body, np.zeros(body.num_shape)).learned(clip, states).body is body
 
 
-@pytest.mark.parametrize(
-    "thigh_rad, shin_rad", [(1.5, 1.5), (1.9, 2.1), (1.3, 2.0)], ids=["sits", "squats", "crouches"]
-)
+@pytest.mark.parametrize("thigh_rad, shin_rad", [(1.5, 1.5), (1.9, 2.1)], ids=["sits", "squats"])
 def test_the_trunk_between_bent_legs_is_no_skirt(body, chain, thigh_rad, shin_rad):
     """A few frames of it among many in which the legs are together."""
     bent = posed_legs(body, chain, thigh_rad, shin_rad, 0.35)
@@ -112,6 +110,17 @@ def test_a_skirt_is_found_from_the_front_and_not_where_it_only_seemed(body, chai
     assert clothes.learned(clips[0], few).skirt is not None  # they say nothing
 
 
+@pytest.mark.parametrize("apart_rad", [-0.08, -0.09, -0.1])
+def test_what_is_seen_below_a_hem_says_nothing_against_it(body, chain, worn, clothed, apart_rad):
+    """Legs that are nearly together are apart at the ankles first."""
+    apart = posed_legs(body, chain, 0.1, 0.1, 0.05)
+    clip = clip_of([observe_body(worn, clothed, s, True) for s in apart.values()])
+    clothes = Clothes.none(body, np.zeros(body.num_shape)).learned(clip, apart)
+    close = posed_legs(body, chain, 0.0, 0.0, apart_rad)
+    clip = clip_of([observe_body(worn, clothed, s, True) for s in close.values()])
+    assert clothes.learned(clip, close).skirt is not None
+
+
 def test_a_few_frames_are_not_believed(chain, worn, clothed):
     states = dict(list(states_of(chain).items())[: MIN_FRAMES - 1])
     clip = clip_of([observe_body(worn, clothed, state, True) for state in states.values()])
@@ -131,8 +140,8 @@ def test_its_form_is_learned(body, chain, worn, clothed):
         assert after > 0.95 > before + 0.02
 
 
-@pytest.mark.parametrize("flare", [0.4, 1.0])
-def test_room_below_the_hem_does_not_change_what_is_above(body, chain, skirt, flare):
+@pytest.mark.parametrize("flare, within_m", [(0.4, 0.012), (1.0, 0.025)])
+def test_room_below_the_hem_does_not_change_what_is_above(body, chain, skirt, flare, within_m):
     """Half widths of the skirt from its hem up, against what was filmed."""
     worn, _ = skirt.baked(flare * flared(skirt))
     states = states_of(chain)
@@ -144,7 +153,7 @@ def test_room_below_the_hem_does_not_change_what_is_above(body, chain, skirt, fl
     assert rest_m[cloth, 2].min() < clothes.skirt.hem_m - 0.03
     for height_m in (HEM_M + 0.03, HEM_M + 0.06):
         ours, true = (_reach(found, height_m) for found in (clothes.body, worn))
-        np.testing.assert_allclose(ours, true, atol=0.025)
+        np.testing.assert_allclose(ours, true, atol=within_m)
 
 
 def _reach(body: BodyModel, height_m: float) -> np.ndarray:
@@ -159,8 +168,14 @@ def _reach(body: BodyModel, height_m: float) -> np.ndarray:
 
 def test_landmarks_stay_on_the_legs(body, chain, worn, clothed, tmp_path):
     """Also of the body that was saved, by which others track."""
-    worn.save(tmp_path / "body.npz")
+    roomy = Skirt.of(body, np.zeros(body.num_shape), HEM_M, 0.05)
+    assert roomy is not None
+    replace(roomy.body, hemmed=worn).save(tmp_path / "body.npz")
     saved = BodyModel.load(tmp_path / "body.npz")
+    for name in ("template_m", "shape_basis_m", "skin_weights"):
+        assert np.array_equal(getattr(saved, name), getattr(roomy.body, name))
+        assert np.array_equal(getattr(saved.tracked, name), getattr(worn, name))
+        assert np.array_equal(getattr(saved.tracked.bare, name), getattr(body, name))
     state = random_state(chain, 5)
     expected = chain.posed(state.pose, state.camera_from_body)[chain.num_vertices :]
     for other in (clothed, chain_of(saved, np.zeros(body.num_shape))):
@@ -195,6 +210,18 @@ def test_the_halves_never_part(body, has_correctives):
     for shape in shapes:
         vertices_m, _ = worn.posed(shape, pose, None, left_m)
         np.testing.assert_allclose(vertices_m[middle], vertices_m[twin], atol=2e-5)
+
+
+def test_correctives_of_a_leg_fade_where_cloth_hangs(body):
+    rng = np.random.default_rng(3)
+    basis_m = rng.normal(0, 0.01, (9 * (body.num_joints - 1), len(body.template_m), 3)).astype(np.float32)
+    skirt = Skirt.of(replace(body, pose_basis_m=basis_m), np.zeros(body.num_shape), HEM_M)
+    assert skirt is not None and skirt.body.pose_basis_m is not None
+    size, before = (np.linalg.norm(own, axis=(0, 2)) for own in (skirt.body.pose_basis_m, basis_m))
+    hangs = skirt.is_cloth & (skirt.body.template_m[:, 2] < 0.65)
+    assert not size[hangs].any() and np.array_equal(size[~skirt.is_cloth], before[~skirt.is_cloth])
+    fades = (size > 0) & (size < 0.98 * before)
+    assert fades.sum() > 10
 
 
 def test_everything_else_stays(body, skirt, worn):

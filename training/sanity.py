@@ -2,7 +2,7 @@
 
 nearest   the training frame whose pose is closest, its crop and its matte used again as they are
 texture   colours of the training frames averaged into one texture, in the light found in them, on the mesh, without a
-          network: once on the mesh that the avatar has too, with its vertex offsets, once on the bare body, without
+          network: once on the mesh that the avatar has too, with its clothes, once on the bare body, without
 
 N frames, J joints, K covered pixels, T texels per side, H x W pixels of the person crop.  Enters: what training may
 see.  Leaves: for a held-out frame a crop's colour (H, W, 3) in [0, 1] and its alpha (H, W).

@@ -87,6 +87,7 @@ def build(num_samples: int = NUM_SAMPLES, seed: int = 0) -> BodyModel:
         landmark_weights=_float32(landmarks),
         pose_basis_m=None,
         under=None,
+        hemmed=None,
         **single,
     )
 

@@ -22,7 +22,8 @@ from capture.errors import BROKEN_NPZ, UserError
 from fitting.body.skinning import kinematics, rotations, skin, vertex_normals
 
 MAX_INFLUENCES = 6
-CUT, BARE = ("template_m", "shape_basis_m", "skin_weights", "pose_basis_m"), "bare_"  # what a skirt changes
+CUT = ("template_m", "shape_basis_m", "skin_weights", "pose_basis_m")  # what a skirt changes
+OTHERS = {"under": "bare_", "hemmed": "hemmed_"}  # bodies that differ in that, and how they are named in a file
 DEFAULT_PATH = Path(__file__).with_name("anny_coarse.npz")
 
 
@@ -58,7 +59,9 @@ class BodyModel:
     local_prior_mean: np.ndarray  # (J, 3) rad
     local_prior_std: np.ndarray  # (J, 3) rad
     pose_basis_m: np.ndarray | None = field(default=None)  # (9 (J - 1), V, 3) SMPL's pose correctives, None without
-    under: BodyModel | None = field(default=None)  # of somebody in a skirt (fitting.skirt): the same without it
+    # Of somebody in a skirt (fitting.skirt), whose surface goes on below its hem: the same without it, and to the hem.
+    under: BodyModel | None = field(default=None)
+    hemmed: BodyModel | None = field(default=None)
 
     def __post_init__(self) -> None:
         V, J, F = len(self.template_m), len(self.parents), len(self.faces)
@@ -99,6 +102,11 @@ class BodyModel:
     def bare(self) -> BodyModel:
         """The body without a skirt: itself, where it wears none."""
         return self if self.under is None else self.under
+
+    @property
+    def tracked(self) -> BodyModel:
+        """The body that pictures are compared with: a skirt's surface ends where the skirt does."""
+        return self if self.hemmed is None else self.hemmed
 
     @cached_property
     def skin_joints(self) -> np.ndarray:
@@ -192,9 +200,10 @@ class BodyModel:
 
     def save(self, path: Path) -> None:
         """Write a compressed .npz without pickles; equal models give equal bytes."""
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "under"}
-        if self.under is not None:
-            arrays |= {BARE + name: getattr(self.under, name) for name in CUT}
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in OTHERS}
+        for other, prefix in OTHERS.items():
+            if (body := getattr(self, other)) is not None:
+                arrays |= {prefix + name: getattr(body, name) for name in CUT}
         arrays = {name: value for name, value in arrays.items() if value is not None}
         members: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
         np.savez_compressed(path, **members)
@@ -208,14 +217,20 @@ class BodyModel:
         except BROKEN_NPZ as error:
             raise UserError(f"{path}: not a readable body model ({error})") from None
         known = {f.name for f in fields(BodyModel)}
-        missing = known - set(arrays) - {"pose_basis_m", "under"}
+        missing = known - set(arrays) - {"pose_basis_m", *OTHERS}
         if missing:
             raise UserError(f"{path}: not a body model, it lacks {', '.join(sorted(missing))}")
         for name in ("part_names", "region_names", "joint_names", "landmark_names"):
             arrays[name] = tuple(str(item) for item in arrays[name])
         model = BodyModel(**{name: value for name, value in arrays.items() if name in known})
-        bare = {name: arrays[BARE + name] for name in CUT if BARE + name in arrays}
-        return replace(model, under=replace(model, **bare)) if bare else model
+        others: dict[str, Any] = {
+            other: replace(model, **{name: arrays[prefix + name] for name in CUT if prefix + name in arrays})
+            for other, prefix in OTHERS.items()
+            if prefix + CUT[0] in arrays
+        }
+        if "hemmed" in others:
+            others["hemmed"] = replace(others["hemmed"], under=others.get("under"))
+        return replace(model, **others)
 
     @staticmethod
     def default() -> BodyModel:

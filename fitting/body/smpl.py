@@ -147,6 +147,7 @@ def _convert(arrays: dict[str, np.ndarray], path: Path, num_shape: int, seed: in
         landmark_weights=_float32(landmarks),
         pose_basis_m=_float32(pose_basis),
         under=None,
+        hemmed=None,
         **{name: table if table.dtype == bool else _float32(table) for name, table in tables.items()},
     )
 
