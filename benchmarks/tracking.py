@@ -301,7 +301,7 @@ def surface_row(tracked: Tracked, every: int = 4) -> list[str]:
         known = ~ends[nearest]
         of_body.append(figures.to_surface_m(vertices_m[known], truth_m[i], skin.faces))
     there, back = np.concatenate(of_skin), np.concatenate(of_body)
-    height_m = body_height_m(fitted.body.bare, fitted.shape)
+    height_m = body_height_m(bare, fitted.shape)
     return [
         f"{1e3 * there.mean():.1f}, {spread(1e3 * there)}",
         f"{1e3 * back.mean():.1f}, {spread(1e3 * back)}",

@@ -76,10 +76,10 @@ class Clothes:
 
     def with_room(self, room_m: float = HEM_ROOM_M) -> Clothes:
         """With a skirt's surface going on below its hem, as wide as there."""
-        wide = None if self.skirt is None else Skirt.of(self.naked, self.shape, self.skirt.hem_m, room_m)
-        if self.skirt is None or wide is None:
+        if self.skirt is None:
             return self
-        own = self.skirt.is_cloth
+        own, wide = self.skirt.is_cloth, Skirt.of(self.naked, self.shape, self.skirt.hem_m, room_m)
+        assert wide is not None  # as it has one
         form = np.linalg.lstsq(self.skirt.folds[own], self.offsets_m[own], rcond=None)[0]
         flare_m = np.clip(wide.folds @ form, 0, MAX_FLARE_M)
         return replace(self, skirt=wide, offsets_m=np.where(wide.is_cloth, flare_m, self.offsets_m))
@@ -96,6 +96,6 @@ class Clothes:
         return replace(self, skirt=skirt, offsets_m=np.where(is_cloth, np.maximum(kept_m, FIRST_FLARE_M), kept_m))
 
     def _measured(self, clip: Clip, states: dict[int, State]) -> Clothes:
-        wanted = self.offsets_m
-        offsets_m, looseness_m = solve_offsets(self.body, self.chain, clip, states, wanted, self.skirt)
+        before_m = self.offsets_m
+        offsets_m, looseness_m = solve_offsets(self.body, self.chain, clip, states, before_m, self.skirt)
         return replace(self, offsets_m=offsets_m, looseness_m=looseness_m)

@@ -65,20 +65,15 @@ class Skirt:
         legs = _Legs.of(body, shape, max(hem_m - room_m, ankles_m + MIN_ABOVE_ANKLE_M))
         if legs is None:
             return None
-        ring, bases = _Ring.of(legs), (body.shape_basis_m, body.pose_basis_m)
-        # In other shapes and poses, too, the halves stay together, and a knee's corrective is the knee's.
+        ring = _Ring.of(legs)
         others = 0.5 * legs.share * (1 - ring.aside)
-        shape_basis_m, pose_basis_m = (
-            None if basis_m is None else basis_m + others[:, None] * (basis_m[:, legs.twin] - basis_m)
-            for basis_m in bases
-        )
-        assert shape_basis_m is not None
+        # In other shapes and poses, too, the halves stay together, and a knee's corrective is the knee's.
+        shape_basis_m, pose_basis_m = _lent(body.shape_basis_m, legs, others), body.pose_basis_m
         if pose_basis_m is not None:
-            pose_basis_m = (pose_basis_m * (1 - legs.share)[:, None]).astype(np.float32)
-        used = shape_basis_m[: len(shape)]
+            pose_basis_m = (_lent(pose_basis_m, legs, others) * (1 - legs.share)[:, None]).astype(np.float32)
         worn = replace(
             body,
-            template_m=(ring.laid_m - np.tensordot(shape, used, 1)).astype(np.float32),
+            template_m=(ring.laid_m - np.tensordot(shape, shape_basis_m[: len(shape)], 1)).astype(np.float32),
             shape_basis_m=shape_basis_m.astype(np.float32),
             skin_weights=_weights(body, legs, others).astype(np.float32),
             pose_basis_m=pose_basis_m,
@@ -238,8 +233,13 @@ def _weights(body: BodyModel, legs: _Legs, others: np.ndarray) -> np.ndarray:
         hanging[leg] = nearness @ naked[leg] / nearness.sum(1, keepdims=True)
     share = legs.share[:, None]
     hanging = share * hanging + (1 - share) * naked
-    weights = hanging + others[:, None] * (hanging[legs.twin] - hanging)
+    weights = _lent(hanging, legs, others)
     return np.where(share > 0, strongest(weights, CLOTH_INFLUENCES), naked)
+
+
+def _lent(values: np.ndarray, legs: _Legs, others: np.ndarray) -> np.ndarray:
+    """(..., V, X) values of vertices, ``others`` (V,) of them the twin's."""
+    return np.asarray(values + others[:, None] * (values[..., legs.twin, :] - values))
 
 
 def _folds(legs: _Legs, ring: _Ring, hem_m: float) -> np.ndarray:

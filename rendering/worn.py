@@ -193,11 +193,11 @@ def mixed_cut(avatar: Avatar, body: str, people: Sequence[str], shares: np.ndarr
         if theirs.under is None:
             continue
         for name in CUT:
-            worn, without = getattr(theirs, name), getattr(theirs.bare, name)
-            if np.shape(without) != np.shape(cut[name]):
+            skirted, bared = getattr(theirs, name), getattr(theirs.bare, name)
+            if np.shape(bared) != np.shape(cut[name]):
                 raise UserError(f"{subject}'s skirt is on another kind of body; train both with one fit.body")
-            if worn is not None:
-                cut[name] = cut[name] + share[:, None] * (worn - without)
+            if skirted is not None:
+                cut[name] = cut[name] + share[:, None] * (skirted - bared)
     if cut["template_m"] is bare.template_m:
         return own._replace(body=bare)
     cut["skin_weights"] = strongest(np.maximum(cut["skin_weights"], 0), MAX_INFLUENCES)

@@ -12,13 +12,14 @@ import argparse
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fitting.body.anatomy import PART_NAMES, REGION_NAMES, face_parts, face_regions, mirrored_name
 from fitting.body.atlas import build_atlas
 from fitting.body.landmarks import MEDIAPIPE_NAMES, landmark_weights, skin_points
-from fitting.body.model import DEFAULT_PATH, BodyModel
+from fitting.body.model import DEFAULT_PATH, BodyModel, strongest
 from fitting.body.ranges import joint_tables
 from fitting.body.simplify import Simplifier
 from fitting.body.surface import DenseBody, sample_anny
@@ -67,7 +68,7 @@ def build(num_samples: int = NUM_SAMPLES, seed: int = 0) -> BodyModel:
         samples_m.mean(0), mesh.faces, mesh.face_part, PART_NAMES, points_m["nose"], mesh.mirror, rng
     )
     landmarks = landmark_weights(samples_m, joint_samples_m, dense.joint_names, mesh.faces, points_m, mesh.mirror)
-    single = {name: _float32(table) for name, table in tables.items()}
+    single: dict[str, Any] = {name: _float32(table) for name, table in tables.items()}
     return BodyModel(
         template_m=_float32(samples_m.mean(0)),
         shape_basis_m=_float32(basis_m),
@@ -85,9 +86,6 @@ def build(num_samples: int = NUM_SAMPLES, seed: int = 0) -> BodyModel:
         skin_weights=_float32(weights),
         landmark_names=MEDIAPIPE_NAMES,
         landmark_weights=_float32(landmarks),
-        pose_basis_m=None,
-        under=None,
-        hemmed=None,
         **single,
     )
 
@@ -140,13 +138,6 @@ def principal_shapes(samples_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sign = np.sign(right.reshape(NUM_SHAPE, -1, 3)[:, :, 2].sum(1))  # a positive coefficient makes the body taller
     scale = sign * singular / np.sqrt(len(samples_m))
     return (right * scale[:, None]).reshape(NUM_SHAPE, -1, 3), left * sign * np.sqrt(len(samples_m))
-
-
-def strongest(weights: np.ndarray, count: int) -> np.ndarray:
-    """Keep the ``count`` largest weights of each row, scaled to sum to 1."""
-    rank = np.argsort(np.argsort(-weights, axis=1, kind="stable"), axis=1, kind="stable")
-    kept = np.where(rank < count, weights, 0)
-    return kept / kept.sum(1, keepdims=True)
 
 
 def _skin_points(dense: DenseBody, mean_m: np.ndarray) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from fitting.body.anatomy import (
 from fitting.body.anatomy import mirrored_name as _mirrored
 from fitting.body.atlas import build_atlas
 from fitting.body.landmarks import MEDIAPIPE_NAMES, regressed_landmarks
-from fitting.body.model import MAX_INFLUENCES, BodyModel
+from fitting.body.model import MAX_INFLUENCES, BodyModel, strongest
 from fitting.body.ranges import joint_tables
 
 MAX_FILE_BYTES = 1_000_000_000  # SMPL-X with all its shapes is half of that
@@ -122,12 +123,13 @@ def _convert(arrays: dict[str, np.ndarray], path: Path, num_shape: int, seed: in
     # rotation features are linear in Rot(pose) - I: turn both of their axes, and the displacement, into the body frame
     pose_basis = posedirs.transpose(2, 0, 1).reshape(J - 1, 3, 3, V, 3)
     pose_basis = np.einsum("ca,db,jabvx,yx->jcdvy", R, R, pose_basis, R, optimize=True).reshape(-1, V, 3)
-    weights = _strongest(weights)
+    weights = strongest(weights, MAX_INFLUENCES)  # SMPL's have at most four entries a vertex, others more
     part = _parts(template_m, faces, weights, names, joints_m)
     landmarks, toes_m = regressed_landmarks(template_m, faces, regressor, weights, names)
     nose_m = landmarks[MEDIAPIPE_NAMES.index("nose")] @ template_m
     uv, face_uv = build_atlas(template_m, faces, part, PART_NAMES, nose_m, None, np.random.default_rng(seed), tries=8)
     tables = joint_tables(names, joints_m, toes_m)
+    single: dict[str, Any] = {n: table if table.dtype == bool else _float32(table) for n, table in tables.items()}
     return BodyModel(
         template_m=_float32(template_m),
         shape_basis_m=_float32(basis_m),
@@ -146,9 +148,7 @@ def _convert(arrays: dict[str, np.ndarray], path: Path, num_shape: int, seed: in
         landmark_names=MEDIAPIPE_NAMES,
         landmark_weights=_float32(landmarks),
         pose_basis_m=_float32(pose_basis),
-        under=None,
-        hemmed=None,
-        **{name: table if table.dtype == bool else _float32(table) for name, table in tables.items()},
+        **single,
     )
 
 
@@ -178,13 +178,6 @@ def _checked(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray, ...
     if not finite or faces.min() < 0 or faces.max() >= V or (parents[1:] >= np.arange(1, J)).any():
         raise UserError(f"{path}: damaged, it has numbers that no body model can have; download it again")
     return template, shapedirs, posedirs, regressor, weights, parents, faces
-
-
-def _strongest(weights: np.ndarray) -> np.ndarray:
-    """SMPL's weights have at most four entries per vertex; larger counts are cut to MAX_INFLUENCES."""
-    rank = np.argsort(np.argsort(-weights, axis=1, kind="stable"), axis=1, kind="stable")
-    kept = np.where(rank < MAX_INFLUENCES, weights, 0)
-    return kept / kept.sum(1, keepdims=True)
 
 
 def _parts(
