@@ -5,13 +5,15 @@ Only this module and ``pipeline.py`` print: results to stdout, everything else t
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -265,7 +267,7 @@ def main(cli: click.Group) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's C++ notices
     if _started_by_torchrun():
-        return _one_of_many(cli)
+        _one_of_many(cli)
     return _run(cli)
 
 
@@ -273,18 +275,32 @@ def _started_by_torchrun() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ and "MASTER_ADDR" in os.environ
 
 
-def _one_of_many(cli: click.Group) -> int:
+def _one_of_many(cli: click.Group) -> NoReturn:
     """Rank 0 does what the command line says; the other ranks train with it when it trains, and end when it ends."""
     from training import ranks
 
+    code = 0
     if int(os.environ["RANK"]) > 0:
         ranks.follow()
-        return 0
-    ranks.join()
-    code = _run(cli)
-    if not ranks.is_training():  # otherwise followers are in the middle of a step; torchrun ends them
-        ranks.dismiss()
-    return code
+    else:
+        ranks.join()
+        code = _run(cli)
+        if not ranks.is_training():  # otherwise followers are in the middle of a step; torchrun ends them
+            ranks.dismiss()
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """End this process with its work done, and without taking libraries down.
+
+    Now and then gloo has a thread left when they are taken down, which aborts the process: torchrun calls that a
+    failure, and ends every other rank.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it any more: | head
+            stream.flush()
+    os._exit(code)
 
 
 def _run(cli: click.Group) -> int:

@@ -98,12 +98,21 @@ class Page:
         fields = "[...document.querySelectorAll('input')].map(i => i.value)"
         return str(self.value(f"document.body ? document.body.innerText + {fields} : ''"))
 
-    def place(self, script: str) -> tuple[float, float]:
-        """The middle of the element that an expression finds."""
-        box = f"(e => {{ e.scrollIntoView({{block: 'nearest'}}); const r = e.getBoundingClientRect();" \
-              f" return [r.x + r.width / 2, r.y + r.height / 2] }})({script})"  # fmt: skip
-        self.wait(f"!!({script})")
-        x, y = self.value(box)
+    def place(self, script: str, timeout_s: float = 90.0) -> tuple[float, float]:
+        """The middle of the element that an expression finds, once it stands still and nothing lies over it.
+
+        A slow page still moves (fonts, lists that unfold) after an element is there; a click then meets something else.
+        """
+        where = (
+            f"(async e => {{ if (!e) return null; e.scrollIntoView({{block: 'nearest'}});"
+            " const middle = () => { const r = e.getBoundingClientRect();"
+            " return [r.x + r.width / 2, r.y + r.height / 2] };"
+            " const [x, y] = middle(); for (let k = 0; k < 3; k++) await new Promise(requestAnimationFrame);"
+            " const [u, v] = middle(), top = document.elementFromPoint(u, v);"
+            " return u == x && v == y && top && (e.contains(top) || top.contains(e)) ? [u, v] : null"
+            f" }})({script})"
+        )
+        x, y = self.wait(where, timeout_s)
         return float(x), float(y)
 
     def mouse(self, kind: str, x: float, y: float, buttons: int = 0) -> None:
@@ -133,15 +142,20 @@ class Page:
 
     def click_text(self, words: str, inside: str = "button, label") -> None:
         """Click the visible element whose text is ``words``."""
-        found = (
-            f"[...document.querySelectorAll('{inside}')].find(e => e.offsetParent && e.innerText.trim() === {words!r})"
-        )
-        self.click(*self.place(found))
+        self.click(*self.place(visible(inside, words)))
 
     def choose(self, label: str, option: str) -> None:
-        """Choose in a drop-down list by its label."""
-        self.click(*self.place(field(label)))
-        self.click_text(option, "[role=option]")
+        """Choose in a drop-down list by its label, as often as it takes until the list shows the choice."""
+        for _ in range(8):
+            try:
+                if not self.value(visible("[role=option]", option)):
+                    self.click(*self.place(field(label)))
+                self.click(*self.place(visible("[role=option]", option), 5.0))
+                self.wait(f"{field(label)}.value === {option!r}", 5.0)
+                return
+            except TimeoutError:
+                continue
+        raise TimeoutError(f"{label} never became {option}\n{self.text()}")
 
     def give(self, path: Path) -> None:
         """Choose a file for the page's first file field, as its dialog would."""
@@ -152,6 +166,11 @@ class Page:
     def picture(self) -> bytes:
         """A PNG of the page."""
         return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+
+
+def visible(inside: str, words: str) -> str:
+    """An expression for the visible element of a selector whose text is ``words``."""
+    return f"[...document.querySelectorAll('{inside}')].find(e => e.offsetParent && e.innerText.trim() === {words!r})"
 
 
 def field(label: str) -> str:

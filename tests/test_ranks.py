@@ -71,3 +71,17 @@ def test_a_mistake_is_said_once_and_ends_every_rank(workspace):
     assert done.returncode != 0
     assert done.stderr.count("cannot be shared evenly by 2 processes") == 1
     assert "train.batch_size=4" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="registers with glibc")
+def test_a_rank_ends_with_its_code_whatever_libraries_do_when_they_are_taken_down():
+    code = """
+import atexit, ctypes, commands
+libc = ctypes.CDLL(None)
+libc.__cxa_atexit(libc.abort, None, None)
+atexit.register(print, "tidied")
+print("printed")
+commands._end(3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (3, ["printed", "tidied"]), done.stderr

@@ -19,6 +19,7 @@ from rendering.repertoire import Repertoire
 from rendering.viewer import Viewer
 
 LOOK_S = 0.05
+PAGE_WH = (680, 440)
 pytestmark = pytest.mark.skipif(WHERE is None, reason="no Chromium on this machine")
 
 
@@ -35,7 +36,7 @@ def viewer(body, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(viewer, tmp_path_factory):
-    with Page(viewer.url, tmp_path_factory.mktemp("profile"), (680, 440)) as page:
+    with Page(viewer.url, tmp_path_factory.mktemp("profile"), PAGE_WH) as page:
         page.wait_for_text("pictures/s", 60)
         page.wait_for_text("Pause", 60)  # the motion of the command line plays
         page.click_text("Pause")
@@ -74,7 +75,9 @@ def joint_px(visitor, name: str) -> tuple[float, float]:
     index = [handle.name for handle in visitor.puppet.handles].index(name)
     place_m = visitor.puppet.places(visitor.pose())[index]
     x, y = project(view.camera, transform(view.camera_from_world, place_m))
-    return float(x), float(y)
+    # A page that draws slowly draws fewer pixels and says so; what is seen and clicked keeps its size.
+    scale = PAGE_WH[1] / eye.page_wh[1]
+    return float(x) * scale, float(y) * scale
 
 
 def test_the_person_is_where_our_camera_has_her(viewer, page):
