@@ -22,7 +22,8 @@ from capture.video import VideoWriter, write_video
 from fitting import window
 from fitting.body.model import BodyModel
 from fitting.fit import FitConfig
-from fitting.play import Film, Show, play
+from fitting.live import LiveFit, LiveTracker
+from fitting.play import Film, Show, Tally, play
 from fitting.stream import Look
 
 RATE = 10
@@ -173,6 +174,22 @@ def test_pictures_of_a_film_are_shown_at_their_times(tmp_path: Path) -> None:
         for _ in range(3):
             video.add(np.zeros((32, 48, 3), np.uint8))
     assert times_of(tmp_path / "b.mp4") == [0.0, 0.1, 0.2]
+
+
+def test_a_skirt_is_tracked_to_its_hem(shots: list[Shot], tmp_path: Path) -> None:
+    """Not with the room that its avatar has below."""
+    body = BodyModel.default()
+    roomy = replace(body, template_m=body.template_m - np.float32([0, 0, 0.05]), under=body, hemmed=body)
+    fitted = replace(fit_of(film_of_a_doll(24)), body=roomy, shape=someone(body), vertex_offsets_m=None)
+    tracked = []
+
+    def draw(tracker: LiveTracker, fitted: LiveFit, tally: Tally) -> np.ndarray:
+        tracked.append(tracker.body)
+        return fitted.frame.color
+
+    show = Show(tmp_path / "a.mp4", False, False, seconds=0.1)
+    play(FitConfig(), show, Replay(producer(shots)), fitted, look=Told(shots), draw=draw)
+    assert tracked and np.array_equal(tracked[0].template_m, body.template_m)
 
 
 # The command.
