@@ -5,7 +5,8 @@ Needs an avatar of several subjects with their recordings in the workspace (``ma
     pipeline.py run --subject dana --source demo --set demo.performer=dana --until rasterize
     pipeline.py run --subject demo --subject dana --avatar duo
 
-In poses of A's recording, seen from all around, three pictures: A, A wearing B's clothes, and B herself in A's pose.
+In poses of A's recording, seen from all around, three pictures: A, A wearing B's clothes, and B herself in A's pose and
+in the light that A was filmed in.
 Colours are compared point by point of the skin, by the texture coordinates of what is seen, where all three pictures
 show it; distances are mean absolute differences per channel, of 255.  All three are painted in the same box.
 """
@@ -28,7 +29,7 @@ from rendering.framing import person_box
 from rendering.rasterize import rasterize
 from rendering.render import orbit_views
 from rendering.viewpoints import View, lit_as_from
-from rendering.worn import clothes_of, dressed, faces_of
+from rendering.worn import clothes_of, dressed, faces_of, mixed_texture
 
 POSES, CELLS, PICTURE_WH = 12, 64, (480, 640)
 
@@ -54,6 +55,9 @@ def compare(avatar: Avatar, body: str, wear: str, subject_dir: Path) -> tuple[fl
     model, captured = avatar.bodies[body].body, Captured.load(subject_dir)
     clothes = clothes_of(model)
     clothed = dressed(avatar, body, dict.fromkeys(clothes, wear))
+    # What is worn is shown in the light that its wearer was filmed in, so is its owner here.
+    theirs = mixed_texture(avatar, [wear], np.ones(1), avatar.textures[body].light)
+    owner = avatar.with_subject(wear, theirs, avatar.bodies[wear])
     tracked = np.flatnonzero(captured.fit.tracked)
     moved = captured.motion(tracked[np.linspace(0, len(tracked) - 1, POSES).astype(int)])
     is_clothes = np.any([faces_of(model, word) for word in clothes], axis=0)
@@ -65,7 +69,7 @@ def compare(avatar: Avatar, body: str, wear: str, subject_dir: Path) -> tuple[fl
         box = person_box(vertices_m, view.camera, avatar.image_wh)
         seen = [
             skin_colors(who, subject, pose, placed, view, box)
-            for who, subject in ((avatar, body), (clothed, body), (avatar, wear))
+            for who, subject in ((avatar, body), (clothed, body), (owner, wear))
         ]
         part = seen[0][1]
         shown = np.all([np.isfinite(colors).all(axis=1) & (parts == part) for colors, parts in seen], axis=0)
