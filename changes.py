@@ -59,8 +59,7 @@ def change(project: Project, row: Stage, base_name: str, subject: str, *, is_for
 
 def _check_allowed(row: Stage, base: Manifest, base_name: str, subject: str, other_dir: Path | None) -> None:
     cast = cast_of(base)
-    adapted = {made["subject"] for made in base.changes if made["command"] == "adapt"}
-    if row.command == "adapt" and subject in cast and subject not in adapted:
+    if row.command == "adapt" and subject in trained_on(base):
         raise UserError(
             f"--subject {subject}: avatar {base_name} was trained on it; to tune the avatar to it: pipeline.py "
             f"finetune --avatar {base_name} --subject {subject}"
@@ -74,6 +73,12 @@ def _check_allowed(row: Stage, base: Manifest, base_name: str, subject: str, oth
         made = Manifest.load(other_dir)
         if made is None or not made.changes:
             raise UserError(f"{other_dir}: is an avatar that was trained by itself; choose another name with --as")
+
+
+def trained_on(made: Manifest) -> tuple[str, ...]:
+    """The subjects that an avatar's networks were trained on: its cast without those whom ``adapt`` took in."""
+    adapted = {change["subject"] for change in made.changes if change["command"] == "adapt"}
+    return tuple(subject for subject in cast_of(made) if subject not in adapted)
 
 
 def cast_of(made: Manifest) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import atexit
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,7 @@ NO_DEPTH = (
     "capture.no_depth=true",
 )  # what --no-depth sets, whatever is recorded
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+TOML = "subject.toml"
 OUR_LOGGERS = (
     "capture",
     "fitting",
@@ -47,6 +48,7 @@ OUR_LOGGERS = (
     "stages",
     "attempt",
     "captures",
+    "changes",
     "filming",
     "exporting",
     "commands",
@@ -86,8 +88,12 @@ def open_project(
     preset: str | None = None,
     assignments: Iterable[str] = (),
     no_depth: bool = False,
+    like: Sequence[str] | None = None,
 ) -> Project:
-    """What the options of a command amount to.  Creates nothing.  Raises UserError for anything that cannot be."""
+    """What the options of a command amount to.  Creates nothing.  Raises UserError for anything that cannot be.
+
+    An avatar that has no preset yet is made with that of ``like``, by default the subjects of its cast.
+    """
     if preset is not None:
         atlas.check_preset(preset, "--preset")
     if avatar is not None:
@@ -99,6 +105,8 @@ def open_project(
         cast = cast_of(workspace, avatar) or (avatar,)
     if len(cast) > 1 and (avatar is None or avatar in cast):
         raise UserError("an avatar of several subjects needs a name of its own; add --avatar NAME")
+    if avatar is not None and cast != (avatar,) and (workspace / avatar / atlas.stages[0].name).exists():
+        raise UserError(f"--avatar {avatar}: is a subject with a recording of its own; choose another name")
     if source is None and cast == ("demo",) and not (workspace / "demo" / atlas.stages[0].name).exists():
         source = sources.DEMO
     if source is not None:
@@ -106,8 +114,12 @@ def open_project(
             raise UserError("--source goes with one --subject; record the subjects one by one, then run them together")
         sources.check(source)
     chosen = read_assignments([*assignments, *(NO_DEPTH if no_depth else ())])
-    names = (*cast, *([avatar] if avatar else []))
-    settings = {name: _settings(atlas, workspace / name, preset, chosen) for name in names}
+    settings = {name: _settings(atlas, workspace / name, preset, chosen) for name in cast}
+    if avatar is not None and avatar not in cast:
+        own = preset or _own_preset(atlas, workspace / avatar)
+        if own is None:
+            own = _common_preset({name: _preset_of(atlas, workspace / name) for name in like or cast}, avatar)
+        settings[avatar] = _settings(atlas, workspace / avatar, own, chosen)
     return Project(atlas.stages, workspace, cast, avatar or cast[0], settings, source)
 
 
@@ -123,30 +135,50 @@ def open_change(
 ) -> Project:
     """What the options of ``adapt`` and ``finetune`` amount to.  Raises UserError for anything that cannot be."""
     name = check_name(other, "--as") if other is not None else check_name(avatar, "--avatar")
-    if row.command == "adapt" and (name == subject or (workspace / name / atlas.stages[0].name).exists()):
+    is_subject = (workspace / name / atlas.stages[0].name).exists()
+    if row.command == "adapt" and (name == subject or is_subject):
         raise UserError("an avatar of several subjects needs a name of its own; add --as NAME")
+    if other is not None and is_subject:
+        raise UserError(f"--as {other}: is a subject with a recording of its own; choose another name")
     # train.steps means the steps of this training, not of the one that made the avatar.
     own = [f"{row.command}.{word[6:]}" if word.startswith("train.steps=") else word for word in assignments]
     own += [f"{row.command}.steps={steps}"] if steps is not None else []
-    return open_project(atlas, workspace, [subject], name, assignments=own)
+    return open_project(atlas, workspace, [subject], name, assignments=own, like=[avatar])
 
 
 def _settings(atlas: Atlas, home: Path, preset: str | None, chosen: Mapping[str, str]) -> Settings:
     """The layers of one subject or avatar: preset < its subject.toml < --set."""
     check_not_linked(home)
-    toml = home / "subject.toml"
-    toml_preset, own = read_toml(toml)
-    if toml_preset is not None:
-        atlas.check_preset(toml_preset, f"{toml}: preset")
-    if preset is None:
-        # Falling back to another preset than last time would train a small avatar over a large one.
-        preset = toml_preset or _last_preset(home, atlas) or next(iter(atlas.presets))
+    _, own = read_toml(home / TOML)
+    preset = preset or _preset_of(atlas, home)
     layers = (
         Layer(f"preset {preset}", atlas.presets[preset], is_explicit=False),
-        Layer(str(toml), own),
+        Layer(str(home / TOML), own),
         Layer("--set", chosen, is_text=True),
     )
     return Settings(atlas.configs, layers, preset)
+
+
+def _preset_of(atlas: Atlas, home: Path) -> str:
+    """The preset of a subject or avatar for which none is given."""
+    return _own_preset(atlas, home) or next(iter(atlas.presets))
+
+
+def _own_preset(atlas: Atlas, home: Path) -> str | None:
+    """The one in its subject.toml, otherwise the last one used: another one would train a small avatar over a large
+    one.  None where there is neither."""
+    preset, _ = read_toml(home / TOML)
+    if preset is not None:
+        atlas.check_preset(preset, f"{home / TOML}: preset")
+    return preset or _last_preset(home, atlas)
+
+
+def _common_preset(presets: Mapping[str, str], avatar: str) -> str:
+    """The preset of a new avatar.  Raises UserError where its subjects have different ones."""
+    if len(set(presets.values())) > 1:
+        each = ", ".join(f"{name} {preset}" for name, preset in presets.items())
+        raise UserError(f"--avatar {avatar}: its subjects were made with different presets ({each}); add --preset NAME")
+    return next(iter(presets.values()))
 
 
 def is_live(source: str | None) -> bool:

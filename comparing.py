@@ -7,8 +7,11 @@ Trials that were finished are not trained again, and one that was interrupted go
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from capture.manifest import Manifest
+from changes import trained_on
 from project import Project, Stage
 from stages import check_inputs_exist
 from workspace import claim
@@ -48,9 +51,12 @@ def _tabulate(
     from training.compare import run_rows
     from training.trials import Bench
 
+    made = Manifest.load(avatar_dir)
+    if made is not None:  # those whom adapt took in taught the networks nothing
+        project = replace(project, subjects=trained_on(made))
     avatar = Avatar.load(avatar_dir, "cpu")
     config = as_trained(avatar, {})
-    rows = choose(config, [shape.body for shape in avatar.bodies.values()])
+    rows = choose(config, [avatar.bodies[subject].body for subject in project.subjects])
     check_inputs_exist(project, stage)
     with claim(project.workspace, [project.avatar]):
         bench = Bench(

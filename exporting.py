@@ -76,8 +76,7 @@ def _the_subject(project: Project, avatar: Avatar) -> str:
     if len(project.subjects) > 1:
         raise UserError(f"--subject: say which of {', '.join(project.subjects)} to export")
     (subject,) = project.subjects
-    if subject not in avatar.bodies:
-        raise UserError(f"subject {subject!r} is not in this avatar; it has {', '.join(avatar.bodies)}")
+    avatar.check_subject(subject)
     return subject
 
 

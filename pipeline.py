@@ -278,6 +278,7 @@ def _add_change_command(row: Stage, summary: str) -> None:
     ) -> None:  # fmt: skip
         project = open_change(ATLAS, workspace, row, avatar, subject, other, steps, assignments)
         change(project, row, avatar, subject, is_forced=force)
+        click.echo(project.folder(row, project.avatar))
 
 
 _add_change_command(ADAPT, "Somebody new in a trained avatar: a texture, under the same networks.")

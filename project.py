@@ -55,7 +55,9 @@ class Identity:
 
     @property
     def key(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        """Of an attempt at making it, which keeps what it has of a cast in the order in which that was named."""
+        seed = {**asdict(self), "order": list(self.inputs)}
+        return hashlib.sha256(json.dumps(seed, sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, made: Manifest, with_inputs: bool = True) -> list[str]:
         """Why a folder that was ``made`` earlier is not this one, in words."""

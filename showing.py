@@ -66,7 +66,9 @@ def drive_avatar(project: Project, atlas: Atlas, out: Path | None, driven: Mappi
 
     check_layout(driven["layout"], driven["background"])
     played = {**driven, "subject": driven["driver"], "option": "--driver", "title": "drive (q ends)"}
-    puppet = Puppet(Avatar.load(folder), subject, driven["layout"], driven["background"])
+    avatar = Avatar.load(folder)
+    avatar.check_subject(subject)
+    puppet = Puppet(avatar, subject, driven["layout"], driven["background"])
     return _played(project.workspace, atlas, out, played, puppet)
 
 

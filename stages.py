@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import attempt
@@ -49,9 +50,10 @@ def look(project: Project, stage: Stage, name: str, remade: Collection[Path] = (
         return Step(stage, name, ("its stage.json cannot be read" if folder.exists() else "not made yet",))
     waits = [f"{label} comes first" for label, path in project.inputs(stage, name).items() if path in remade]
     changed = made.changed_files(folder)
+    identity = project.identity(stage, name)
     reasons = [
         *(["--force"] if is_forced else []),
-        *project.identity(stage, name).differences(made, with_inputs=not waits),
+        *identity.differences(_without_adapted(made, identity), with_inputs=not waits),
         *(f"{path} is missing" for path, digest in sorted(changed.items()) if digest is None),
         *waits,
     ]
@@ -59,6 +61,13 @@ def look(project: Project, stage: Stage, name: str, remade: Collection[Path] = (
     # A mask that somebody repaired by hand must not be lost: edits are kept, and what reads them is made again.
     notes = (f"changed by hand: {some(edited)}; kept, --force {stage.command} makes it again",) if edited else ()
     return Step(stage, name, tuple(reasons), notes)
+
+
+def _without_adapted(made: Manifest, identity: Identity) -> Manifest:
+    """What an avatar was made of, without those whom ``adapt`` took in later and nobody asks for now: they stay."""
+    taken_in = {f"{change['subject']}/" for change in made.changes if change["command"] == "adapt"}
+    gone = {label for label in set(made.inputs) - set(identity.inputs) if label[: label.find("/") + 1] in taken_in}
+    return replace(made, inputs={label: digest for label, digest in made.inputs.items() if label not in gone})
 
 
 def _look_at_recording(project: Project, stage: Stage, name: str, is_forced: bool) -> Step:

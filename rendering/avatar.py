@@ -121,6 +121,11 @@ class Avatar:
         other.__dict__["painter"] = self.painter  # made ready once
         return other
 
+    def check_subject(self, subject: str) -> None:
+        """Raises UserError when the avatar has no such subject."""
+        if subject not in self.bodies:
+            raise UserError(f"subject {subject!r} is not in this avatar; it has {', '.join(self.subjects)}")
+
     def without(self, subject: str) -> Avatar:
         """The same networks with one fewer in the cast; the networks are not copied."""
         textures, bodies = dict(self.textures), dict(self.bodies)
@@ -201,8 +206,7 @@ class Avatar:
     ) -> Layer:
         """``render`` without the empty part of the picture; ``with_depth`` says how far away each pixel is as well:
         beside the body, where hair and clothes are painted, as far as the nearest pixel of the body."""
-        if subject not in self.bodies:
-            raise UserError(f"subject {subject!r} is not in this avatar; it has {', '.join(self.bodies)}")
+        self.check_subject(subject)
         vertices_m = self.bodies[subject].vertices_camera_m(pose, camera_from_body)
         if crop_box is not None:
             frame: Frame | None = Frame(crop_box, self.image_wh)

@@ -84,8 +84,7 @@ def render(
 def film(avatar: Avatar, subject: str, workspace: Path | None, wish: Wish, out: Path) -> tuple[str, ...]:
     """``render`` with an avatar that is open, such as one in other clothes."""
     wish.check(out)
-    if subject not in avatar.bodies:
-        raise UserError(f"subject {subject!r} is not in this avatar; it has {', '.join(avatar.bodies)}")
+    avatar.check_subject(subject)
     captured = _captured(wish, workspace, subject)
     chosen = choose(wish.motion, avatar.bodies[subject], workspace, subject, captured)
     if wish.frames_per_second is not None:

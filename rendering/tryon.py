@@ -20,7 +20,7 @@ from rendering.avatar import Avatar, Shape
 from rendering.backgrounds import in_studio
 from rendering.render import Scene, Wish, film, orbit_views
 from rendering.retarget import Motion
-from rendering.worn import between, check_subject, clothes_of, dressed, faces_of
+from rendering.worn import between, clothes_of, dressed, faces_of
 
 RATE_HZ = 24.0
 MORPH_S, HOLD_S = 8.0, 1.0  # of a whole turn; at both ends somebody is only himself
@@ -40,7 +40,7 @@ def try_on(
     """
     check_cast(avatar)
     for subject in (body, wear):
-        check_subject(avatar, subject)
+        avatar.check_subject(subject)
     if body == wear:
         raise UserError(
             f"--wear {wear}: that is what --body {body} has on; name another of {', '.join(avatar.subjects)}"
@@ -53,7 +53,7 @@ def morph(avatar: Avatar, first: str, second: str, out: Path) -> None:
     """Film how one becomes the other while the camera goes round.  Raises UserError as ``try_on`` does."""
     check_cast(avatar)
     for subject in (first, second):
-        check_subject(avatar, subject)
+        avatar.check_subject(subject)
     if first == second:
         raise UserError(f"--to {second}: name another of {', '.join(avatar.subjects)}")
     if out.suffix.lower() != ".mp4":

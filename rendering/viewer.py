@@ -49,8 +49,8 @@ def view(
     """
     check_port(host, port)
     avatar = Avatar.load(avatar_dir)
-    if subject is not None and subject not in avatar.bodies:
-        raise UserError(f"subject {subject!r} is not in this avatar; it has {', '.join(avatar.bodies)}")
+    if subject is not None:
+        avatar.check_subject(subject)
     repertoire = Repertoire(avatar, workspace, motions)
     with interruptible() as is_stopped, Viewer(avatar, repertoire, subject or avatar.subjects[0], host, port) as viewer:
         yield f"{viewer.url}  (Ctrl-C ends it)"

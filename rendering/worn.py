@@ -63,7 +63,7 @@ def worn(avatar: Avatar, body: str, regions: Mapping[str, str], seam_m: float = 
     Raises UserError for a subject or region that is not there, and for bodies with different atlases.
     """
     for subject in (body, *regions.values()):
-        check_subject(avatar, subject)
+        avatar.check_subject(subject)
     model = avatar.bodies[body].body
     faces = {region: faces_of(model, region) for region in regions}
     label = np.full(len(model.faces), avatar.subjects.index(body))
@@ -85,7 +85,7 @@ def worn(avatar: Avatar, body: str, regions: Mapping[str, str], seam_m: float = 
 def morphed(avatar: Avatar, first: str, second: str, share: float) -> tuple[NeuralTexture, Shape]:
     """Texture, shape and cut of two people mixed, ``share`` in [0, 1] of them the second one's.  Raises as ``worn``."""
     for subject in (first, second):
-        check_subject(avatar, subject)
+        avatar.check_subject(subject)
     people, shares = [first, second], np.array([1 - share, share], np.float32)
     lights = [avatar.textures[subject].light for subject in people]
     light = None
@@ -97,12 +97,6 @@ def morphed(avatar: Avatar, first: str, second: str, share: float) -> tuple[Neur
     count = max(map(len, figures))
     figure = sum(part * np.pad(f, (0, count - len(f))) for part, f in zip(shares, figures, strict=True))
     return texture, cut._replace(shape=np.asarray(figure, np.float32))
-
-
-def check_subject(avatar: Avatar, subject: str) -> None:
-    """Raises UserError when the avatar has no such subject."""
-    if subject not in avatar.subjects:
-        raise UserError(f"subject {subject!r} is not in this avatar; it has {', '.join(avatar.subjects)}")
 
 
 def same_atlas(avatar: Avatar, first: str, second: str) -> bool:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from small_workspace import NUM_FRAMES, NUM_TRAIN, make_workspace, stamp
+from test_pipeline import command
 
 import pipeline
 from capture.errors import UserError
@@ -152,7 +153,7 @@ def test_heads_of_another_size_are_refused_before_anything_is_trained(made, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_an_adapted_avatar_is_up_to_date_until_something_it_rests_on_changes(workspace, caplog):
+def test_an_adapted_avatar_is_up_to_date_until_something_it_rests_on_changes(workspace, tmp_path, caplog):
     caplog.set_level("INFO")
     folder = workspace / "duo" / "06_avatar"
     words = ("adapt", "--avatar", "duo", "--subject", "carol")
@@ -162,6 +163,15 @@ def test_an_adapted_avatar_is_up_to_date_until_something_it_rests_on_changes(wor
     project = open_project(pipeline.ATLAS, workspace, [], "duo", assignments=settings)
     (step,) = [step for step in plan(project) if step.stage.name == "06_avatar"]
     assert step.reasons == () and project.subjects == ("ada", "bob", "carol")
+
+    invoke(
+        workspace, "run", "--avatar", "duo", "--subject", "ada", "--subject", "bob", *(f"--set={s}" for s in settings)
+    )
+    assert avatar_bytes(folder) == first  # who was trained on is still there, and so is who was taken in
+    done = command(
+        "adapt", "--avatar", "duo", "--subject", "carol", "--steps", "6", "--workspace", workspace, cwd=tmp_path
+    )
+    assert done.returncode == 0 and "duo/06_avatar: up to date" in done.stderr and str(folder) in done.stdout
 
     caplog.clear()
     invoke(workspace, *words, "--set", "train.steps=6")
@@ -213,6 +223,22 @@ def test_the_avatar_survives_a_failure_and_the_change_goes_on_where_it_was(works
     assert not list(workspace.glob("duo/.06*"))
 
 
+def test_tables_are_of_those_whom_the_networks_were_trained_on(workspace, monkeypatch):
+    invoke(workspace, "adapt", "--avatar", "duo", "--subject", "carol", "--steps", "2")
+    asked = []
+    monkeypatch.setattr("training.compare.run_rows", lambda name, bench, rows, seeds: asked.append(bench) or "a table")
+    invoke(workspace, "compare", "--avatar", "duo", "--methods", "anr")
+    assert list(asked[0].subjects) == ["ada", "bob"] and not any("carol" in label for label in asked[0].inputs)
+
+
+def test_the_page_of_somebody_who_was_not_measured_is_refused(workspace):
+    report = workspace / "duo" / "07_report"
+    report.mkdir()
+    (report / "metrics.json").write_text(json.dumps({"subjects": {"ada": {}}, "reasons": {}}))
+    with pytest.raises(UserError, match=r"bob: not measured yet; run pipeline\.py evaluate --avatar duo"):
+        invoke(workspace, "report", "--avatar", "duo")
+
+
 def test_under_another_name_the_avatar_stays_as_it_is(workspace):
     folder = workspace / "duo" / "06_avatar"
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
@@ -252,6 +278,10 @@ def test_finetuning_improves_one_identity_and_changes_the_renderer(workspace, ca
         (("adapt", "--avatar", "duo", "--subject", "eve"), "eve has no recording"),
         (("adapt", "--avatar", "ada", "--subject", "carol"), "--as NAME"),
         (("adapt", "--avatar", "duo", "--subject", "carol", "--as", "ada"), "--as NAME"),
+        (("finetune", "--avatar", "duo", "--subject", "bob", "--as", "carol"), "--as carol: is a subject"),
+        (("train", "--avatar", "carol", "--subject", "ada", "--subject", "bob"), "--avatar carol: is a subject"),
+        (("evaluate", "--avatar", "duo", "--subject", "carol"), "'carol' is not in this avatar; it has ada, bob"),
+        (("drive", "--avatar", "duo", "--subject", "carol", "--source", "x.mp4"), "'carol' is not in this avatar"),
         (("adapt", "--avatar", "duo", "--subject", "carol", "--set", "train.widths=8,8"), "trained with 8,16"),
         (("finetune", "--avatar", "duo", "--subject", "ada", "--set", "train.pretrained=none"), "trained with person"),
         (("finetune", "--avatar", "duo", "--subject", "bob", "--set", "adapt.stepz=3"), "adapt.steps"),

@@ -102,6 +102,33 @@ def test_the_last_preset_is_remembered(tmp_path: Path) -> None:
     assert again.settings["alice"].preset == "cpu" and run(again) == []
 
 
+def test_a_new_avatar_has_the_preset_of_its_cast(tmp_path: Path) -> None:
+    film = tmp_path / "film.txt"
+    film.write_text("one")
+    workspace = tmp_path / "workspace"
+    for name, preset in (("zoe", "cpu"), ("alice", "cpu"), ("bob", "gpu")):
+        run(open_project(ATLAS, workspace, [name], source=str(film), preset=preset), until=fakes.STAGES[1])
+    assert open_project(ATLAS, workspace, ["zoe", "alice"], "both").settings["both"].preset == "cpu"
+    with pytest.raises(UserError, match=r"different presets \(zoe cpu, bob gpu\); add --preset"):
+        open_project(ATLAS, workspace, ["zoe", "bob"], "both")
+    project = open_project(ATLAS, workspace, ["zoe", "bob"], "both", preset="gpu")
+    run(project)
+    assert open_project(ATLAS, workspace, [], "both").settings["both"].preset == "gpu"
+
+
+def test_an_attempt_goes_on_with_its_cast_in_the_same_order(tmp_path: Path) -> None:
+    film = tmp_path / "film.txt"
+    film.write_text("one")
+    for name in ("zoe", "alice"):
+        run(open_project(ATLAS, tmp_path, [name], source=str(film)), until=fakes.STAGES[1])
+    train = next(stage for stage in fakes.STAGES if stage.of_avatar)
+    one, other = (
+        open_project(ATLAS, tmp_path, cast, "both").identity(train, "both")
+        for cast in (["zoe", "alice"], ["alice", "zoe"])
+    )
+    assert one == other and one.key != other.key
+
+
 def test_the_cast_of_an_avatar_is_remembered(tmp_path: Path) -> None:
     film = tmp_path / "film.txt"
     film.write_text("one")

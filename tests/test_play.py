@@ -179,8 +179,9 @@ def test_pictures_of_a_film_are_shown_at_their_times(tmp_path: Path) -> None:
 def test_a_skirt_is_tracked_to_its_hem(shots: list[Shot], tmp_path: Path) -> None:
     """Not with the room that its avatar has below."""
     body = BodyModel.default()
-    roomy = replace(body, template_m=body.template_m - np.float32([0, 0, 0.05]), under=body, hemmed=body)
-    fitted = replace(fit_of(film_of_a_doll(24)), body=roomy, shape=someone(body), vertex_offsets_m=None)
+    roomy = replace(body, template_m=body.template_m - np.array([0, 0, 0.05], np.float32), under=body, hemmed=body)
+    offsets_m = np.zeros(len(body.template_m))
+    fitted = replace(fit_of(film_of_a_doll(24)), body=roomy, shape=someone(body), vertex_offsets_m=offsets_m)
     tracked = []
 
     def draw(tracker: LiveTracker, fitted: LiveFit, tally: Tally) -> np.ndarray:

@@ -102,12 +102,13 @@ def advise_about_avatar(settings: Mapping[str, Any], reasons: Mapping[str, str])
                 "Feature loss without VGG19",
                 "Training compared the structure of pictures (SSIM), because the published VGG19 weights are not on "
                 "this machine.",
-                "Put torchvision's vgg19-dcbb9e9d.pth into ~/.cache/anr (or $ANR_WEIGHTS) and train again.",
+                "Put torchvision's vgg19-dcbb9e9d.pth into ~/.cache/anr (or $ANR_WEIGHTS), then run --force train.",
                 is_problem=False,
             )
         )
     if "lpips" in reasons:
-        remedy = "Put torchvision's alexnet-owt-7be5be79.pth into ~/.cache/anr (or $ANR_WEIGHTS) and evaluate again."
+        where = "~/.cache/anr (or $ANR_WEIGHTS)"
+        remedy = f"Put torchvision's alexnet-owt-7be5be79.pth into {where}, then run --force evaluate."
         found.append(
             Advice("LPIPS was not measured", f"It needs AlexNet's weights: {reasons['lpips']}.", remedy, False)
         )

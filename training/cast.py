@@ -124,12 +124,10 @@ def check_size(own_wh: tuple[int, int], name: str, image_wh: tuple[int, int], ot
     if own_wh == image_wh:
         return
     width, height = image_wh
-    settings = f"--set raster.width_px={width} --set raster.height_px={height}"
-    if crops == HEAD:
-        settings = f"--set raster.close_up_px={height}"
+    lines = f"close_up_px = {height}" if crops == HEAD else f"width_px = {width} and height_px = {height}"
     raise UserError(
         f"{name}: its rasters{' of the head' if crops == HEAD else ''} are {own_wh[0]} x {own_wh[1]}, those of {other} "
-        f"{width} x {height}; make them alike: pipeline.py rasterize --subject {name} {settings}"
+        f"{width} x {height}; run both with the same --preset, or put {lines} under [raster] into {name}'s subject.toml"
     )
 
 

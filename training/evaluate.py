@@ -82,9 +82,12 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig, out_dir: Path, avatar_dir: Path, subjects: Mapping[str, Path]) -> None:
     """Score the avatar and both baselines on every subject; write figures, pictures and videos into ``out_dir``.
 
-    subjects: name -> folder with the stages 01 to 05.  Raises UserError when a stage is missing or unreadable.
+    subjects: name -> folder with the stages 01 to 05.  Raises UserError when a stage is missing or unreadable,
+    and for a subject that is not in the avatar.
     """
     avatar = Avatar.load(avatar_dir)
+    for name in subjects:
+        avatar.check_subject(name)
     lpips, why_no_lpips = load_lpips()
     results = {}
     for name, folder in subjects.items():

@@ -64,6 +64,9 @@ def report(out_dir: Path, avatar_dir: Path, subjects: Mapping[str, Path]) -> Non
         figures = json.loads((out_dir / "metrics.json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{out_dir}: no readable metrics.json ({error}); evaluate the avatar first") from None
+    for name in subjects:
+        if name not in figures["subjects"]:
+            raise UserError(f"{name}: not measured yet; run pipeline.py evaluate --avatar {avatar_dir.parent.name}")
     avatar = Avatar.load(avatar_dir, "cpu")
     sections = [
         subject_section(name, folder, out_dir, avatar, figures["subjects"][name], len(subjects) == 1)
