@@ -78,6 +78,14 @@ def track_body(workspace: Path, atlas: Atlas, out: Path | None, tracked: Mapping
     return _played(workspace, atlas, out, played, None)
 
 
+def _is_source(source: str, out: Path) -> bool:
+    """Whether writing ``out`` would change what is read."""
+    path = Path(source)
+    if not path.exists() or not (out.exists() or path.is_dir()):
+        return False
+    return path.resolve() in (out.resolve(), *out.resolve().parents)
+
+
 def _played(
     workspace: Path,
     atlas: Atlas,
@@ -87,6 +95,8 @@ def _played(
 ) -> list[str]:
     """Track ``played["source"]`` and show it; ``played["subject"]``, given by ``option``, is whose body it is."""
     subject = played["subject"]
+    if out is not None and _is_source(played["source"], out):
+        raise UserError(f"--out {out}: is the source itself; give the film another name")
     settings = live_settings(atlas, workspace, subject, played["assignments"])
     frames = live_source(atlas, workspace, played["source"], settings)
     from fitting.fit import BodyFit

@@ -8,8 +8,12 @@ folder or %06d.png   one PNG per picture
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
+import tempfile
+import zlib
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +25,7 @@ import numpy as np
 
 from capture.errors import UserError
 from capture.recording import encode_png
-from capture.video import VideoWriter
+from capture.video import VideoWriter, partial_of
 
 NUMBER = re.compile(r"%(0\d)?d")  # as FFmpeg and every renderer write it
 # suffix -> container, encoder, and the options and pixel formats without and with alpha
@@ -41,6 +45,10 @@ CODECS: dict[str, tuple[str, str, tuple[dict[str, str], str], tuple[dict[str, st
     ),
 }
 DUST, FAINT = 2, 16  # of 255: alpha that nobody sees, and alpha whose own colour is a rounding error
+_SOFTWARE = b"tEXtSoftware\0anr film"
+# A picture of a film says so in a chunk of its own after the header: what has none is somebody else's, and stays.
+MARK = (len(_SOFTWARE) - 4).to_bytes(4, "big") + _SOFTWARE + zlib.crc32(_SOFTWARE).to_bytes(4, "big")
+AFTER_HEADER = 33  # bytes: the signature and the chunk IHDR
 BT709 = 1  # of FFmpeg's colour spaces: what players take these two for
 
 
@@ -58,7 +66,8 @@ class Film(Protocol):
 
 
 def check_film(out: Path, is_transparent: bool) -> None:
-    """Raises UserError for a name that says no kind of film, or one that knows no transparency."""
+    """Raises UserError for a name that says no kind of film, or one that knows no transparency; and where it cannot be
+    written without loss."""
     suffix = out.suffix.lower()
     if suffix == ".mp4" and is_transparent:
         raise UserError(
@@ -69,6 +78,40 @@ def check_film(out: Path, is_transparent: bool) -> None:
         raise UserError(f"--out {out}: a film is many pictures; name it {out.stem}_%06d.png, or a folder")
     if suffix not in (".mp4", ".png", *CODECS) and not _is_folder(out):
         raise UserError(f"--out {out}: films are written as .mp4, .mov, .webm, %06d.png or a folder of PNG pictures")
+    if suffix in (".mp4", *CODECS):
+        check_out(out)
+        return
+    check_writable(out, _pattern(out).parent)
+    foreign = [picture.name for picture in numbered(_pattern(out)) if not _is_ours(picture)]
+    if foreign:
+        raise UserError(
+            f"--out {out}: holds pictures that are of no earlier film ({foreign[0]}); name a new folder"
+        )
+
+
+def check_out(out: Path) -> None:
+    """Raises UserError where no file ``out`` can be written."""
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder; name a file")
+    check_writable(out, out.parent)
+
+
+def check_writable(out: Path, folder: Path) -> None:
+    """Raises UserError where ``folder``, which may not be there yet, can take no file; ``out`` was asked for."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"--out {out}: {existing} is a file, not a folder; choose another place")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"--out {out}: nothing can be written to {existing}; choose another folder") from None
+
+
+def _pattern(out: Path) -> Path:
+    return out / "%06d.png" if _is_folder(out) else out
 
 
 def open_film(out: Path, frames_per_second: float, has_alpha: bool) -> Film:
@@ -80,11 +123,11 @@ def open_film(out: Path, frames_per_second: float, has_alpha: bool) -> Film:
         return VideoWriter(out, frames_per_second)
     if suffix in CODECS:
         return CodecWriter(out, frames_per_second, has_alpha)
-    return PictureWriter(out / "%06d.png" if _is_folder(out) else out)
+    return PictureWriter(_pattern(out))
 
 
 def _is_folder(out: Path) -> bool:
-    return out.is_dir() or out.suffix == ""
+    return out.suffix == "" or (out.is_dir() and out.suffix.lower() not in (".mp4", *CODECS))
 
 
 class CodecWriter(VideoWriter):
@@ -92,7 +135,7 @@ class CodecWriter(VideoWriter):
 
     def __init__(self, path: Path, frames_per_second: float, has_alpha: bool) -> None:
         self._path = path
-        self._partial = path.with_name(path.stem + ".partial" + path.suffix)
+        self._partial = partial_of(path)
         container, self._codec, *kinds = CODECS[path.suffix.lower()]
         self._options, self._pix_fmt = kinds[has_alpha]  # type: ignore[misc]
         self._rate = Fraction(frames_per_second).limit_denominator(1001)
@@ -117,18 +160,20 @@ class CodecWriter(VideoWriter):
 
 
 class PictureWriter:
-    """Numbered PNG files.  See ``Film``; pictures of an older film of the same name go when the new one is whole."""
+    """Numbered PNG files.  See ``Film``; pictures of an older film of the same name, known by their mark, go when the
+    new one is whole."""
 
     def __init__(self, pattern: Path) -> None:
         self._pattern = pattern
-        self._partial = pattern.parent / f".{NUMBER.sub('', pattern.stem)}.partial"
+        self._partial = pattern.parent / f".{NUMBER.sub('', pattern.stem)}.{os.getpid()}.partial"
         self._count = 0
         shutil.rmtree(self._partial, ignore_errors=True)
         self._partial.mkdir()
 
     def add(self, image: np.ndarray) -> None:
         """Append a picture."""
-        (self._partial / self._name(self._count)).write_bytes(encode_png(np.ascontiguousarray(image)))
+        data = encode_png(np.ascontiguousarray(image))
+        (self._partial / self._name(self._count)).write_bytes(data[:AFTER_HEADER] + MARK + data[AFTER_HEADER:])
         self._count += 1
 
     def _name(self, number: int) -> str:
@@ -141,13 +186,25 @@ class PictureWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            before, after = (re.escape(part) for part in NUMBER.sub("\n", self._pattern.name).split("\n"))
-            for old in self._pattern.parent.iterdir():
-                if re.fullmatch(rf"{before}\d+{after}", old.name):
+            for old in numbered(self._pattern):
+                if _is_ours(old):
                     old.unlink()
             for number in range(self._count):
                 (self._partial / self._name(number)).replace(self._pattern.parent / self._name(number))
         shutil.rmtree(self._partial, ignore_errors=True)
+
+
+def numbered(pattern: Path) -> list[Path]:
+    """The pictures there that a film could have left."""
+    before, after = (re.escape(part) for part in NUMBER.sub("\n", pattern.name).split("\n"))
+    if not pattern.parent.is_dir():
+        return []
+    return sorted(path for path in pattern.parent.iterdir() if re.fullmatch(rf"{before}\d+{after}", path.name))
+
+
+def _is_ours(picture: Path) -> bool:
+    with picture.open("rb") as file:
+        return MARK in file.read(AFTER_HEADER + len(MARK))
 
 
 def with_spread_colours(rgba: np.ndarray, reach_px: int = 8) -> np.ndarray:

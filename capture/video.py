@@ -6,6 +6,7 @@ x264 does not give the same bytes in every run, so no stage's identity rests on 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -16,12 +17,17 @@ import cv2
 import numpy as np
 
 
+def partial_of(path: Path) -> Path:
+    """Where this process writes a file until it is whole: two at once do not write into each other's."""
+    return path.with_name(f"{path.stem}.{os.getpid()}.partial{path.suffix}")
+
+
 class VideoWriter:
     """An H.264 mp4 that plays in every browser.  Use as a context manager; odd sizes are padded by one pixel."""
 
     def __init__(self, path: Path, frames_per_second: float, crf: int = 18) -> None:
         self._path = path
-        self._partial = path.with_name(path.stem + ".partial" + path.suffix)
+        self._partial = partial_of(path)
         self._rate = Fraction(frames_per_second).limit_denominator(1001)
         self._crf = crf
         self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from capture.errors import UserError
+from capture.films import check_out
 from capture.interrupt import interruptible
 from capture.live import Source
 from capture.recording import Frame
@@ -53,6 +54,8 @@ class Show:
         """Raises UserError for what cannot be shown here."""
         if self.out is not None and self.out.suffix.lower() != ".mp4":
             raise UserError(f"--out {self.out}: the film is an mp4; give a name that ends in .mp4")
+        if self.out is not None:
+            check_out(self.out)
         if self.seconds is not None and self.seconds <= 0:
             raise UserError(f"--seconds {self.seconds:g}: must be positive")
         if not self.in_window and self.out is None:

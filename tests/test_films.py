@@ -78,6 +78,40 @@ def test_pictures_are_exact_and_replace_an_older_longer_film(tmp_path, out):
     assert not list(tmp_path.rglob(".*"))
 
 
+@pytest.mark.parametrize("out", ["shots", "shots/%06d.png"])
+def test_pictures_of_others_are_never_replaced(tmp_path, out):
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    for name in ("000000.png", "20240101.png", "cat.png"):
+        cv2.imwrite(str(folder / name), np.zeros((4, 4, 3), np.uint8))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UserError, match=r"\(000000\.png\); name a new folder"):
+        open_film(tmp_path / out, 25, has_alpha=False)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("out", "word"), [("dir.mp4", "is a folder"), ("file/a.mov", "is a file"), ("file/shots", "is a file")]
+)
+def test_places_that_cannot_be_written_are_refused_before_anything_is_painted(tmp_path, out, word):
+    (tmp_path / "dir.mp4").mkdir()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=word):
+        check_film(tmp_path / out, is_transparent=False)
+    with pytest.raises(UserError, match="nothing can be written to /proc"):
+        check_film(Path("/proc/a.mp4"), is_transparent=False)
+
+
+def test_two_writers_of_one_film_do_not_write_into_each_other(tmp_path, monkeypatch):
+    first = open_film(tmp_path / "a.mp4", 25, has_alpha=False)
+    monkeypatch.setattr("os.getpid", lambda: 4711)
+    with open_film(tmp_path / "a.mp4", 25, has_alpha=False) as second, first:
+        for film, count in ((first, 2), (second, 3)):
+            for picture in pictures(count, 3):
+                film.add(picture)
+    assert len(read(tmp_path / "a.mp4", "rgb24")) == 3
+
+
 @pytest.mark.parametrize("out", ["a.mp4", "a.mov", "shots"])
 def test_an_error_in_the_middle_leaves_nothing_or_the_old_film(tmp_path, out):
     with pytest.raises(RuntimeError), open_film(tmp_path / out, 25, has_alpha=False) as film:
