@@ -6,10 +6,20 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Mapping
 
 
 class UserError(Exception):
     """Input that the user can mend.  The command line prints it without a traceback and exits with code 2."""
+
+
+def check_ranges(section: str, config: object, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Raises UserError for a setting of ``config`` outside its range, {name: (least, greatest)}, both allowed."""
+    for name, (least, greatest) in ranges.items():
+        value = getattr(config, name)
+        if not least <= value <= greatest:
+            words = f"at least {least:g}" if greatest == float("inf") else f"from {least:g} to {greatest:g}"
+            raise UserError(f"{section}.{name} = {value}: must be {words}")
 
 
 # What ``np.load`` raises for a damaged archive: a bit is enough for most of them.  NotImplementedError (a compression

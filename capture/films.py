@@ -84,9 +84,7 @@ def check_film(out: Path, is_transparent: bool) -> None:
     check_writable(out, _pattern(out).parent)
     foreign = [picture.name for picture in numbered(_pattern(out)) if not _is_ours(picture)]
     if foreign:
-        raise UserError(
-            f"--out {out}: holds pictures that are of no earlier film ({foreign[0]}); name a new folder"
-        )
+        raise UserError(f"--out {out}: holds pictures that are of no earlier film ({foreign[0]}); name a new folder")
 
 
 def check_out(out: Path) -> None:

@@ -46,6 +46,8 @@ from fitting.solve import State
 log = logging.getLogger(__name__)
 
 LIMB_NAMES = tuple(LIMBS)
+SHORT_M, TALL_M = 0.5, 2.5  # what a person's height may be
+AS_GIVEN_M = 0.01
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         check_choice(self.keypoints)
+        if self.height_m and not SHORT_M <= self.height_m <= TALL_M:
+            metres = f"; did you mean {self.height_m / 100:g}?" if SHORT_M <= self.height_m / 100 <= TALL_M else ""
+            raise UserError(
+                f"fit.height_m = {self.height_m:g}: metres, from {SHORT_M:g} to {TALL_M:g}, or 0 to measure{metres}"
+            )
         if not 0 < self.train_fraction < 1:
             raise UserError(f"fit.train_fraction = {self.train_fraction}: must lie between 0 and 1, as 0.8 does")
 
@@ -277,8 +284,12 @@ def _with_focal(body: BodyModel, clip: Clip, notes: list[str]) -> Clip:
 def _solve_shape(config: FitConfig, body: BodyModel, clip: Clip, notes: list[str]) -> np.ndarray:
     frames = spread_frames(clip, config.shape_frames)
     shape, _ = solve_shape(body, clip, frames, config.height_m or None, config.shape_rounds)
-    source = "as given" if config.height_m else ("from depth" if any(clip.recording.has_depth) else "assumed adult")
-    notes.append(f"body height {body_height_m(body, shape):.3f} m ({source})")
+    height_m = body_height_m(body, shape)
+    source = "from depth" if any(clip.recording.has_depth) else "assumed adult"
+    if config.height_m:
+        is_met = abs(height_m - config.height_m) < AS_GIVEN_M
+        source = "as given" if is_met else f"the body model's nearest to {config.height_m:g} as given"
+    notes.append(f"body height {height_m:.3f} m ({source})")
     return shape
 
 

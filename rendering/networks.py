@@ -46,10 +46,12 @@ class Surface:
     # painted of the last M of those frames: colours in [-1, 1] times the mask, and the mask
     figures: Tensor | None = None
     history: Tensor | None = None
+    # (K,) bool: covered pixels that teach their texels something; none: all of them.  Only in training
+    teaches: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Surface:
-        per_picture = (self.body_from_pixel, self.lit_from_camera, self.figures, self.history)
-        moved = (None if values is None else values.to(device) for values in per_picture)
+        others = (self.body_from_pixel, self.lit_from_camera, self.figures, self.history, self.teaches)
+        moved = (None if values is None else values.to(device) for values in others)
         return Surface(self.pixel.to(device), self.uv.to(device), self.normal.to(device), self.batch_hw, *moved)
 
     def lit_normal(self) -> Tensor:
@@ -174,6 +176,8 @@ class NeuralTexture(nn.Module):
     def features(self, surface: Surface) -> Tensor:
         """(K, C) what the covered pixels show of this texture."""
         sampled = self.sample(surface.uv)
+        if surface.teaches is not None:
+            sampled = torch.where(surface.teaches[:, None], sampled, sampled.detach())
         if self.light is None:
             return sampled
         return torch.cat([lit(sampled[:, :RGB], surface.lit_normal(), self.light), sampled[:, RGB:]], dim=1)

@@ -13,6 +13,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from capture.errors import UserError
 from rendering.networks import NeuralTexture, Renderer, Rendering, Surface, compute_dtype, fold_norms, on_device
 from rendering.stick_figure import FigureRenderer
 
@@ -21,9 +22,11 @@ Painted = tuple[Tensor, Tensor, Tensor]  # image, mask, rough image
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" is the GPU when there is one."""
+    """ "auto" is the GPU when there is one.  Raises UserError for a GPU that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f'device "{name}": torch {torch.__version__} finds no GPU here; use auto or cpu')
     return torch.device(name)
 
 

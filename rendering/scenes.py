@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from dataclasses import fields as members
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,17 @@ def load_scene(path: Path) -> dict[str, Any]:
     """The file's fields, each of ``people`` a ``Person``.  Raises UserError when it is no scene."""
     try:
         fields = json.loads(path.read_text())
+        known = [field.name for field in members(Person)]
+        for key in (key for person in fields["people"] for key in person if key not in known):
+            raise ValueError(f"a person has no {key!r}, but {', '.join(known)}")
         people = [Person(**person) for person in fields["people"]]
         unknown = set(fields) - SCENE_KEYS
+        for person in people:
+            for name in ("avatar", "motion", "subject"):
+                if not isinstance(getattr(person, name), str | None if name == "subject" else str):
+                    raise ValueError(f"{name} must be text")
+        if not isinstance(fields.get("background", ""), str):
+            raise ValueError("background must be text")
         numbers = [value for person in people for value in (person.x_m, person.y_m, person.turn_deg, person.start_s)]
         numbers += [float(fields[key]) for key in ("frames_per_second", "seconds") if key in fields]
         if not people or unknown or not np.isfinite(np.array(numbers, float)).all():

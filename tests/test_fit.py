@@ -184,3 +184,11 @@ def test_same_input_gives_same_bytes(tmp_path: Path, body: BodyModel, monkeypatc
             }
         )
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    ("height_m", "words"), [(178.0, r"metres, .*did you mean 1\.78\?"), (-3.0, "metres"), (0.2, "0")]
+)
+def test_a_height_that_nobody_has_is_refused(height_m, words):
+    with pytest.raises(UserError, match=words):
+        FitConfig(height_m=height_m)

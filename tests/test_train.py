@@ -18,7 +18,7 @@ from capture.errors import UserError
 from rendering.avatar import Avatar, Shape
 from training import step as steps
 from training import train as training
-from training.dataset import Augment, SubjectFrames
+from training.dataset import VALID, Augment, SubjectFrames
 from training.train import Actor, TrainConfig, decayed, fit_cast, masked_psnr_db, truncate_log
 
 CPU = torch.device("cpu")
@@ -270,3 +270,56 @@ def test_log_lines_after_the_checkpoint_are_dropped(tmp_path):
 def test_an_unknown_precision_is_refused(cast, tmp_path):
     with pytest.raises(UserError, match="precision"):
         run(replace(QUICK, precision="fp8"), tmp_path, cast)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"texture_px": 0}, r"train\.texture_px = 0: must be from 8 to 16384"),
+        ({"texture_channels": 2}, "must be at least 3"),
+        ({"seed": -1}, "must be at least 0"),
+        ({"weight_decay": -1.0}, "must be at least 0"),
+        ({"feature_blocks": 6}, "must be from 1 to 5"),
+        ({"discriminator_scales": 8}, "must be from 1 to 4"),
+        ({"rescale_min": 2.0}, r"must not exceed rescale_max 1\.15"),
+        ({"device": "gpu"}, "expected one of auto, cpu, cuda"),
+        ({"widths": "8,zwei"}, "positive whole numbers"),
+        (dict.fromkeys(training.LOSSES, False), "every loss is off"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(change, complaint):
+    with pytest.raises(UserError, match=complaint) as refused:
+        replace(QUICK, **change)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_line(cast, tmp_path):
+    with pytest.raises(UserError, match="finds no GPU here; use auto or cpu"):
+        training.pick_device("cuda")
+
+
+def test_what_was_never_seen_keeps_the_colours_it_began_with(movie, tmp_path):
+    """Next to what is seen it has a trace of a gradient, of which Adam would make whole steps."""
+    config = replace(QUICK, split=False, steps=10, exposure=False, grid_noise=0.0)
+    seen = actor(movie)
+    height = seen.frames.planes.shape[2]
+    seen.frames.planes[:, VALID, height // 2 :] = 0  # the picture ends at the hips
+    start = training.new_state(config, [seen], CPU).textures[0].texels.detach()
+    state = run(config, tmp_path, [seen])
+    moved = (state.textures[0].texels.detach() - start).abs().amax(dim=2) > 0
+    upper, lower = (texels_of(seen, rows, config.texture_px) for rows in (slice(0, height // 2), slice(-20, None)))
+    assert moved[upper & ~lower].float().mean() > 0.5
+    assert not moved[lower & ~upper].any()
+
+
+def texels_of(actor: Actor, rows: slice, texture_px: int) -> torch.Tensor:
+    """(T, T) bool: the texels that crops of any scale and shift may read for these rows."""
+    frames, found = actor.frames, torch.zeros(texture_px, texture_px, dtype=torch.bool)
+    height, width = frames.planes.shape[2:]
+    row = torch.div(frames.pixel.long(), width, rounding_mode="floor")
+    start, stop, _ = rows.indices(height)
+    uv = frames.uv(slice(None))[(row >= start) & (row < stop)]
+    column, line = (uv * texture_px).long().clamp(0, texture_px - 1).T
+    found[line, column] = True
+    return found

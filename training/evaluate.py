@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from capture.errors import check_ranges
 from capture.manifest import Manifest, read_peak_rss_mb, read_timings_s
 from capture.progress import progress
 from capture.recording import encode_jpeg, encode_png, write_atomically
@@ -59,6 +60,11 @@ from training.score import (
     spread,
 )
 
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("full_long_side_px", "video_height_px", "turntable_height_px", "picture_height_px"), (64, 8192)),
+    **dict.fromkeys(("flip_crop_frames", "flip_full_frames", "picture_frames"), (0, float("inf"))),
+    "turntable_frames": (1, float("inf")),
+}
 CHUNK = 6  # frames held in memory at a time
 
 log = logging.getLogger(__name__)
@@ -77,6 +83,9 @@ class EvaluateConfig:
     picture_frames: int = 6  # held-out frames that the report shows large
     picture_height_px: int = 480
     num_workers: int = field(default=2, metadata={"cosmetic": True})
+
+    def __post_init__(self) -> None:
+        check_ranges("evaluate", self, RANGES)
 
 
 def evaluate(config: EvaluateConfig, out_dir: Path, avatar_dir: Path, subjects: Mapping[str, Path]) -> None:

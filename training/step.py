@@ -210,7 +210,10 @@ def paint(state: TrainState, renderer: Renderer, subject: int, batch: Batch, exp
     """R(T, I_uv, I_norm), exposed like the frames it is compared with."""
     texture = state.textures[subject]
     assert isinstance(texture, NeuralTexture)
-    rendering = renderer.picture(texture, batch.surface)
+    # What the camera did not see teaches nothing; but next to what it saw it has a trace of a gradient, of which Adam
+    # makes a full step: colours of the rainbow, where nobody would see them but for other poses and views.
+    teaches = batch.valid.flatten()[batch.surface.pixel] > 0
+    rendering = renderer.picture(texture, replace(batch.surface, teaches=teaches))
     if not exposure:
         return rendering
     gain = state.gain(subject, batch.positions)

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from capture.errors import UserError
+from capture.errors import UserError, check_ranges
 from capture.progress import progress
 from rendering.avatar import OURS, Avatar, Parts
-from rendering.networks import NeuralTexture, compute_dtype, num_parameters, on_device
+from rendering.networks import NeuralTexture, compute_dtype, num_parameters, on_device, parse_widths
 from rendering.painter import pick_device
 from training import pretrained
 from training.cast import Actor, crop_wh, load_cast, whose_turn
@@ -41,6 +41,23 @@ from training.warmstart import proven_light, warm_texture
 __all__ = ["Actor", "TrainConfig", "fit_cast", "masked_psnr_db", "new_state", "train", "truncate_log"]
 
 log = logging.getLogger(__name__)
+
+
+LOSSES = ("pixel", "mask", "feature", "tv", "adversarial")
+DEVICES, PRECISIONS = ("auto", "cpu", "cuda"), ("auto", "bf16", "fp32")
+ANY = float("inf")
+RANGES: dict[str, tuple[float, float]] = {  # settings and the least and the greatest value that can be
+    **dict.fromkeys(("steps", "batch_size", "shards", "feature_width", "discriminator_width"), (1, ANY)),
+    **dict.fromkeys(("log_every", "early_stop_every", "early_stop_patience", "discriminator_every"), (1, ANY)),
+    **dict.fromkeys(("texture_channels", "latent_channels"), (3, ANY)),  # colours
+    **dict.fromkeys(("renderer_lr", "texture_lr", "exposure_lr", "discriminator_lr", "weight_decay"), (0, ANY)),
+    **dict.fromkeys(("seed", "retries", "grid_noise", "shift"), (0, ANY)),
+    **dict.fromkeys(("average_decay", "decay_from"), (0, 1)),
+    **dict.fromkeys(("rescale_min", "rescale_max"), (0.1, 10)),
+    "texture_px": (8, 16384),
+    "feature_blocks": (1, 5),  # of VGG19
+    "discriminator_scales": (1, 4),
+}
 
 
 @dataclass(frozen=True)
@@ -113,14 +130,17 @@ class TrainConfig:
     preview_every_s: float = field(default=60.0, metadata={"cosmetic": True})
 
     def __post_init__(self) -> None:
-        intervals = ("log_every", "early_stop_every", "early_stop_patience", "discriminator_every")
-        for name in ("steps", "batch_size", *intervals):
-            if getattr(self, name) < 1:
-                raise UserError(f"train.{name} = {getattr(self, name)}: must be at least 1")
+        check_ranges("train", self, RANGES)
+        parse_widths(self.widths)
         if self.pretrained != NONE:
             pretrained.path_of(self.pretrained)
-        if self.retries < 0:
-            raise UserError(f"train.retries = {self.retries}: must not be negative")
+        if self.rescale_min > self.rescale_max:
+            raise UserError(f"train.rescale_min = {self.rescale_min}: must not exceed rescale_max {self.rescale_max}")
+        for name, words in (("device", DEVICES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in words:
+                raise UserError(f'train.{name} "{getattr(self, name)}": expected one of {", ".join(words)}')
+        if not any(getattr(self, name) for name in LOSSES):
+            raise UserError(f"train: every loss is off; leave one of {', '.join(LOSSES)} on")
 
 
 def train(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path], parts: Parts = OURS) -> None:
@@ -331,10 +351,8 @@ def decayed(step: int, steps: int, decay_from: float) -> float:
 
 
 def pick_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """What the networks multiply in.  Raises UserError for a precision that does not exist."""
+    """What the networks multiply in."""
     dtypes = {"auto": compute_dtype(device), "bf16": torch.bfloat16, "fp32": torch.float32}
-    if config.precision not in dtypes:
-        raise UserError(f'train.precision "{config.precision}": expected one of {", ".join(dtypes)}')
     return dtypes[config.precision]
 
 
