@@ -244,6 +244,14 @@ def spread(body: BodyModel, values: np.ndarray, texture_px: int) -> np.ndarray:
     return np.ascontiguousarray(mix, np.float32)
 
 
+def nearest_vertices(body: BodyModel, texture_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """(T, T) the vertex that each texel is nearest to, and whether it lies on a chart (T, T) bool."""
+    layout = _layout(_Atlas(body), texture_px)
+    weights = np.concatenate([layout.weights, 1 - layout.weights.sum(axis=2, keepdims=True)], axis=2)
+    corner = weights.argmax(axis=2)[..., None]
+    return np.take_along_axis(body.faces[layout.face], corner, axis=2)[..., 0], layout.is_covered
+
+
 class _Atlas:
     """A body as a key: by what its atlas is made of."""
 

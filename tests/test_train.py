@@ -15,11 +15,14 @@ import torch
 from miniature import Film, doll, film
 
 from capture.errors import UserError
+from fitting.body.model import BodyModel
 from rendering.avatar import Avatar, Shape
+from rendering.worn import nearest_vertices, spread
 from training import step as steps
 from training import train as training
 from training.dataset import VALID, Augment, SubjectFrames
 from training.train import Actor, TrainConfig, decayed, fit_cast, masked_psnr_db, truncate_log
+from training.warmstart import continued
 
 CPU = torch.device("cpu")
 QUICK = TrainConfig(
@@ -323,3 +326,21 @@ def texels_of(actor: Actor, rows: slice, texture_px: int) -> torch.Tensor:
     column, line = (uv * texture_px).long().clamp(0, texture_px - 1).T
     found[line, column] = True
     return found
+
+
+def test_what_was_never_seen_goes_on_from_the_last_that_was():
+    """Along the body, not in the atlas, where the neighbour of a hip may be a hand."""
+    body, size = BodyModel.default(), 128
+    shape = Shape(body, np.zeros(body.num_shape, np.float32), None)
+    rest_m, _ = body.shaped(shape.shape)
+    places, vertex = spread(body, np.asarray(rest_m), size), nearest_vertices(body, size)
+    is_above = vertex[1] & (places[..., 2] > 0.8)  # the knees are below
+    colors = np.where(places[..., :1] > 0, np.float32([1, 0, 0]), np.float32([0, 0, 1]))  # red is left, blue is right
+    filled, known = continued(colors, is_above.astype(np.float32), shape)
+    assert np.array_equal(filled[is_above], colors[is_above]) and known[vertex[1]].all()
+    low = vertex[1] & (places[..., 2] < 0.2 * rest_m[:, 2].max())
+    for side, channel in ((places[..., 0] > 0.05, 0), (places[..., 0] < -0.05, 2)):
+        own, other = filled[low & side][:, channel], filled[low & side][:, 2 - channel]
+        assert len(own) and (own > 0.8).all() and (own + other > 0.99).all()
+    nothing = np.zeros((size, size), np.float32)
+    assert not continued(colors, nothing, shape)[1].any()

@@ -328,9 +328,9 @@ def start_texture(
     if not config.warm_start:
         return kind(initial)
     if not (config.light and kind.takes_light):
-        return kind(warm_texture(initial, actor.frames, actor.keyframe_positions))
+        return kind(warm_texture(initial, actor.frames, actor.keyframe_positions, shape=actor.shape))
     light = actor.light if actor.is_light_known else proven_light(actor.frames, actor.train_positions)
-    return kind(warm_texture(initial, actor.frames, actor.keyframe_positions, light), light)
+    return kind(warm_texture(initial, actor.frames, actor.keyframe_positions, light, actor.shape), light)
 
 
 def num_shards(config: TrainConfig, device: torch.device) -> int:
