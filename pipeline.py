@@ -133,7 +133,7 @@ STAGES = (
     Stage(
         "07_report",
         "evaluate",
-        10,
+        11,
         _evaluate,
         ("evaluate",),
         (*OF_A_SUBJECT, "06_avatar"),

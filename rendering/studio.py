@@ -17,8 +17,10 @@ WALL_TOP, WALL_LOW, FLOOR_NEAR = (0.80, 0.81, 0.83), (0.93, 0.93, 0.94), (0.86, 
 SHADOW_DARKNESS = 0.42
 SHADOW_REACH_M = 0.10  # height at which a part's shadow has faded to a third: contact, not a sun
 SHADOW_SIZE_M, SHADOW_CELLS = 3.0, 192
-PLATE_FRAMES = 15  # enough for a median over a moving person
-MATTE_MARGIN = 0.015  # of the picture's long side: the true edge is softer than any matte
+PLATE_FRAMES, MORE_FRAMES = 15, 60  # enough for a median over a moving person; for what those do not show
+# Of the picture's long side, from the matte: so far his edge reaches, which is softer than any matte; and so far what
+# he does to the room, shadows and reflections, is mixed into the plate.
+MATTE_NEAR, MATTE_FAR = 0.005, 0.015
 
 
 def studio(view: View, vertices_world_m: np.ndarray) -> np.ndarray:
@@ -82,35 +84,60 @@ class Room:
     """The place a recording was made in, as seen when nobody stands there."""
 
     plate: np.ndarray  # (H, W, 3) float32 in [0, 255]
+    is_seen: np.ndarray  # (H, W) bool; the rest is painted in
 
     @staticmethod
     def of(recording: Any, masks: Any, image_wh: tuple[int, int]) -> Room:
-        """Median of the pixels outside the matte over the recording; what was never seen is painted in."""
-        chosen = np.unique(np.linspace(0, len(recording) - 1, PLATE_FRAMES).round().astype(int))
-        frames = np.stack([_shrink(recording.color(int(i)), image_wh) for i in chosen]).astype(np.float32)
-        hidden = np.stack([_widened(masks[int(i)], image_wh) for i in chosen])
-        frames[hidden] = np.inf  # sorts last, so that the median of the others is a matter of counting
-        frames.sort(axis=0)
-        seen = (~hidden).sum(0)
-        never = seen == 0
-        middle = np.maximum(seen - 1, 0) // 2
-        plate = np.take_along_axis(frames, middle[None, ..., None], axis=0)[0]
-        plate[never] = 0
-        if never.any():
+        """Median of the pixels away from the matte over the recording; where none is, of those just beside it in more
+        frames; what was never seen is painted in."""
+        chosen = _spread(len(recording), PLATE_FRAMES)
+        frames = np.stack([_shrink(recording.color(i), image_wh) for i in chosen]).astype(np.float32)
+        plate, is_seen = _median(frames, np.stack([_away_px(masks[i], image_wh) > _far_px(image_wh) for i in chosen]))
+        if not is_seen.all():
+            missing, parts, is_clear = ~is_seen, [], []
+            for i in _spread(len(recording), MORE_FRAMES):
+                parts.append(_shrink(recording.color(i), image_wh)[missing].astype(np.float32))
+                is_clear.append((_away_px(masks[i], image_wh) > _near_px(image_wh))[missing])
+            plate[missing], is_seen[missing] = _median(np.stack(parts), np.stack(is_clear))
+        if not is_seen.all():
             rounded = np.rint(plate).clip(0, 255).astype(np.uint8)
-            plate = cv2.inpaint(rounded, np.asarray(never, np.uint8), 5, cv2.INPAINT_TELEA).astype(np.float32)
-        return Room(plate.astype(np.float32))
+            plate = cv2.inpaint(rounded, np.asarray(~is_seen, np.uint8), 5, cv2.INPAINT_TELEA)
+        return Room(plate.astype(np.float32), is_seen)
 
     def behind(self, color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-        """The true picture (H, W, 3) uint8, the person replaced by the empty room: (H, W, 3) float32 in [0, 1]."""
+        """The true picture (H, W, 3) uint8, the person replaced by the empty room: (H, W, 3) float32 in [0, 1].
+
+        Beside the person the picture is mixed in, so that what lies around him goes on into the plate; where the plate
+        is a guess, everything that this picture shows is taken.
+        """
         image_wh = (self.plate.shape[1], self.plate.shape[0])
         picture = _shrink(color, image_wh).astype(np.float32)
-        hidden = _widened(alpha, image_wh)
-        if hidden.all():
+        away_px, near_px, far_px = _away_px(alpha, image_wh), _near_px(image_wh), _far_px(image_wh)
+        is_clear = away_px > far_px
+        if not is_clear.any():
             return self.plate / 255
         # Exposure drifts over a clip: bring the plate to this frame's brightness.
-        gain = picture[~hidden].mean(0) / np.maximum(self.plate[~hidden].mean(0), 1)
-        return np.where(hidden[..., None], self.plate * gain, picture).clip(0, 255).astype(np.float32) / 255
+        gain = picture[is_clear].mean(0) / np.maximum(self.plate[is_clear].mean(0), 1)
+        share = ((away_px - near_px) / (far_px - near_px)).clip(0, 1)
+        share = np.where(self.is_seen, share * share * (3 - 2 * share), away_px > near_px)[..., None]
+        mixed = self.plate * gain * (1 - share) + picture * share
+        return mixed.clip(0, 255).astype(np.float32) / 255
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """At most so many frames, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist()
+
+
+def _median(values: np.ndarray, is_valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Over the first axis of values (N, ..., 3) the median of the valid (N, ...) ones, 0 without any, and whether there
+    are some."""
+    values = np.where(is_valid[..., None], values, np.float32(np.inf))  # sorts last: a matter of counting
+    values.sort(axis=0)
+    count = is_valid.sum(axis=0)
+    middle = np.maximum(count - 1, 0) // 2
+    found = np.take_along_axis(values, middle[None, ..., None], axis=0)[0]
+    return np.where((count > 0)[..., None], found, np.float32(0)), count > 0
 
 
 def _shrink(image: np.ndarray, image_wh: tuple[int, int]) -> np.ndarray:
@@ -119,8 +146,17 @@ def _shrink(image: np.ndarray, image_wh: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, image_wh, interpolation=cv2.INTER_AREA)
 
 
-def _widened(alpha: np.ndarray, image_wh: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool: the matte and a margin around it."""
-    radius = max(1, round(MATTE_MARGIN * max(image_wh)))
-    person = (_shrink(np.ascontiguousarray(alpha, np.float32), image_wh) > 0.02).astype(np.uint8)
-    return cv2.dilate(person, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)) > 0
+def _away_px(alpha: np.ndarray, image_wh: tuple[int, int]) -> np.ndarray:
+    """(H, W) float32: how far each pixel is from the matte, 0 on it."""
+    is_person = _shrink(np.ascontiguousarray(alpha, np.float32), image_wh) > 0.02
+    if not is_person.any():
+        return np.full(is_person.shape, np.inf, np.float32)
+    return cv2.distanceTransform((~is_person).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
+def _near_px(image_wh: tuple[int, int]) -> float:
+    return max(1.0, MATTE_NEAR * max(image_wh))
+
+
+def _far_px(image_wh: tuple[int, int]) -> float:
+    return max(2.0, MATTE_FAR * max(image_wh))

@@ -261,3 +261,18 @@ def test_the_empty_room_hides_the_person(subject_dir):
     assert np.abs(behind * 255 - color)[outside].mean() < 4
     inside = alpha > 0.9
     assert np.abs(behind * 255 - color)[inside].mean() > 15  # the stripes of the doll are gone
+
+
+def test_beside_the_person_the_picture_itself_is_seen():
+    """Where the plate is a guess at once; where it was seen, mixed in with the distance: his shadow does not end."""
+    wh = (240, 320)
+    color = np.full((wh[1], wh[0], 3), 100, np.uint8)
+    alpha = np.zeros((wh[1], wh[0]), np.float32)
+    alpha[100:200, 60:120] = 1
+    plate = np.full((wh[1], wh[0], 3), 100, np.float32)
+    plate[:, 120:140] = 160  # his shadow, which the empty room has not
+    guessed, known = (255 * Room(plate, np.full(alpha.shape, seen)).behind(color, alpha)[150] for seen in (False, True))
+    assert (guessed[120] > 150).all() and np.allclose(guessed[121:], 100, atol=0.1)
+    fading = known[120:130, 0]
+    assert fading[0] > 150 and (np.diff(fading) <= 0.1).all() and abs(fading[-1] - 100) < 0.1
+    assert 110 < fading[2] < 150
