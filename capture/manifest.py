@@ -140,8 +140,11 @@ def is_volatile(name: str, volatile: tuple[str, ...]) -> bool:
 
 
 def read_timings_s(*folders: Path) -> dict[str, float]:
-    """Seconds that each finished stage in these subject or avatar folders took, by stage name."""
-    return {m.stage: m.timing_s for m in _manifests(folders)}
+    """Seconds that each finished stage in these subject or avatar folders took, by stage name, all of them together."""
+    found: dict[str, float] = {}
+    for made in _manifests(folders):
+        found[made.stage] = found.get(made.stage, 0.0) + made.timing_s
+    return found
 
 
 def read_peak_rss_mb(*folders: Path) -> float | None:

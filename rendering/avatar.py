@@ -36,6 +36,7 @@ from rendering.painter import Painter, pick_device
 from rendering.pasting import NOTHING, Box, Layer, paste, spread
 from rendering.rasterize import Covered, rasterize, rasterize_covered
 from rendering.rasterize_torch import TorchSurface, rasterize_torch
+from rendering.rasters import BODY_MARGINS, Margins
 
 
 class Shape(NamedTuple):
@@ -211,7 +212,8 @@ class Avatar:
         if crop_box is not None:
             frame: Frame | None = Frame(crop_box, self.image_wh)
         else:
-            frame = person_frame(vertices_m, camera, self.image_wh, self.px_per_m(subject))
+            margins = self.margins(subject)
+            frame = person_frame(vertices_m, camera, self.image_wh, self.px_per_m(subject), margins)
         placed = Placed(vertices_m, camera_from_body, camera, lit_from_camera)
         layer = NOTHING if frame is None else self._painted(subject, placed, frame, with_depth)
         close_up = self.close_up_of(subject)
@@ -263,6 +265,11 @@ class Avatar:
             return float(known[0]) * made.get("rescale_min", 1.0), float(known[1]) * made.get("rescale_max", 1.0)
         shape = self.bodies[subject]
         return usual_px_per_m(float(np.ptp(shape.body.shaped(shape.shape)[0][:, 2])), self.image_wh)
+
+    def margins(self, subject: str) -> Margins:
+        """How much room the crops had around this person."""
+        left, top, right, bottom = self.settings.get("margins", {}).get(subject, BODY_MARGINS)
+        return left, top, right, bottom
 
     def _rasterize(self, subject: str, vertices_m: np.ndarray, camera: Camera) -> Covered:
         """The covered pixels, found where they are needed."""

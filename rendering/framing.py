@@ -17,7 +17,7 @@ import numpy as np
 from capture.camera import Camera, project
 from rendering.crops import person_boxes
 from rendering.pasting import Box
-from rendering.rasters import RasterConfig
+from rendering.rasters import BODY_MARGINS, Margins
 
 STEP = 64  # crops grow by so many pixels: few sizes, as each costs a GPU a recorded graph, and the networks halve often
 MOST_LARGER = 2.0  # sides of a crop that grew; beyond, the figure is painted small after all
@@ -34,15 +34,11 @@ class Frame(NamedTuple):
     is_enlarged: bool = False  # painted smaller than the picture asks for
 
 
-_RASTERS = RasterConfig()
-BODY_MARGINS = (_RASTERS.margin, _RASTERS.margin_top, _RASTERS.margin, _RASTERS.margin)
-
-
 def person_box(
     vertices_camera_m: np.ndarray,
     camera: Camera,
     crop_wh: tuple[int, int],
-    margins: tuple[float, float, float, float] = BODY_MARGINS,
+    margins: Margins = BODY_MARGINS,
 ) -> Box | None:
     """(left, top, right, bottom) px around vertices (V, 3), framed like the rasters that the networks learned from.
 
@@ -66,7 +62,7 @@ def person_frame(
     camera: Camera,
     crop_wh: tuple[int, int],
     px_per_m: tuple[float, float],
-    margins: tuple[float, float, float, float] = BODY_MARGINS,
+    margins: Margins = BODY_MARGINS,
 ) -> Frame | None:
     """``person_box``, enlarged or given more pixels so that a metre of the person has about ``px_per_m`` of them, the
     least and the most of training."""

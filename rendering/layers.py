@@ -18,6 +18,7 @@ from rendering.framing import person_box
 from rendering.networks import NeuralTexture
 from rendering.pasting import resample
 from rendering.rasterize import rasterize_covered
+from rendering.rasters import BODY_MARGINS, Margins
 
 Box = tuple[float, float, float, float]
 KEY_LIGHT = np.array([-0.35, -0.55, -0.76])  # camera frame: over the viewer's left shoulder
@@ -37,6 +38,7 @@ class Figure:
     pose: np.ndarray  # (J, 3) rad
     camera_from_body: np.ndarray  # (4, 4) metres
     lit_from_camera: np.ndarray | None = None  # (3, 3) as ``View.lit_from_camera``
+    margins: Margins = BODY_MARGINS  # around the person, as in training
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def paint(
     if is_head:
         box = person_box(vertices_m[closer.head_vertices(body)], camera, size_wh, closer.MARGINS)
     else:
-        box = person_box(vertices_m, camera, size_wh)
+        box = person_box(vertices_m, camera, size_wh, figure.margins)
     if box is None:
         return None
     crop_camera = camera.crop(box, size_wh)

@@ -30,6 +30,7 @@ from rendering.layers import (
 )
 from rendering.networks import NeuralTexture
 from rendering.puppet import Pose
+from rendering.rasters import BODY_MARGINS, Margins
 from rendering.repertoire import Filmed
 from rendering.studio import studio
 from rendering.viewpoints import View
@@ -64,6 +65,7 @@ class Wanted:
     frame_index: int | None = None  # the recorded frame of this pose
     lit_from_world: np.ndarray | None = None  # (3, 3) as ``View.lit_from_world``
     close_texture: NeuralTexture | None = None  # for the close-up; None without one
+    margins: Margins = BODY_MARGINS  # around the person, as in training
 
 
 def picture(avatar: Avatar, wanted: Wanted, scale: float) -> np.ndarray:
@@ -88,7 +90,7 @@ def _painted(avatar: Avatar, wanted: Wanted, view: View, scale: float) -> Painte
 
 def _figure(wanted: Wanted, view: View, texture: NeuralTexture) -> Figure:
     camera_from_body = view.camera_from_world @ wanted.pose.world_from_body
-    return Figure(wanted.shape, texture, wanted.pose.joints, camera_from_body, view.lit_from_camera)
+    return Figure(wanted.shape, texture, wanted.pose.joints, camera_from_body, view.lit_from_camera, wanted.margins)
 
 
 def _laid(avatar: Avatar, wanted: Wanted, view: View, scale: float, behind: np.ndarray, painted: Painted) -> np.ndarray:

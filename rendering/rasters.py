@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +42,7 @@ from rendering.rasterize import Covered, Raster, rasterize_covered
 if TYPE_CHECKING:
     from fitting.body.model import BodyModel
 
+Margins = tuple[float, float, float, float]  # left, top, right, bottom, of the height
 UV_SCALE = 65535
 LEAST_CLOSER = 1.3  # times as large as in the person's crop: below, a crop of the head's own shows nothing new
 
@@ -56,6 +57,10 @@ class RasterConfig:
     margin_top: float = 0.12  # hair stands higher than clothes stand wide
     smooth_s: float = 0.5  # the crop follows the person no faster than this, so that details keep their scale
     close_up_px: int = 96  # side of the head's own crop; 0: none
+
+    @property
+    def margins(self) -> Margins:
+        return self.margin, self.margin_top, self.margin, self.margin
 
 
 def rasterize(config: RasterConfig, out_dir: Path, recording_dir: Path, fit_dir: Path) -> None:
@@ -91,12 +96,12 @@ def rasterize_frames(
     if config.close_up_px and config.close_up_px < 16:
         raise UserError(f"raster.close_up_px = {config.close_up_px}: must be 0, for none, or 16 or more")
     smooth_frames = round(config.smooth_s * frames_per_second)
-    margins = (config.margin, config.margin_top, config.margin, config.margin)
+    margins = config.margins
     filmed = Filmed(body, camera, vertices_color_m, part_doubted)
     extents_px = filmed.extents_px(tracked)
     raster_wh = (config.width_px, config.height_px)
     boxes_px = person_boxes(extents_px, camera.image_wh, raster_wh[0] / raster_wh[1], margins, smooth_frames)
-    filmed.write(out_dir, tracked, boxes_px, raster_wh)
+    filmed.write(out_dir, tracked, boxes_px, raster_wh, margins)
     head = head_vertices(body) if config.close_up_px else None
     if head is None:
         return
@@ -114,7 +119,10 @@ def rasterize_frames(
         log.info("no close-up of the head: it would be %.1f times as large as in the person's crop", closer)
         return
     (out_dir / CLOSE_UP).mkdir(exist_ok=True)
-    filmed.write(out_dir / CLOSE_UP, in_sight, close_px, (config.close_up_px, config.close_up_px))
+    filmed.write(out_dir / CLOSE_UP, in_sight, close_px, (config.close_up_px, config.close_up_px), None)
+
+
+BODY_MARGINS = RasterConfig().margins
 
 
 @dataclass(frozen=True)
@@ -135,8 +143,16 @@ class Filmed:
                 extents_px[i] = *points_px.min(axis=0), *points_px.max(axis=0)
         return extents_px
 
-    def write(self, folder: Path, is_seen: np.ndarray, boxes_px: np.ndarray, raster_wh: tuple[int, int]) -> None:
-        """Rasterise the frames that are seen, (N,) bool, each in its box (N, 4), and write them into ``folder``."""
+    def write(
+        self,
+        folder: Path,
+        is_seen: np.ndarray,
+        boxes_px: np.ndarray,
+        raster_wh: tuple[int, int],
+        margins: Margins | None,
+    ) -> None:
+        """Rasterise the frames that are seen, (N,) bool, each in its box (N, 4), and write them into ``folder``;
+        ``margins`` of the boxes are noted where they are not the usual ones."""
         with _Writer(folder) as writer:
             for i in progress(range(len(is_seen)), "rasters"):
                 if is_seen[i]:
@@ -146,7 +162,9 @@ class Filmed:
                     writer.add(CompactRaster.empty(raster_wh))
         np.save(folder / "boxes.npy", boxes_px)
         np.save(folder / "doubted.npy", self.part_doubted)
-        fields = {"raster_wh": list(raster_wh), "camera": self.camera.to_json()}
+        fields: dict[str, Any] = {"raster_wh": list(raster_wh), "camera": self.camera.to_json()}
+        if margins not in (None, BODY_MARGINS):
+            fields["margins"] = margins
         write_atomically(folder / "rasters.json", json.dumps(fields, indent=1).encode())
         seen = np.flatnonzero(is_seen)
         shown = seen[np.linspace(0, len(seen) - 1, 8).astype(int)]
@@ -200,6 +218,7 @@ class Rasters:
 
     image_wh: tuple[int, int]  # of a raster
     camera: Camera  # the colour camera, whole picture
+    margins: Margins  # of the person's crops
     boxes_px: np.ndarray  # (N, 4) left, top, right, bottom in the colour image
     part_doubted: np.ndarray  # (N, P) bool
     run_offsets: np.ndarray
@@ -219,7 +238,8 @@ class Rasters:
             large = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _COLUMNS]
         except (OSError, ValueError) as error:
             raise UserError(f"{folder}: no readable rasters ({error}); run the rasterize stage again") from None
-        return Rasters(tuple(fields["raster_wh"]), Camera.from_json(fields["camera"]), *small, *large)
+        margins = tuple(fields.get("margins", BODY_MARGINS))
+        return Rasters(tuple(fields["raster_wh"]), Camera.from_json(fields["camera"]), margins, *small, *large)
 
     def __len__(self) -> int:
         return len(self.boxes_px)

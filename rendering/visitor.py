@@ -184,6 +184,7 @@ class Visitor:
                 lit_from_world = in_front(-self.playback.act.motion.world_from_body[0, :3, 1])
             return Wanted(
                 shape=self.outfit.shape,
+                margins=self.avatar.margins(self.subject),
                 texture=self.outfit.texture,
                 close_texture=self.outfit.close_texture,
                 pose=self.pose(),

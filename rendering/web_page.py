@@ -23,7 +23,6 @@ from rendering.avatar import Avatar
 from rendering.moves import Move
 from rendering.networks import NeuralRenderer
 from rendering.onnx_graph import onnx_model
-from rendering.rasters import RasterConfig
 from rendering.render import facing, follow
 
 FORMAT = 1
@@ -107,7 +106,7 @@ class _Table:
 
 
 def _description(avatar: Avatar, subject: str, moves: Sequence[Move], table: _Table) -> dict[str, Any]:
-    shape, texture, framing = avatar.bodies[subject], avatar.textures[subject], RasterConfig()
+    shape, texture = avatar.bodies[subject], avatar.textures[subject]
     body = shape.body
     rest_m, joints_m = body.shaped(shape.shape, shape.vertex_offsets_m)
     for name, values in (("rest_vertices", rest_m), ("rest_joints", joints_m), ("skin_values", body.skin_values)):
@@ -125,7 +124,7 @@ def _description(avatar: Avatar, subject: str, moves: Sequence[Move], table: _Ta
         "format": FORMAT,
         "name": subject,
         "crop_wh": list(avatar.image_wh),
-        "margins": [framing.margin, framing.margin_top, framing.margin, framing.margin],
+        "margins": list(avatar.margins(subject)),
         "height_m": float(np.ptp(rest_m[:, 2])),
         "texture_px": texture.texels.shape[0],
         "texture_channels": texture.channels,

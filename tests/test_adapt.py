@@ -223,6 +223,20 @@ def test_the_avatar_survives_a_failure_and_the_change_goes_on_where_it_was(works
     assert not list(workspace.glob("duo/.06*"))
 
 
+def test_somebody_who_has_no_head_any_more_loses_its_close_up(workspace):
+    words = ("adapt", "--avatar", "duo", "--subject", "carol", "--steps", "2")
+    invoke(workspace, *words)
+    close_up = Avatar.load(workspace / "duo" / "06_avatar", "cpu").close_up
+    assert close_up is not None and close_up.subjects == ("ada", "bob", "carol")
+    shutil.rmtree(workspace / "carol" / "05_rasters" / "close_up")
+    stamp(workspace, "carol")
+    invoke(workspace, *words, "--force")
+    avatar = Avatar.load(workspace / "duo" / "06_avatar", "cpu")
+    assert avatar.close_up is not None and avatar.subjects == ("ada", "bob", "carol")
+    assert avatar.close_up.subjects == ("ada", "bob")
+    assert avatar.close_up.settings["subjects"] == ["ada", "bob"]
+
+
 def test_tables_are_of_those_whom_the_networks_were_trained_on(workspace, monkeypatch):
     invoke(workspace, "adapt", "--avatar", "duo", "--subject", "carol", "--steps", "2")
     asked = []

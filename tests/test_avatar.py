@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,18 @@ import numpy as np
 import pytest
 import torch
 from miniature import CAMERA, CAMERA_FROM_BODY, dance, doll
+from small_workspace import make_workspace
 
 from capture.errors import UserError
+from fitting.fit import BodyFit
 from rendering.avatar import Avatar, Shape, surface_of
 from rendering.framing import person_box, person_frame, visible_depth
 from rendering.networks import NeuralRenderer, NeuralTexture
 from rendering.pasting import paste
 from rendering.rasterize import rasterize, rasterize_covered
+from rendering.rasters import RasterConfig
+from rendering.rasters import rasterize as rasterize_stage
+from training.train import TrainConfig, train
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from cpu import paste_over_everything
@@ -214,3 +220,27 @@ def test_somebody_as_wide_as_high_gets_more_pixels_instead_of_being_painted_smal
     frame = person_frame(vertices_m, CAMERA.resize((480, 320)), (40, 64), (20.0, 28.0))
     assert frame is not None and frame.crop_wh[1] > 64 and frame.crop_wh[1] % 64 == 0
     assert avatar.render("doll", np.zeros((6, 3)), lying, CAMERA)[..., 3].max() > 0.9
+
+
+def test_crops_have_the_room_that_training_saw(tmp_path):
+    """Somebody with a hat, whose rasters were made with more of it."""
+    make_workspace(tmp_path, steps=1)
+    subject = tmp_path / "doll"
+    usual, wide = RasterConfig(height_px=64, width_px=40), RasterConfig(height_px=64, width_px=40, margin_top=0.5)
+    seen, asked = [], []
+    for config in (usual, wide):
+        rasterize_stage(
+            replace(config, close_up_px=0), subject / "05_rasters", subject / "01_recording", subject / "03_fit"
+        )
+        fields = json.loads((subject / "05_rasters" / "rasters.json").read_text())
+        assert fields.get("margins") == (None if config is usual else [0.07, 0.5, 0.07, 0.07])
+        out = tmp_path / f"avatar{config.margin_top}"
+        train(TrainConfig(widths="8,16", steps=1, texture_px=64, feature=False, device="cpu"), out, {"doll": subject})
+        avatar = Avatar.load(out, "cpu")
+        fit = BodyFit.load(subject / "03_fit")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("rendering.avatar.person_frame", lambda *given: asked.append(given[4]))
+            avatar.render("doll", fit.pose[0], fit.camera_from_body[0], fit.camera)
+        assert asked.pop() == config.margins
+        seen.append(avatar.margins("doll"))
+    assert seen == [usual.margins, wide.margins]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from test_avatar import make_avatar
 from capture.camera import Camera, project
 from capture.errors import UserError
 from fitting.fit import BodyFit
+from fitting.keyframes import Keyframes
 from rendering.avatar import Avatar
 from rendering.bake import baked_colors
 from rendering.close_up import FOLDER, WORTH, head_vertices, inset, ramp
@@ -23,7 +25,7 @@ from rendering.layers import lay_in, lay_over
 from rendering.networks import NeuralTexture
 from rendering.pasting import Layer
 from rendering.rasterize import rasterize as draw
-from rendering.rasters import Rasters, rasterize
+from rendering.rasters import Filmed, Rasters, rasterize
 from rendering.worn import between, dressed
 from training.cast import HEAD
 from training.close_up import as_close_up, train_avatar
@@ -238,6 +240,20 @@ def test_a_recording_without_head_rasters_gets_an_avatar_without_a_close_up(tmp_
     small = TrainConfig(widths="8", steps=2, texture_px=32, feature=False)
     train_avatar(small, subject / "06_avatar", {"doll": subject})
     assert Avatar.load(subject / "06_avatar", "cpu").close_up is None
+
+
+def test_a_head_that_only_heldout_frames_show_gets_no_close_up(subject_dir, tmp_path, caplog):
+    folder = tmp_path / "doll"
+    shutil.copytree(subject_dir, folder)
+    split = Keyframes.load(folder / "04_keyframes")
+    shown = [i for i in range(NUM_FRAMES) if len(Rasters.load(folder / HEAD)[i].pixel) and i not in split.train_indices]
+    fit, rasters = BodyFit.load(folder / "03_fit"), Rasters.load(folder / HEAD)
+    filmed = Filmed(fit.body, fit.camera, fit.vertices_color_m, fit.part_doubted)
+    is_seen = np.isin(np.arange(NUM_FRAMES), shown)
+    filmed.write(folder / HEAD, is_seen, rasters.boxes_px, rasters.image_wh, None)
+    train_avatar(TrainConfig(widths="8", steps=2, texture_px=32, feature=False), tmp_path / "out", {"doll": folder})
+    assert Avatar.load(tmp_path / "out", "cpu").close_up is None
+    assert "no close-up of doll: no frame that trains shows the head" in caplog.messages
 
 
 def test_heads_of_different_sizes_are_refused_before_anything_is_trained(subject_dir, tmp_path):

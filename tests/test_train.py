@@ -120,6 +120,13 @@ def test_a_lost_checkpoint_only_costs_time(cast, tmp_path, monkeypatch):
     assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
 
 
+def test_what_a_gpu_began_a_cpu_goes_on_with(cast):
+    state = training.new_state(QUICK, cast, CPU)
+    saved = state.state_dict() | {"noise_rng": torch.zeros(16, dtype=torch.uint8)}  # as a generator of CUDA's says it
+    state.load_state_dict(saved)
+    assert torch.equal(state.rng.get_state(), saved["rng"])
+
+
 def test_split_steps_change_the_renderer_or_the_texture_never_both(cast, tmp_path, monkeypatch):
     seen: list[tuple[bool, bool]] = []
     original = training.TrainState.apply_gradients

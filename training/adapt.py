@@ -25,7 +25,7 @@ from rendering.networks import NeuralTexture, on_device
 from rendering.painter import pick_device
 from rendering.rasters import Rasters
 from training.cast import HEAD, PERSON, Actor, check_size, crop_wh
-from training.close_up import OF_CLOSE_UP, with_light_of
+from training.close_up import OF_CLOSE_UP, shows_head, with_light_of
 from training.features import load_features
 from training.pretrained import DISCRIMINATOR, NONE
 from training.ranks import everywhere, is_lead
@@ -99,7 +99,9 @@ def finetune(
 def _change_all(change: Change) -> None:
     """The person, and the close-up where both the avatar and the subject have one."""
     close_up, head = Avatar.load(change.avatar_dir, "cpu").close_up, change.folder / HEAD
-    if close_up is not None and (not head.is_dir() or not (change.is_new or change.name in close_up.subjects)):
+    if close_up is not None and not (change.is_new or change.name in close_up.subjects):
+        close_up = None
+    if close_up is not None and not shows_head(change.name, change.folder):
         close_up = None
     if close_up is not None:  # said before anything is trained
         check_size(Rasters.load(head).image_wh, change.name, close_up.image_wh, "the avatar", HEAD)
@@ -202,6 +204,11 @@ def _merged(base: Avatar, state: TrainState, actor: Actor, change: dict[str, Any
     frames = {"train": len(actor.train_positions), "keyframes": len(actor.keyframe_positions)}
     settings["frames"] = {**settings["frames"], name: frames}
     settings["px_per_m"] = {**settings.get("px_per_m", {}), name: actor.px_per_m}
+    settings["margins"] = {**settings.get("margins", {}), name: actor.margins}
+    close_up = base.close_up
+    if close_up is not None and is_new and name in close_up.subjects:  # of how he was; a new one is made after this
+        kept = [subject for subject in close_up.subjects if subject != name]
+        close_up = replace(close_up.without(name), settings={**close_up.settings, "subjects": kept}) if kept else None
     change = {"command": "adapt" if is_new else "finetune", **change, "steps": state.step}
     settings["changes"] = [*settings.get("changes", []), change]
     return Avatar(
@@ -209,5 +216,5 @@ def _merged(base: Avatar, state: TrainState, actor: Actor, change: dict[str, Any
         textures={**base.textures, name: texture},
         bodies={**base.bodies, name: actor.shape},
         settings=settings,
-        close_up=base.close_up,
+        close_up=close_up,
     )

@@ -20,7 +20,7 @@ from fitting.keyframes import Keyframes
 from rendering.avatar import Shape, body_from_pixel
 from rendering.close_up import FOLDER as CLOSE_UP
 from rendering.framing import px_per_m_of, visible_depth
-from rendering.rasters import Rasters
+from rendering.rasters import BODY_MARGINS, Margins, Rasters
 from training.dataset import SubjectFrames, room_of
 from training.figures import Figures
 
@@ -39,6 +39,7 @@ class Actor:
     shape: Shape
     heldback_positions: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # judge when to stop
     px_per_m: tuple[float, float] | None = None  # that a metre of the person has in these crops, least and most
+    margins: Margins = BODY_MARGINS  # around the person in these crops
     light: torch.Tensor | None = None  # (LIGHT_TERMS, 3) that he stood in, None for none; to be found unless known
     is_light_known: bool = False
 
@@ -76,6 +77,7 @@ class Actor:
             keyframe_positions=keyframe_positions if len(keyframe_positions) else train_positions,
             shape=Shape(fit.body, fit.shape, fit.vertex_offsets_m),
             px_per_m=_px_per_m(fit, rasters, frames.frame_indices),
+            margins=rasters.margins,
         )
         return hold_back(actor) if holds_back else actor
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from capture.errors import UserError
+from fitting.keyframes import Keyframes
 from rendering.avatar import OURS, Avatar
 from rendering.close_up import FOLDER as CLOSE_UP
 from rendering.painter import pick_device
@@ -32,7 +33,7 @@ def train_avatar(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path
     """
     if config.pretrained == pretrained.HEAD:
         raise UserError(f"train.pretrained = {pretrained.HEAD}: for the close-up, which has it by itself; leave it out")
-    filmed = {name: folder for name, folder in subjects.items() if (folder / HEAD).is_dir()}
+    filmed = {name: folder for name, folder in subjects.items() if shows_head(name, folder)}
     sizes = {name: Rasters.load(folder / HEAD).image_wh for name, folder in filmed.items()}
     for name, image_wh in sizes.items():
         first = next(iter(sizes))
@@ -40,6 +41,17 @@ def train_avatar(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path
     train(config, out_dir, subjects)
     if filmed:
         everywhere(_train_close_up, config, out_dir, filmed)
+
+
+def shows_head(name: str, folder: Path) -> bool:
+    """Whether a subject has rasters of its head, and training frames that they show it in."""
+    if not (folder / HEAD).is_dir():
+        return False
+    rasters = Rasters.load(folder / HEAD)
+    if any(len(rasters[int(i)].pixel) for i in Keyframes.load(folder / "04_keyframes").train_indices):
+        return True
+    log.warning("no close-up of %s: no frame that trains shows the head", name)
+    return False
 
 
 def _train_close_up(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path]) -> None:

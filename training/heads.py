@@ -59,8 +59,15 @@ def summary(rows: Sequence[dict[str, Any]], size_px: int) -> dict[str, Any] | No
     found: dict[str, Any] = {"frames": len(rows) // 2, "size_px": size_px}
     for method in (WITH, WITHOUT):
         own = [row for row in rows if row["method"] == method]
-        found[method] = {figure: round(float(np.nanmean([row[figure] for row in own])), 4) for figure in FIGURES}
+        found[method] = {figure: _mean([row[figure] for row in own]) for figure in FIGURES}
     return found
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """Of those that are known; None without any."""
+    known = np.array(values, float)
+    known = known[np.isfinite(known)]
+    return round(float(known.mean()), 4) if len(known) else None
 
 
 def true_head(subject: Subject, rasters: Rasters, index: int, image_wh: tuple[int, int]) -> tuple[Crop, np.ndarray]:

@@ -199,10 +199,7 @@ def training_charts(path: Path) -> list[tuple[str, str]]:
 
 def timings(avatar_dir: Path, subjects: Mapping[str, Path]) -> dict[str, float]:
     """Seconds per stage, in words; of a cast, the stages of all subjects together."""
-    total: dict[str, float] = {}
-    for folder in dict.fromkeys([*subjects.values(), avatar_dir.parent]):
-        for stage, seconds in read_timings_s(folder).items():
-            total[stage] = total.get(stage, 0) + seconds
+    total = read_timings_s(*dict.fromkeys([*subjects.values(), avatar_dir.parent]))
     return {words: total[stage] for stage, words in STAGES.items() if stage in total}
 
 

@@ -165,7 +165,9 @@ class TrainState:
         self.step = state["step"]
         self.progress = Progress(**state["progress"])
         self.rng.set_state(state["rng"])
-        self.noise_rng.set_state(state["noise_rng"])
+        # Of another kind where a GPU began what a CPU goes on with; every piece of a batch seeds it anew in any case.
+        if state["noise_rng"].numel() == self.noise_rng.get_state().numel():
+            self.noise_rng.set_state(state["noise_rng"])
 
 
 def _by_decay(textures: Iterable[NeuralTexture]) -> list[dict[str, Any]]:

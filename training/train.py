@@ -394,6 +394,7 @@ def _settings(
             for actor in cast
         },
         "px_per_m": {actor.frames.name: actor.px_per_m for actor in cast},
+        "margins": {actor.frames.name: actor.margins for actor in cast},
         "exposure_range": {
             actor.frames.name: _range(exposure) for actor, exposure in zip(cast, state.exposures, strict=True)
         },
