@@ -94,6 +94,8 @@ def open_project(
 
     An avatar that has no preset yet is made with that of ``like``, by default the subjects of its cast.
     """
+    if workspace.exists() and not workspace.is_dir():
+        raise UserError(f"--workspace {workspace}: is a file; give a folder")
     if preset is not None:
         atlas.check_preset(preset, "--preset")
     if avatar is not None:
@@ -260,6 +262,7 @@ def options(*names: str) -> Callable[[F], F]:
 
 OPTIONS = {
     "subjects": click.option("--subject", "subjects", multiple=True, metavar="NAME", help="Whom; may be repeated."),
+    "whom": click.option("--subject", "subjects", multiple=True, metavar="NAME", help="Whom of the avatar's cast."),
     "subject": click.option("--subject", required=True, metavar="NAME", help="Whom."),
     "avatar": click.option("--avatar", metavar="NAME", help="The avatar; by default named like its only subject."),
     "source": click.option(
@@ -346,7 +349,7 @@ def _run(cli: click.Group) -> int:
     except UserError as error:
         _complain(str(error).replace("\n", " "))
     except (click.Abort, KeyboardInterrupt):
-        _complain("stopped; the same command goes on where it was")
+        _complain("stopped; what was finished is kept, and the same command makes the rest")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -359,12 +362,14 @@ def _run(cli: click.Group) -> int:
 
 
 def _in_words(error: OSError) -> str | None:
-    path = Path(error.filename) if isinstance(error.filename, str) else Path.cwd()
+    is_named = isinstance(error.filename, str)
+    path = Path(error.filename) if is_named else Path.cwd()
     full = attempt.disk_full(error, path)
     if full is not None:
         return str(full)
     if isinstance(error, PermissionError) or error.strerror == "Read-only file system":
-        return f"{path}: {error.strerror}; choose another folder with --workspace, or change its permissions"
+        place = f"{path}" if is_named else "a file that was to be written"
+        return f"{place}: {error.strerror}; choose another --workspace or --out, or change its permissions"
     return None
 
 

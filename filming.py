@@ -61,6 +61,8 @@ def film_live(
         raise UserError(f"--seconds {wishes.seconds:g}: must be positive")
     given = {**given, "source": None, "subjects": [subject], "avatar": None}
     project = replace(open_project(atlas, **given), source=None)
+    if wishes.source.partition(":")[0] == sources.DEMO and not wishes.source.partition(":")[2]:
+        _check_demo(project)
     from capture.sensor import open_sensor
 
     sensor = open_sensor(wishes.source, sensors, project.workspace)
@@ -78,6 +80,17 @@ def film_live(
             stack.enter_context(sensor)
             take = stack.enter_context(Take(project, name, sensor, wishes))
             yield from take.run()
+
+
+def _check_demo(project: Project) -> None:
+    """Raises UserError where something else is asked for than what the demo's sensor delivers."""
+    settings = project.settings[project.subjects[0]]
+    for name in settings.that_matter(("demo",)):
+        if settings.is_explicit(name) and name != "demo.with_depth":  # --no-depth says it to every source
+            raise UserError(
+                f"{name}: the live demo is always the same performance; for another one: pipeline.py run --subject "
+                f"{project.subjects[0]} --source demo --set {name}=..."
+            )
 
 
 def is_filmed(atlas: Atlas, source: str, given: Mapping[str, Any]) -> tuple[str, bool]:

@@ -12,9 +12,18 @@ commands that show an avatar in ``show_commands.py``.
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+if find_spec("click") is None or find_spec("torch") is None:  # started by a Python that has not the packages
+    _own = Path(__file__).with_name(".venv").resolve()
+    if Path(sys.prefix).resolve() == _own or not (_own / "bin" / "python").exists():
+        sys.stderr.write("error: the packages of requirements.txt are not installed; run make demo, which does that\n")
+        sys.exit(2)
+    os.execv(_own / "bin" / "python", [str(_own / "bin" / "python"), *sys.argv])
 
 import click
 
@@ -35,6 +44,7 @@ from commands import (
 from comparing import ablate, compare
 from presets import PRESETS
 from project import Job, Stage
+from settings import read_assignments
 from show_commands import COMMANDS
 from stages import plan, run
 from workspace import claim, known_names
@@ -242,6 +252,9 @@ def record_command(subject: str, force: bool, seconds: float | None, no_window: 
 @click.option("--set", "assignments", multiple=True, metavar="recording.KEY=VALUE", help="What to take of the source.")
 def convert_command(source: Path, out: Path, layout: str, assignments: tuple[str, ...]) -> None:
     """Any source as a folder of pictures, in TUM's layout, or as one file of ours."""
+    other = [word for word in read_assignments(assignments) if not word.startswith("recording.")]
+    if other:
+        raise UserError(f"--set {other[0]}: convert has no use for it, only for recording.KEY")
     settings = live_settings(ATLAS, Path(), None, assignments)
     from capture.convert import convert
 

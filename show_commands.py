@@ -20,7 +20,7 @@ log = logging.getLogger("pipeline")
 
 
 @click.command("render")
-@options("avatar", "subjects", "out")
+@options("avatar", "whom", "out")
 @click.option("--motion", metavar="heldout|recording|NAME|FILE", help="Kept frames, a fit, a .bvh or .npz.")
 @click.option("--scene", type=click.Path(path_type=Path), metavar="FILE.json", help="Several avatars instead of one.")
 @click.option("--camera", metavar="capture|orbit|FILE", help="Where from; capture for what was filmed, else orbit.")
@@ -39,7 +39,7 @@ def render_command(
 
 
 @click.command("drive")
-@options("avatar", "subjects", "set")
+@options("avatar", "whom", "set")
 @click.option("--source", required=True, metavar="kinect|webcam|demo|PATH", help="Who moves: a sensor, a film.")
 @click.option("--driver", metavar="NAME", help="Whose body is tracked: from a fit that was made before.")
 @click.option("--show", "layout", default="beside", metavar="beside|instead", help="With the camera's picture or not.")
@@ -58,7 +58,7 @@ def drive_command(
 
 
 @click.command("export")
-@options("avatar", "subjects")
+@options("avatar", "whom")
 @click.option("--format", "kind", required=True, type=click.Choice(list(SUFFIXES)), help="A page, networks, a mesh.")
 @click.option(
     "--motion", "motions", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help=".bvh or .npz."

@@ -79,7 +79,7 @@ class Camera:
             fy_px=float(fields["fy_px"]),
             cx_px=float(fields["cx_px"]),
             cy_px=float(fields["cy_px"]),
-            distortion=tuple(float(k) for k in fields["distortion"]),
+            distortion=tuple(float(k) for k in fields.get("distortion", NO_DISTORTION)),
         )
 
 

@@ -70,7 +70,10 @@ class MotionClip:
 def load_motion(path: Path) -> MotionClip:
     """Read a .bvh or AMASS .npz file.  Raises UserError when it is neither, is broken, or holds no frame."""
     if not path.is_file():
-        raise UserError(f"{path}: no such motion file; give a .bvh or an AMASS .npz, or the word heldout")
+        raise UserError(
+            f"{path}: no such motion file; give a .bvh or an AMASS .npz, a subject that has a 03_fit, or the word "
+            "heldout or recording"
+        )
     suffix = path.suffix.lower()
     if suffix == ".bvh":
         return load_bvh(path)

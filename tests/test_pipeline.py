@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import fakes
+import numpy as np
 import pytest
 
 import pipeline
 import workspace as workspaces
 from capture.errors import UserError
+from capture.video import write_video
 from commands import Atlas, cast_of, main, open_project
 from settings import Layer, Settings, config_class, field_types
 from stages import run
@@ -276,7 +278,7 @@ def test_an_interrupt_is_one_line_and_exit_code_130(capsys, monkeypatch: pytest.
     monkeypatch.setattr(pipeline, "run", interrupted)
     monkeypatch.setattr(sys, "argv", ["pipeline.py", "record", "--subject", "demo"])
     assert main(pipeline.cli) == 130
-    assert "the same command goes on where it was" in capsys.readouterr().err
+    assert "what was finished is kept, and the same command makes the rest" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -328,3 +330,45 @@ def test_doctor_says_what_a_source_is_and_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "a.task").write_text("not a bundle")
     (check,) = doctor.examine_source(tmp_path / "a.task")
     assert check.state == "missing" and "not a .task file" in check.words
+
+
+BARE = Path(sys.base_prefix) / "bin" / "python3"
+
+
+def has_packages(python: Path) -> bool:
+    words = "import click, torch"
+    return not python.exists() or subprocess.run([python, "-I", "-c", words], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(has_packages(BARE), reason="no Python without the packages here")
+def test_any_python_starts_it_in_its_own_environment(tmp_path: Path) -> None:
+    """./pipeline.py and python3 pipeline.py, as people type it."""
+    alone = tmp_path / "pipeline.py"
+    alone.write_text((ROOT / "pipeline.py").read_text())
+    done = subprocess.run([BARE, "-I", alone, "--help"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    own = tmp_path / ".venv" / "bin"
+    own.mkdir(parents=True)
+    (own / "python").write_text('#!/bin/sh\necho "begun anew: $@"\n')
+    (own / "python").chmod(0o755)
+    done = subprocess.run([BARE, "-I", alone, "--help"], capture_output=True, text=True)
+    assert done.stdout == f"begun anew: {alone} --help\n"
+    assert os.access(ROOT / "pipeline.py", os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("record", "--subject", "a", "--source", "demo", "--set", "demo.performer=dana"), "demo.performer: the live"),
+        (("convert", "a.mp4", "b", "--layout", "tum", "--set", "fit.height_m=1.8"), "convert has no use for it"),
+        (("run", "--subject", "a", "--source", "a.mp4", "--workspace", "file"), "--workspace file: is a file"),
+        (("train", "--subject", "a", "--set", "train.device=tpu"), "expected one of auto, cpu, cuda"),
+        (("fit", "--subject", "a", "--set", "fit.height_m=178"), "did you mean 1.78?"),
+    ],
+)
+def test_what_cannot_be_is_one_line(words: tuple[str, ...], complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    write_video(tmp_path / "a.mp4", [np.full((64, 48, 3), 90, np.uint8)] * 3, 30)
+    done = command(*words, cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert [complaint in line for line in done.stderr.splitlines() if line.startswith("error: ")] == [True]

@@ -122,7 +122,7 @@ def recognise(path: Path) -> Layout:
     try:
         names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else None
         if names is None and not path.is_file():
-            raise UserError(f"{path}: no such file or folder; check the path after --source")
+            raise UserError(f"{path}: no such file or folder; check the path")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if names is None:
