@@ -23,7 +23,7 @@ import attempt
 import workspace as workspaces
 from capture.errors import UserError
 from capture.manifest import Manifest
-from project import Identity, Job, Project, Stage
+from project import Identity, Job, Project, Stage, cast_of
 from stages import check_inputs_exist, some
 
 log = logging.getLogger(__name__)
@@ -79,11 +79,6 @@ def trained_on(made: Manifest) -> tuple[str, ...]:
     """The subjects that an avatar's networks were trained on: its cast without those whom ``adapt`` took in."""
     adapted = {change["subject"] for change in made.changes if change["command"] == "adapt"}
     return tuple(subject for subject in cast_of(made) if subject not in adapted)
-
-
-def cast_of(made: Manifest) -> tuple[str, ...]:
-    """The subjects of an avatar, in order."""
-    return tuple(dict.fromkeys(label.split("/")[0] for label in made.inputs if "/" in label))
 
 
 def _entry(own: Project, row: Stage, base: Manifest, base_dir: Path, subject: str, in_place: bool) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 import attempt
-import changes
+import project as projects
 import source as sources
 from capture.errors import UserError
 from capture.manifest import Manifest
@@ -107,8 +107,6 @@ def open_project(
         cast = cast_of(workspace, avatar) or (avatar,)
     if len(cast) > 1 and (avatar is None or avatar in cast):
         raise UserError("an avatar of several subjects needs a name of its own; add --avatar NAME")
-    if avatar is not None and cast != (avatar,) and (workspace / avatar / atlas.stages[0].name).exists():
-        raise UserError(f"--avatar {avatar}: is a subject with a recording of its own; choose another name")
     if source is None and cast == ("demo",) and not (workspace / "demo" / atlas.stages[0].name).exists():
         source = sources.DEMO
     if source is not None:
@@ -117,12 +115,17 @@ def open_project(
         sources.check(source)
     chosen = read_assignments([*assignments, *(NO_DEPTH if no_depth else ())])
     settings = {name: _settings(atlas, workspace / name, preset, chosen) for name in cast}
+    doubt = ""
     if avatar is not None and avatar not in cast:
         own = preset or _own_preset(atlas, workspace / avatar)
         if own is None:
-            own = _common_preset({name: _preset_of(atlas, workspace / name) for name in like or cast}, avatar)
+            presets = {name: _preset_of(atlas, workspace / name) for name in like or cast}
+            own = next(iter(presets.values()))
+            if len(set(presets.values())) > 1:
+                each = ", ".join(f"{name} {of_name}" for name, of_name in presets.items())
+                doubt = f"--avatar {avatar}: its subjects were made with different presets ({each}); add --preset NAME"
         settings[avatar] = _settings(atlas, workspace / avatar, own, chosen)
-    return Project(atlas.stages, workspace, cast, avatar or cast[0], settings, source)
+    return Project(atlas.stages, workspace, cast, avatar or cast[0], settings, source, doubt)
 
 
 def open_change(
@@ -175,14 +178,6 @@ def _own_preset(atlas: Atlas, home: Path) -> str | None:
     return preset or _last_preset(home, atlas)
 
 
-def _common_preset(presets: Mapping[str, str], avatar: str) -> str:
-    """The preset of a new avatar.  Raises UserError where its subjects have different ones."""
-    if len(set(presets.values())) > 1:
-        each = ", ".join(f"{name} {preset}" for name, preset in presets.items())
-        raise UserError(f"--avatar {avatar}: its subjects were made with different presets ({each}); add --preset NAME")
-    return next(iter(presets.values()))
-
-
 def is_live(source: str | None) -> bool:
     """Whether there is nothing to import: somebody has to stand before this source."""
     return source is not None and source.partition(":")[0] in sources.LIVE
@@ -232,7 +227,7 @@ def _last_preset(home: Path, atlas: Atlas) -> str | None:
 def cast_of(workspace: Path, avatar: str) -> tuple[str, ...]:
     """The subjects that an avatar was trained on, in order; empty when it was not trained yet."""
     made = Manifest.load(workspace / avatar / "06_avatar")
-    return changes.cast_of(made) if made is not None else ()
+    return projects.cast_of(made) if made is not None else ()
 
 
 def show(steps: Iterable[Step], project: Project) -> None:

@@ -22,6 +22,7 @@ from capture.errors import UserError
 from capture.manifest import Manifest
 from commands import Atlas, open_project
 from project import Project
+from stages import check_owner
 from workspace import claim
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def film_live(
         raise UserError(f"--seconds {wishes.seconds:g}: must be positive")
     given = {**given, "source": None, "subjects": [subject], "avatar": None}
     project = replace(open_project(atlas, **given), source=None)
+    check_owner(project, project.stages[:1])
     if wishes.source.partition(":")[0] == sources.DEMO and not wishes.source.partition(":")[2]:
         _check_demo(project)
     from capture.sensor import open_sensor

@@ -13,17 +13,22 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-if find_spec("click") is None or find_spec("torch") is None:  # started by a Python that has not the packages
-    _own = Path(__file__).with_name(".venv").resolve()
-    if Path(sys.prefix).resolve() == _own or not (_own / "bin" / "python").exists():
+# Started by a Python that has not the packages: by the one that has.
+if any(find_spec(name) is None for name in ("click", "numpy", "scipy", "numba", "cv2", "av", "torch", "mediapipe")):
+    _own = Path(__file__).with_name(".venv") / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if os.environ.get("PIPELINE_PYTHON") or not _own.exists():
         sys.stderr.write("error: the packages of requirements.txt are not installed; run make demo, which does that\n")
         sys.exit(2)
-    os.execv(_own / "bin" / "python", [str(_own / "bin" / "python"), *sys.argv])
+    os.environ["PIPELINE_PYTHON"] = str(_own)  # once, and never again
+    if os.name == "nt":
+        sys.exit(subprocess.run([_own, *sys.argv]).returncode)
+    os.execv(_own, [str(_own), *sys.argv])
 
 import click
 
@@ -138,7 +143,7 @@ STAGES = (
     Stage("02_masks", "matte", 11, _matte, ("matte",), ("01_recording",), ("checker.mp4",), judges_source=True),
     Stage("03_fit", "fit", 18, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
     Stage("04_keyframes", "keyframes", 3, _keyframes, ("keyframes",), ("03_fit",)),
-    Stage("05_rasters", "rasterize", 3, _rasterize, ("raster",), ("01_recording", "03_fit")),
+    Stage("05_rasters", "rasterize", 4, _rasterize, ("raster",), ("01_recording", "03_fit")),
     Stage("06_avatar", "train", 15, _train, ("train",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True),
     Stage(
         "07_report",

@@ -103,6 +103,7 @@ class Project:
     avatar: str
     settings: Mapping[str, Settings]  # subject or avatar name -> its settings
     source: str | None = None  # where to record from; None when the recordings must be there already
+    doubt: str = ""  # why the avatar cannot be made like this, though it may be looked at; "" where it can
 
     def owners(self, until: Stage | None = None) -> Iterator[tuple[Stage, str]]:
         """All (stage, subject or avatar) in working order, up to and including stage ``until``."""
@@ -146,6 +147,11 @@ class Project:
         folders = {other.name: self.folder(other, name) for other in self.stages}
         subjects = {subject: self.workspace / subject for subject in self.subjects}
         return Job(out_dir, self.settings[name], folders, subjects, self.source)
+
+
+def cast_of(made: Manifest) -> tuple[str, ...]:
+    """The subjects of an avatar, in order."""
+    return tuple(dict.fromkeys(label.split("/")[0] for label in made.inputs if "/" in label))
 
 
 def sections_of_source(stage: Stage, kind: str | None) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import source as sources
 from capture.errors import UserError
 from commands import Atlas, live_settings, live_source, open_project
 from project import Project
@@ -81,9 +82,9 @@ def track_body(workspace: Path, atlas: Atlas, out: Path | None, tracked: Mapping
 def _is_source(source: str, out: Path) -> bool:
     """Whether writing ``out`` would change what is read."""
     path = Path(source)
-    if not path.exists() or not (out.exists() or path.is_dir()):
+    if source == sources.DEMO or not path.exists():
         return False
-    return path.resolve() in (out.resolve(), *out.resolve().parents)
+    return path.resolve() in (out.resolve(), out.resolve().parent)
 
 
 def _played(
@@ -96,7 +97,7 @@ def _played(
     """Track ``played["source"]`` and show it; ``played["subject"]``, given by ``option``, is whose body it is."""
     subject = played["subject"]
     if out is not None and _is_source(played["source"], out):
-        raise UserError(f"--out {out}: is the source itself; give the film another name")
+        raise UserError(f"--out {out}: lies in the source, {played['source']}; write the film somewhere else")
     settings = live_settings(atlas, workspace, subject, played["assignments"])
     frames = live_source(atlas, workspace, played["source"], settings)
     from fitting.fit import BodyFit

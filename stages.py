@@ -18,7 +18,7 @@ import source as sources
 import workspace as workspaces
 from capture.errors import UserError
 from capture.manifest import Manifest
-from project import Identity, Project, Stage, Step, sections_of_source
+from project import Identity, Project, Stage, Step, cast_of, sections_of_source
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ def run(
 
     Raises UserError; what is finished by then stays, unless the recording itself turned out to be of no use.
     """
+    check_owner(project, [stage for stage, _ in project.owners(until or only) if only in (None, stage)])
     names = {name for stage, name in project.owners(until or only) if only in (None, stage)}
     if any(_needs_recovery(project, name) for name in names):
         with workspaces.claim(project.workspace, names):
@@ -141,6 +142,25 @@ def run(
                 raise
             made.append(step)
     return made
+
+
+def check_owner(project: Project, asked: Collection[Stage]) -> None:
+    """Raises UserError where one of the stages that are ``asked`` for would put an avatar and a subject with another
+    cast into one folder."""
+    training = next((stage for stage in project.stages if stage.of_avatar), None)
+    if training is None or not (training in asked or project.stages[0] in asked):
+        return
+    if training in asked and project.doubt:
+        raise UserError(project.doubt)
+    recorded = project.folder(project.stages[0], project.avatar)
+    if training in asked and project.subjects != (project.avatar,) and recorded.exists():
+        raise UserError(f"--avatar {project.avatar}: is a subject with a recording of its own; choose another name")
+    for subject in project.subjects:
+        made = Manifest.load(project.folder(training, subject))
+        cast = cast_of(made) if made is not None else ()
+        is_new = project.stages[0] in asked and not project.folder(project.stages[0], subject).exists()
+        if cast not in ((), (subject,)) and (is_new or subject == project.avatar):
+            raise UserError(f"--subject {subject}: is the name of an avatar, of {', '.join(cast)}; choose another name")
 
 
 def _needs_recovery(project: Project, name: str) -> bool:

@@ -9,7 +9,6 @@ folder or %06d.png   one PNG per picture
 from __future__ import annotations
 
 import errno
-import os
 import re
 import shutil
 import tempfile
@@ -84,7 +83,7 @@ def check_film(out: Path, is_transparent: bool) -> None:
     check_writable(out, _pattern(out).parent)
     foreign = [picture.name for picture in numbered(_pattern(out)) if not _is_ours(picture)]
     if foreign:
-        raise UserError(f"--out {out}: holds pictures that are of no earlier film ({foreign[0]}); name a new folder")
+        raise UserError(f"--out {out}: holds pictures without the mark of a film ({foreign[0]}); name a new folder")
 
 
 def check_out(out: Path) -> None:
@@ -163,7 +162,7 @@ class PictureWriter:
 
     def __init__(self, pattern: Path) -> None:
         self._pattern = pattern
-        self._partial = pattern.parent / f".{NUMBER.sub('', pattern.stem)}.{os.getpid()}.partial"
+        self._partial = partial_of(pattern.parent / f".{NUMBER.sub('', pattern.stem)}")
         self._count = 0
         shutil.rmtree(self._partial, ignore_errors=True)
         self._partial.mkdir()
@@ -197,7 +196,8 @@ def numbered(pattern: Path) -> list[Path]:
     before, after = (re.escape(part) for part in NUMBER.sub("\n", pattern.name).split("\n"))
     if not pattern.parent.is_dir():
         return []
-    return sorted(path for path in pattern.parent.iterdir() if re.fullmatch(rf"{before}\d+{after}", path.name))
+    found = (path for path in pattern.parent.iterdir() if re.fullmatch(rf"{before}\d+{after}", path.name))
+    return sorted(path for path in found if path.is_file())
 
 
 def _is_ours(picture: Path) -> bool:

@@ -6,8 +6,12 @@ x264 does not give the same bytes in every run, so no stage's identity rests on 
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -16,9 +20,18 @@ import av
 import cv2
 import numpy as np
 
+LEFT_S = 3600.0
+
 
 def partial_of(path: Path) -> Path:
-    """Where this process writes a file until it is whole: two at once do not write into each other's."""
+    """Where this process writes a file until it is whole: two at once do not write into each other's.
+
+    What a process left there that was killed is removed, an hour after it last wrote.
+    """
+    for left in path.parent.glob(f"{glob.escape(path.stem)}.*.partial{glob.escape(path.suffix)}"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT_S:
+                left.unlink() if left.is_file() else shutil.rmtree(left)
     return path.with_name(f"{path.stem}.{os.getpid()}.partial{path.suffix}")
 
 

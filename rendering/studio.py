@@ -91,12 +91,13 @@ class Room:
         """Median of the pixels away from the matte over the recording; where none is, of those just beside it in more
         frames; what was never seen is painted in."""
         chosen = _spread(len(recording), PLATE_FRAMES)
-        frames = np.stack([_shrink(recording.color(i), image_wh) for i in chosen]).astype(np.float32)
+        frames = np.stack([_shrink(recording.color(i), image_wh) for i in chosen])
         plate, is_seen = _median(frames, np.stack([_away_px(masks[i], image_wh) > _far_px(image_wh) for i in chosen]))
+        del frames
         if not is_seen.all():
             missing, parts, is_clear = ~is_seen, [], []
             for i in _spread(len(recording), MORE_FRAMES):
-                parts.append(_shrink(recording.color(i), image_wh)[missing].astype(np.float32))
+                parts.append(_shrink(recording.color(i), image_wh)[missing])
                 is_clear.append((_away_px(masks[i], image_wh) > _near_px(image_wh))[missing])
             plate[missing], is_seen[missing] = _median(np.stack(parts), np.stack(is_clear))
         if not is_seen.all():
@@ -130,13 +131,13 @@ def _spread(count: int, wanted: int) -> list[int]:
 
 
 def _median(values: np.ndarray, is_valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Over the first axis of values (N, ..., 3) the median of the valid (N, ...) ones, 0 without any, and whether there
-    are some."""
-    values = np.where(is_valid[..., None], values, np.float32(np.inf))  # sorts last: a matter of counting
-    values.sort(axis=0)
+    """Over the first axis of values (N, ..., 3) uint8 the median of the valid (N, ...) ones, 0 without any, and whether
+    there are some.  Sorts ``values``."""
     count = is_valid.sum(axis=0)
+    values[~is_valid] = 255  # sorts last, beside what is as bright: a matter of counting
+    values.sort(axis=0)
     middle = np.maximum(count - 1, 0) // 2
-    found = np.take_along_axis(values, middle[None, ..., None], axis=0)[0]
+    found = np.take_along_axis(values, middle[None, ..., None], axis=0)[0].astype(np.float32)
     return np.where((count > 0)[..., None], found, np.float32(0)), count > 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,9 @@ def test_places_that_cannot_be_written_are_refused_before_anything_is_painted(tm
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match=word):
         check_film(tmp_path / out, is_transparent=False)
-    with pytest.raises(UserError, match="nothing can be written to /proc"):
-        check_film(Path("/proc/a.mp4"), is_transparent=False)
+    if sys.platform == "linux":
+        with pytest.raises(UserError, match="nothing can be written to /proc"):
+            check_film(Path("/proc/a.mp4"), is_transparent=False)
 
 
 def test_two_writers_of_one_film_do_not_write_into_each_other(tmp_path, monkeypatch):

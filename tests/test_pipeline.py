@@ -112,10 +112,29 @@ def test_a_new_avatar_has_the_preset_of_its_cast(tmp_path: Path) -> None:
         run(open_project(ATLAS, workspace, [name], source=str(film), preset=preset), until=fakes.STAGES[1])
     assert open_project(ATLAS, workspace, ["zoe", "alice"], "both").settings["both"].preset == "cpu"
     with pytest.raises(UserError, match=r"different presets \(zoe cpu, bob gpu\); add --preset"):
-        open_project(ATLAS, workspace, ["zoe", "bob"], "both")
+        run(open_project(ATLAS, workspace, ["zoe", "bob"], "both"))
     project = open_project(ATLAS, workspace, ["zoe", "bob"], "both", preset="gpu")
     run(project)
     assert open_project(ATLAS, workspace, [], "both").settings["both"].preset == "gpu"
+
+
+def test_an_avatar_and_a_subject_never_share_a_folder(tmp_path: Path) -> None:
+    film = tmp_path / "film.txt"
+    film.write_text("one")
+    workspace = tmp_path / "workspace"
+    for name in ("zoe", "alice"):
+        run(open_project(ATLAS, workspace, [name], source=str(film)), until=fakes.STAGES[1])
+    run(open_project(ATLAS, workspace, ["zoe", "alice"], "duo"))
+    before = fakes.contents(workspace)
+    for project, complaint in (
+        (open_project(ATLAS, workspace, ["duo"], source=str(film)), "--subject duo: is the name of an avatar, of zoe"),
+        (open_project(ATLAS, workspace, ["zoe", "duo"], "trio"), "duo"),
+        (open_project(ATLAS, workspace, ["alice"], "zoe"), "--avatar zoe: is a subject with a recording"),
+    ):
+        with pytest.raises(UserError, match=complaint):
+            run(project)
+    assert fakes.contents(workspace) == before
+    assert run(open_project(ATLAS, workspace, [], "duo")) == []
 
 
 def test_an_attempt_goes_on_with_its_cast_in_the_same_order(tmp_path: Path) -> None:
@@ -362,7 +381,7 @@ def test_any_python_starts_it_in_its_own_environment(tmp_path: Path) -> None:
         (("record", "--subject", "a", "--source", "demo", "--set", "demo.performer=dana"), "demo.performer: the live"),
         (("convert", "a.mp4", "b", "--layout", "tum", "--set", "fit.height_m=1.8"), "convert has no use for it"),
         (("run", "--subject", "a", "--source", "a.mp4", "--workspace", "file"), "--workspace file: is a file"),
-        (("train", "--subject", "a", "--set", "train.device=tpu"), "expected one of auto, cpu, cuda"),
+        (("train", "--subject", "a", "--set", "train.device=tpu"), "expected auto, cpu, cuda"),
         (("fit", "--subject", "a", "--set", "fit.height_m=178"), "did you mean 1.78?"),
     ],
 )

@@ -234,8 +234,8 @@ def test_track_with_the_body_of_a_fit(tmp_path: Path) -> None:
             "no such folder",
         ),
         (["--out", "a.mp4"], "Missing option"),
-        (["--source", "text.mp4", "--no-window", "--out", "text.mp4"], "is the source itself"),
-        (["--source", "here", "--no-window", "--out", "here/a.mp4"], "is the source itself"),
+        (["--source", "text.mp4", "--no-window", "--out", "text.mp4"], "lies in the source"),
+        (["--source", "here", "--no-window", "--out", "here/a.mp4"], "lies in the source"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

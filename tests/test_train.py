@@ -292,7 +292,7 @@ def test_an_unknown_precision_is_refused(cast, tmp_path):
         ({"feature_blocks": 6}, "must be from 1 to 5"),
         ({"discriminator_scales": 8}, "must be from 1 to 4"),
         ({"rescale_min": 2.0}, r"must not exceed rescale_max 1\.15"),
-        ({"device": "gpu"}, "expected one of auto, cpu, cuda"),
+        ({"device": "gpu"}, "expected auto, cpu, cuda"),
         ({"widths": "8,zwei"}, "positive whole numbers"),
         (dict.fromkeys(training.LOSSES, False), "every loss is off"),
     ],

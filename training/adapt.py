@@ -167,7 +167,7 @@ def as_trained(base: Avatar, chosen: Mapping[str, Any]) -> TrainConfig:
             raise UserError(
                 f"train.{key} = {chosen[key]}: this avatar was trained with {made[key]}, which cannot change"
             )
-    if chosen.get("split"):
+    if chosen.get("split") and not made.get("split"):
         raise UserError("train.split: adapt trains a texture alone, and finetune texture and networks together")
     machine = {"device": "auto", "precision": "auto"}  # this one, not the one it was trained on
     return TrainConfig(**{**made, **machine, **chosen})

@@ -7,6 +7,7 @@ B pictures in a batch, H x W pixels of the person crop.  I true picture, B0 its 
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 LOSSES = ("pixel", "mask", "feature", "tv", "adversarial")
-DEVICES, PRECISIONS = ("auto", "cpu", "cuda"), ("auto", "bf16", "fp32")
+PRECISIONS = ("auto", "bf16", "fp32")
 ANY = float("inf")
 RANGES: dict[str, tuple[float, float]] = {  # settings and the least and the greatest value that can be
     **dict.fromkeys(("steps", "batch_size", "shards", "feature_width", "discriminator_width"), (1, ANY)),
@@ -136,9 +137,10 @@ class TrainConfig:
             pretrained.path_of(self.pretrained)
         if self.rescale_min > self.rescale_max:
             raise UserError(f"train.rescale_min = {self.rescale_min}: must not exceed rescale_max {self.rescale_max}")
-        for name, words in (("device", DEVICES), ("precision", PRECISIONS)):
-            if getattr(self, name) not in words:
-                raise UserError(f'train.{name} "{getattr(self, name)}": expected one of {", ".join(words)}')
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
+            raise UserError(f'train.device "{self.device}": expected auto, cpu, cuda, cuda:1 or mps')
+        if self.precision not in PRECISIONS:
+            raise UserError(f'train.precision "{self.precision}": expected one of {", ".join(PRECISIONS)}')
         if not any(getattr(self, name) for name in LOSSES):
             raise UserError(f"train: every loss is off; leave one of {', '.join(LOSSES)} on")
 
