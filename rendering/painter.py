@@ -17,7 +17,9 @@ from capture.errors import UserError
 from rendering.networks import NeuralTexture, Renderer, Rendering, Surface, compute_dtype, fold_norms, on_device
 from rendering.stick_figure import FigureRenderer
 
-HAZE = 0.02  # a logistic mask never reaches 0 or 1: the rest would show as a veil over the whole crop
+# Of the mask, at either end.  A logistic one never reaches 0 or 1, which would show as a veil over the whole crop; and
+# where an outline moves as nothing foretells, it is half there far beyond it.
+HAZE = 1 / 6
 Painted = tuple[Tensor, Tensor, Tensor]  # image, mask, rough image
 
 

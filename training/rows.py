@@ -109,10 +109,9 @@ def _losses(config: TrainConfig) -> list[Row]:
     rows = []
     for loss, name in LOSSES.items():
         switched: dict[str, Any] = {loss: not getattr(config, loss)}
-        changed = replace(config, **switched)
-        if any(getattr(changed, other) for other in LOSSES):
-            word = "no" if getattr(config, loss) else "with"
-            rows.append(Row(f"{word}-{loss}", f"{word} {name}", changed))
+        if switched[loss] or any(getattr(config, other) for other in LOSSES if other != loss):
+            word = "with" if switched[loss] else "no"
+            rows.append(Row(f"{word}-{loss}", f"{word} {name}", replace(config, **switched)))
     bare = replace(config, pixel=True, mask=True, feature=False, tv=False, adversarial=False)
     return [
         *rows,
