@@ -18,8 +18,8 @@ from workspace import claim
 
 if TYPE_CHECKING:
     from fitting.body.model import BodyModel
+    from training.config import TrainConfig
     from training.rows import Row
-    from training.train import TrainConfig
 
 FOLDER = "comparison"
 

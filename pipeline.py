@@ -169,7 +169,7 @@ CONFIGS = {
     "fit": "fitting.fit.FitConfig",
     "keyframes": "fitting.keyframes.KeyframeConfig",
     "raster": "rendering.rasters.RasterConfig",
-    "train": "training.train.TrainConfig",
+    "train": "training.config.TrainConfig",
     "adapt": "training.adapt.AdaptConfig",
     "finetune": "training.adapt.FinetuneConfig",
     "evaluate": "training.evaluate.EvaluateConfig",

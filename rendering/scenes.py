@@ -122,12 +122,12 @@ def load_scene(path: Path) -> dict[str, Any]:
             raise ValueError(f"a person has no {key!r}, but {', '.join(known)}")
         people = [Person(**person) for person in fields["people"]]
         unknown = set(fields) - SCENE_KEYS
-        for person in people:
-            for name in ("avatar", "motion", "subject"):
-                if not isinstance(getattr(person, name), str | None if name == "subject" else str):
-                    raise ValueError(f"{name} must be text")
-        if not isinstance(fields.get("background", ""), str):
-            raise ValueError("background must be text")
+        words = [("background", fields.get("background", ""))]
+        words += [(name, getattr(person, name)) for person in people for name in ("avatar", "motion")]
+        words += [("subject", person.subject) for person in people if person.subject is not None]
+        for name, word in words:
+            if not isinstance(word, str):
+                raise ValueError(f"{name} must be text")
         numbers = [value for person in people for value in (person.x_m, person.y_m, person.turn_deg, person.start_s)]
         numbers += [float(fields[key]) for key in ("frames_per_second", "seconds") if key in fields]
         if not people or unknown or not np.isfinite(np.array(numbers, float)).all():

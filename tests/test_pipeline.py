@@ -104,12 +104,17 @@ def test_the_last_preset_is_remembered(tmp_path: Path) -> None:
     assert again.settings["alice"].preset == "cpu" and run(again) == []
 
 
-def test_a_new_avatar_has_the_preset_of_its_cast(tmp_path: Path) -> None:
-    film = tmp_path / "film.txt"
+def recorded(tmp_path: Path, **presets: str | None) -> tuple[Path, Path]:
+    """A film, and a workspace with subjects recorded from it and matted, each with its preset."""
+    film, workspace = tmp_path / "film.txt", tmp_path / "workspace"
     film.write_text("one")
-    workspace = tmp_path / "workspace"
-    for name, preset in (("zoe", "cpu"), ("alice", "cpu"), ("bob", "gpu")):
+    for name, preset in presets.items():
         run(open_project(ATLAS, workspace, [name], source=str(film), preset=preset), until=fakes.STAGES[1])
+    return film, workspace
+
+
+def test_a_new_avatar_has_the_preset_of_its_cast(tmp_path: Path) -> None:
+    _, workspace = recorded(tmp_path, zoe="cpu", alice="cpu", bob="gpu")
     assert open_project(ATLAS, workspace, ["zoe", "alice"], "both").settings["both"].preset == "cpu"
     with pytest.raises(UserError, match=r"different presets \(zoe cpu, bob gpu\); add --preset"):
         run(open_project(ATLAS, workspace, ["zoe", "bob"], "both"))
@@ -119,11 +124,7 @@ def test_a_new_avatar_has_the_preset_of_its_cast(tmp_path: Path) -> None:
 
 
 def test_an_avatar_and_a_subject_never_share_a_folder(tmp_path: Path) -> None:
-    film = tmp_path / "film.txt"
-    film.write_text("one")
-    workspace = tmp_path / "workspace"
-    for name in ("zoe", "alice"):
-        run(open_project(ATLAS, workspace, [name], source=str(film)), until=fakes.STAGES[1])
+    film, workspace = recorded(tmp_path, zoe=None, alice=None)
     run(open_project(ATLAS, workspace, ["zoe", "alice"], "duo"))
     before = fakes.contents(workspace)
     for project, complaint in (
@@ -138,24 +139,17 @@ def test_an_avatar_and_a_subject_never_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_an_attempt_goes_on_with_its_cast_in_the_same_order(tmp_path: Path) -> None:
-    film = tmp_path / "film.txt"
-    film.write_text("one")
-    for name in ("zoe", "alice"):
-        run(open_project(ATLAS, tmp_path, [name], source=str(film)), until=fakes.STAGES[1])
+    _, workspace = recorded(tmp_path, zoe=None, alice=None)
     train = next(stage for stage in fakes.STAGES if stage.of_avatar)
     one, other = (
-        open_project(ATLAS, tmp_path, cast, "both").identity(train, "both")
+        open_project(ATLAS, workspace, cast, "both").identity(train, "both")
         for cast in (["zoe", "alice"], ["alice", "zoe"])
     )
     assert one == other and one.key != other.key
 
 
 def test_the_cast_of_an_avatar_is_remembered(tmp_path: Path) -> None:
-    film = tmp_path / "film.txt"
-    film.write_text("one")
-    workspace = tmp_path / "workspace"
-    for name in ("zoe", "alice"):
-        run(open_project(ATLAS, workspace, [name], source=str(film)), until=fakes.STAGES[1])
+    _, workspace = recorded(tmp_path, zoe=None, alice=None)
     run(open_project(ATLAS, workspace, ["zoe", "alice"], avatar="duo"))
     assert cast_of(workspace, "duo") == ("zoe", "alice")
     assert open_project(ATLAS, workspace, [], avatar="duo").subjects == ("zoe", "alice")

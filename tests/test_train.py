@@ -20,6 +20,7 @@ from rendering.avatar import Avatar, Shape
 from rendering.worn import nearest_vertices, spread
 from training import step as steps
 from training import train as training
+from training.config import LOSSES
 from training.dataset import VALID, Augment, SubjectFrames
 from training.train import Actor, TrainConfig, decayed, fit_cast, masked_psnr_db, truncate_log
 from training.warmstart import continued
@@ -294,7 +295,7 @@ def test_an_unknown_precision_is_refused(cast, tmp_path):
         ({"rescale_min": 2.0}, r"must not exceed rescale_max 1\.15"),
         ({"device": "gpu"}, "expected auto, cpu, cuda"),
         ({"widths": "8,zwei"}, "positive whole numbers"),
-        (dict.fromkeys(training.LOSSES, False), "every loss is off"),
+        (dict.fromkeys(LOSSES, False), "every loss is off"),
     ],
 )
 def test_settings_that_cannot_be_are_one_line(change, complaint):
@@ -306,7 +307,7 @@ def test_settings_that_cannot_be_are_one_line(change, complaint):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_one_line(cast, tmp_path):
     with pytest.raises(UserError, match="finds no GPU here; use auto or cpu"):
-        training.pick_device("cuda")
+        training.train(replace(QUICK, device="cuda"), tmp_path, {})
 
 
 def test_what_was_never_seen_keeps_the_colours_it_began_with(movie, tmp_path):

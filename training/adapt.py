@@ -99,10 +99,9 @@ def finetune(
 def _change_all(change: Change) -> None:
     """The person, and the close-up where both the avatar and the subject have one."""
     close_up, head = Avatar.load(change.avatar_dir, "cpu").close_up, change.folder / HEAD
-    if close_up is not None and not (change.is_new or change.name in close_up.subjects):
-        close_up = None
-    if close_up is not None and not shows_head(change.name, change.folder):
-        close_up = None
+    if close_up is not None:
+        is_asked = change.is_new or change.name in close_up.subjects
+        close_up = close_up if is_asked and shows_head(change.name, change.folder) else None
     if close_up is not None:  # said before anything is trained
         check_size(Rasters.load(head).image_wh, change.name, close_up.image_wh, "the avatar", HEAD)
     everywhere(_change, change)

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from capture.errors import check_ranges
+from capture.errors import ANY, check_ranges
 from capture.manifest import Manifest, read_peak_rss_mb, read_timings_s
 from capture.progress import progress
 from capture.recording import encode_jpeg, encode_png, write_atomically
@@ -62,8 +62,8 @@ from training.score import (
 
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("full_long_side_px", "video_height_px", "turntable_height_px", "picture_height_px"), (64, 8192)),
-    **dict.fromkeys(("flip_crop_frames", "flip_full_frames", "picture_frames"), (0, float("inf"))),
-    "turntable_frames": (1, float("inf")),
+    **dict.fromkeys(("flip_crop_frames", "flip_full_frames", "picture_frames"), (0, ANY)),
+    "turntable_frames": (1, ANY),
 }
 CHUNK = 6  # frames held in memory at a time
 

@@ -21,7 +21,7 @@ from rendering.rasters import Rasters
 from training import metrics
 from training.pictures import to_bytes
 from training.sanity import Crop, true_crop
-from training.score import GREY, Subject, seen_by, spread
+from training.score import GREY, Subject, mean_of, seen_by, spread
 
 WITH, WITHOUT = "close_up", "person_crop"
 FIGURES = ("masked_psnr_db", "ssim", "flip", "mask_iou", "sharpness")
@@ -59,15 +59,8 @@ def summary(rows: Sequence[dict[str, Any]], size_px: int) -> dict[str, Any] | No
     found: dict[str, Any] = {"frames": len(rows) // 2, "size_px": size_px}
     for method in (WITH, WITHOUT):
         own = [row for row in rows if row["method"] == method]
-        found[method] = {figure: _mean([row[figure] for row in own]) for figure in FIGURES}
+        found[method] = {figure: mean_of([row[figure] for row in own]) for figure in FIGURES}
     return found
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    """Of those that are known; None without any."""
-    known = np.array(values, float)
-    known = known[np.isfinite(known)]
-    return round(float(known.mean()), 4) if len(known) else None
 
 
 def true_head(subject: Subject, rasters: Rasters, index: int, image_wh: tuple[int, int]) -> tuple[Crop, np.ndarray]:

@@ -17,18 +17,12 @@ from training.baselines.dnr import DNR, as_dnr
 from training.baselines.single import equal_widths, two_without_normals, with_normals
 from training.baselines.tna import as_tna, tna
 from training.baselines.vid2vid import as_vid2vid, vid2vid
+from training.config import LOSSES, TrainConfig
 from training.pretrained import NOISE_TAKES, NONE, PERSON
-from training.train import TrainConfig, is_pretrained
+from training.train import is_pretrained
 
 METHODS = ("anr", "anr-unlit", "anr-pretrained", "dnr", "tna", "vid2vid")
 ONE_PERSON = ("tna", "vid2vid")  # published for one person a network
-LOSSES = {
-    "pixel": "pixel loss",
-    "mask": "mask loss",
-    "feature": "feature loss",
-    "tv": "total variation",
-    "adversarial": "adversarial loss",
-}
 SINGLE, NO_NORMALS = Parts(with_normals, NeuralTexture), Parts(two_without_normals, NeuralTexture)
 
 

@@ -6,6 +6,7 @@ H x W pixels of the person crop, W0 x H0 of the whole picture.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -200,13 +201,18 @@ def means(rows: list[dict[str, Any]], method: str) -> dict[str, Any]:
     """Mean over the held-out frames of each figure; None where none was measured."""
 
     def mean(figure: str) -> float | None:
-        values = np.array([row[figure] for row in rows if row["method"] == method], float)
-        values = values[np.isfinite(values)]
-        return round(float(values.mean()), 4) if len(values) else None
+        return mean_of([row[figure] for row in rows if row["method"] == method])
 
     wanted = {"full": FIGURES, "crop": FIGURES, "reduced": REDUCED_FIGURES}
     protocols = {p: {figure: mean(f"{p}_{figure}") for figure in figures} for p, figures in wanted.items()}
     return {**protocols, **{figure: mean(figure) for figure in OWN_FIGURES}}
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Of those that were measured; None where none was."""
+    known = np.array(values, float)
+    known = known[np.isfinite(known)]
+    return round(float(known.mean()), 4) if len(known) else None
 
 
 def percentiles(values: np.ndarray, **wanted: float) -> dict[str, float] | None:

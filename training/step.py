@@ -26,7 +26,7 @@ from training.ranks import mean_over_ranks, sum_over_ranks, world_size
 from training.state import TrainState, set_rate
 
 if TYPE_CHECKING:
-    from training.train import TrainConfig
+    from training.config import TrainConfig
 
 
 @dataclass(frozen=True)

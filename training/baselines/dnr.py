@@ -20,7 +20,7 @@ from fitting.light import harmonics
 from rendering.avatar import Parts
 from rendering.networks import RGB, NeuralTexture, Surface
 from training.baselines.single import equal_widths, without_normals
-from training.train import TrainConfig
+from training.config import TrainConfig
 
 CHANNELS = 16  # as published; three for colour, nine that the view weighs, four plain ones
 # Published weight decay per level, the finest first: detail has to be earned.  Decoupled from the gradient (AdamW), for

@@ -28,7 +28,7 @@ from rendering.coverage import skin
 from rendering.networks import RGB, NeuralTexture, Rendering, Surface, UNet, cropped, padded, parse_widths
 from rendering.stick_figure import FigureRenderer, StickFigure, as_planes, by_itself
 from training.baselines.single import widths_like
-from training.train import TrainConfig
+from training.config import TrainConfig
 
 LESSON = 0.5  # of the run, after which the raster teaches nothing any more; its weight falls linearly to there
 PART_WEIGHT, UV_WEIGHT = 1.0, 20.0

@@ -27,7 +27,7 @@ from rendering.avatar import Parts
 from rendering.networks import RGB, NeuralTexture, Rendering, Surface, UNet, cropped, padded, parse_widths
 from rendering.stick_figure import FigureRenderer, StickFigure, as_planes, by_itself, remember
 from training.baselines.single import widths_like
-from training.train import TrainConfig
+from training.config import TrainConfig
 
 REMEMBERED = 2  # pictures, as published: the figures of one frame more are seen
 LEAD = 3  # frames that training paints before the one that it learns from, at most
