@@ -46,6 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train.warm_start": False,
         "train.light": False,
         "train.exposure": False,
+        "train.detail": False,
         "train.rescale_min": 0.5,
         "train.rescale_max": 1.25,
     },

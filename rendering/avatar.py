@@ -4,7 +4,7 @@ H x W pixels of the asked picture, h x w of the person crop that the networks pa
 
     avatar.json                     subjects, settings, what made it
     renderer.safetensors            R1 and R2
-    textures/<subject>.safetensors  one neural texture each
+    textures/<subject>.safetensors  one neural texture each, with its light and its detail
     bodies/<subject>.npz            the body model; bodies/<subject>.safetensors  its shape and clothing offsets
     close_up/                       where there is one, an avatar in the same files, which paints heads (``close_up``)
 """
@@ -30,6 +30,7 @@ from capture.errors import UserError
 from capture.recording import write_atomically
 from fitting.body.model import BodyModel
 from rendering import close_up as closer
+from rendering.detail import with_detail
 from rendering.framing import Frame, person_box, person_frame, usual_px_per_m
 from rendering.networks import NeuralRenderer, NeuralTexture, Renderer, Surface, parse_widths
 from rendering.painter import Painter, pick_device
@@ -142,14 +143,18 @@ class Avatar:
         for name in ("textures", "bodies"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         _write_tensors(folder / "renderer.safetensors", self.renderer.state_dict())
-        for subject, texture in self.textures.items():
-            _write_tensors(folder / "textures" / f"{subject}.safetensors", texture.state_dict())
+        for subject in self.textures:
+            self.save_texture(folder, subject)
         for subject, shape in self.bodies.items():
             shape.body.save(folder / "bodies" / f"{subject}.npz")
             arrays = {"shape": shape.shape, "vertex_offsets_m": shape.vertex_offsets_m}
             tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items() if value is not None}
             _write_tensors(folder / "bodies" / f"{subject}.safetensors", tensors)
         write_atomically(folder / "avatar.json", json.dumps(dict(self.settings), indent=1).encode())
+
+    def save_texture(self, folder: Path, subject: str) -> None:
+        """Write the texture of one of the cast, atomically."""
+        _write_tensors(folder / "textures" / f"{subject}.safetensors", self.textures[subject].state_dict())
 
     @staticmethod
     def load(folder: Path, device: str = "auto", parts: Parts = OURS) -> Avatar:
@@ -216,12 +221,13 @@ class Avatar:
             frame = person_frame(vertices_m, camera, self.image_wh, self.px_per_m(subject), margins)
         placed = Placed(vertices_m, camera_from_body, camera, lit_from_camera)
         layer = NOTHING if frame is None else self._painted(subject, placed, frame, with_depth)
-        close_up = self.close_up_of(subject)
-        if frame is None or layer is NOTHING or close_up is None:
+        if frame is None or layer is NOTHING:
             return layer
-        if (frame.box_px[3] - frame.box_px[1]) / frame.crop_wh[1] < closer.WORTH:
-            return layer
-        return close_up.inset(subject, placed, layer)
+        close_up, enlarged = self.close_up_of(subject), frame.enlarged
+        if close_up is not None and enlarged >= closer.WORTH:
+            layer = close_up.inset(subject, placed, layer)
+        texture, shape = self.textures[subject], self.bodies[subject]
+        return with_detail(layer, texture, shape, vertices_m, camera, enlarged, lit_from_camera)
 
     def close_up_of(self, *people: str) -> Avatar | None:
         """The close-up, where it knows all of ``people``."""

@@ -61,8 +61,8 @@ class _Skin:
 def baked_colors(avatar: Avatar, subject: str, texture_px: int) -> np.ndarray:
     """(T, T, 3) uint8 sRGB: the person standing, seen from ``AZIMUTHS`` sides at each of ``ELEVATIONS``.
 
-    The head is seen by close-up, where there is one.  Texels that no view shows are filled from their neighbours, and
-    so is what lies between the charts.
+    The head is seen by close-up, where there is one, and everything with its detail.  Texels that no view shows are
+    filled from their neighbours, and so is what lies between the charts.
     """
     skin = _Skin.of(avatar.bodies[subject].body, texture_px)
     total = _baked(avatar, subject, skin, person_box)
@@ -81,6 +81,9 @@ def baked_colors(avatar: Avatar, subject: str, texture_px: int) -> np.ndarray:
     colors[skin.texel] = total[:, :RGB] / np.maximum(total[:, RGB:], 1e-9)
     shape_hw = (texture_px, texture_px)
     filled = push_pull(colors.reshape(*shape_hw, RGB), weight.reshape(shape_hw))
+    texture = avatar.textures[subject]
+    if texture.detail is not None:  # it lies on the skin as it is
+        filled = filled + cv2.resize(texture.detail_level(0), shape_hw, interpolation=cv2.INTER_AREA)
     return np.rint(filled * 255).clip(0, 255).astype(np.uint8)
 
 

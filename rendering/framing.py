@@ -33,6 +33,11 @@ class Frame(NamedTuple):
     crop_wh: tuple[int, int]
     is_enlarged: bool = False  # painted smaller than the picture asks for
 
+    @property
+    def enlarged(self) -> float:
+        """Pixels of the picture for one that is painted."""
+        return (self.box_px[3] - self.box_px[1]) / self.crop_wh[1]
+
 
 def person_box(
     vertices_camera_m: np.ndarray,

@@ -14,6 +14,7 @@ from capture.camera import invert
 from rendering.avatar import Avatar, Shape
 from rendering.browser import picture_wh, view_of
 from rendering.close_up import WORTH
+from rendering.detail import lay_detail
 from rendering.layers import (
     ALL,
     AVATAR,
@@ -94,14 +95,20 @@ def _figure(wanted: Wanted, view: View, texture: NeuralTexture) -> Figure:
 
 
 def _laid(avatar: Avatar, wanted: Wanted, view: View, scale: float, behind: np.ndarray, painted: Painted) -> np.ndarray:
-    """(H, W, 3) uint8: the layer over what is ``behind``; of the avatar itself the head by close-up."""
+    """(H, W, 3) uint8: the layer over what is ``behind``; of the avatar itself the head by close-up, and detail."""
     laid = lay_over(behind, LAYERS[wanted.layer](painted), painted.box_px)
-    enlarged = (painted.box_px[3] - painted.box_px[1]) / painted.mask.shape[0]
-    if wanted.layer != AVATAR or avatar.close_up is None or wanted.close_texture is None or enlarged < WORTH:
+    if wanted.layer != AVATAR:
         return laid
-    close, figure = avatar.close_up, _figure(wanted, view, wanted.close_texture)
-    head = paint(close, figure, view.camera, crop_wh(close, scale), is_head=True)
-    return laid if head is None else lay_in(laid, behind, avatar_rgba(head), head.box_px)
+    enlarged = (painted.box_px[3] - painted.box_px[1]) / painted.mask.shape[0]
+    if avatar.close_up is not None and wanted.close_texture is not None and enlarged >= WORTH:
+        close, figure = avatar.close_up, _figure(wanted, view, wanted.close_texture)
+        head = paint(close, figure, view.camera, crop_wh(close, scale), is_head=True)
+        laid = laid if head is None else lay_in(laid, behind, avatar_rgba(head), head.box_px)
+    camera_from_body = view.camera_from_world @ wanted.pose.world_from_body
+    vertices_m = wanted.shape.vertices_camera_m(wanted.pose.joints, camera_from_body)
+    place = wanted.shape, vertices_m, view.camera, view.lit_from_camera
+    lay_detail(laid, painted.mask, painted.box_px, wanted.texture, *place)
+    return laid
 
 
 def _compared(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from capture.errors import UserError
 from rendering.light import lit
-from rendering.texels import add_texels, read_texels
+from rendering.texels import DETAIL_STEP, add_texels, halved, read_texels
 
 M = TypeVar("M", bound=nn.Module)
 AnyRenderer = TypeVar("AnyRenderer", bound="Renderer")
@@ -145,6 +146,9 @@ class NeuralTexture(nn.Module):
         self.texels = nn.Parameter(initial.clone())  # (T, T, C)
         self.light: Tensor | None
         self.register_buffer("light", None if light is None else light.clone())
+        self.detail: Tensor | None  # (D, D, 3) int8 of ``rendering.detail``; none before training is over
+        self.register_buffer("detail", None)
+        self._detail_levels: list[np.ndarray] = []  # it, and half of it, and so on, made when asked for
 
     @staticmethod
     def shared_initial(texture_px: int, channels: int, seed: int) -> Tensor:
@@ -158,12 +162,22 @@ class NeuralTexture(nn.Module):
         """The texture whose state_dict was saved."""
         texture = cls(torch.zeros_like(tensors["texels"]))
         texture.light = tensors.get("light")  # a texture without one is shown as it is
+        texture.detail = tensors.get("detail")
         texture.load_state_dict(dict(tensors))
         return texture
 
     @property
     def channels(self) -> int:
         return self.texels.shape[2]
+
+    def detail_level(self, level: int) -> np.ndarray:
+        """(D / 2^level, ., 3) float32 colours about 0: the detail halved ``level`` times, but never below 64 texels."""
+        assert self.detail is not None
+        if not self._detail_levels:
+            self._detail_levels.append(self.detail.cpu().numpy() * np.float32(DETAIL_STEP))
+        while len(self._detail_levels) <= level and self._detail_levels[-1].shape[0] >= 128:
+            self._detail_levels.append(halved(self._detail_levels[-1]))
+        return self._detail_levels[min(level, len(self._detail_levels) - 1)]
 
     def decays(self) -> list[tuple[nn.Parameter, float]]:
         """Every parameter with the weight decay that it is trained with."""

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numba import njit
 
+DETAIL_STEP = 1 / 255  # of colour in [0, 1], of the int8 that detail (``rendering.detail``) is kept in
+
 
 @njit(cache=True, nogil=True)
 def read_texels(texels: np.ndarray, uv: np.ndarray) -> np.ndarray:
@@ -54,6 +56,12 @@ def _corner(u, v, size):
     y = min(max(v * np.float32(size) - np.float32(0.5), np.float32(0)), last)
     column, row = min(int(x), size - 2), min(int(y), size - 2)
     return column, row, np.float32(x - np.float32(column)), np.float32(y - np.float32(row))
+
+
+def halved(texels: np.ndarray) -> np.ndarray:
+    """(D, D, C) float32 to (D / 2, D / 2, C), means of four."""
+    half = texels.shape[0] // 2
+    return np.asarray(cv2.resize(texels, (half, half), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def push_pull(values: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from capture.recording import write_atomically
 from rendering import close_up as closer
 from rendering import ort_web
 from rendering.avatar import Avatar
+from rendering.detail import texels_per_m
 from rendering.moves import Move
 from rendering.networks import NeuralRenderer
 from rendering.onnx_graph import onnx_model
@@ -88,7 +89,7 @@ def _inside(files: Mapping[str, bytes]) -> str:
 
 
 class _Table:
-    """Arrays one after another, all of four-byte numbers."""
+    """Arrays one after another, each beginning at a multiple of four bytes."""
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
@@ -100,6 +101,7 @@ class _Table:
         self.entries[name] = {
             "dtype": dtype, "shape": list(values.shape), "offset": self.size, "count": int(values.size)
         }  # fmt: skip
+        content += bytes(-len(content) % 4)
         self.parts.append(content)
         self.size += len(content)
         return name
@@ -120,6 +122,8 @@ def _description(avatar: Avatar, subject: str, moves: Sequence[Move], table: _Ta
         table.add("light", texture.light.cpu().numpy())
     if body.pose_basis_m is not None:
         table.add("pose_basis", body.pose_basis_m)
+    if texture.detail is not None:
+        table.add("detail", texture.detail.cpu().numpy(), "int8")
     description = {
         "format": FORMAT,
         "name": subject,
@@ -128,6 +132,7 @@ def _description(avatar: Avatar, subject: str, moves: Sequence[Move], table: _Ta
         "height_m": float(np.ptp(rest_m[:, 2])),
         "texture_px": texture.texels.shape[0],
         "texture_channels": texture.channels,
+        "detail_per_m": None if texture.detail is None else texels_per_m(shape, texture.detail.shape[0]),
         "runtime": {
             backend: {"script": f"{RUNTIME}/{script}", "binary": f"{RUNTIME}/{binary}"}
             for backend, (script, binary) in ort_web.FILES.items()

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
@@ -26,7 +27,8 @@ from capture.errors import UserError
 from fitting.body.model import CUT, MAX_INFLUENCES, BodyModel, strongest
 from fitting.zbuffer import rasterize_faces
 from rendering.avatar import Avatar, Shape
-from rendering.networks import NeuralTexture
+from rendering.detail import as_stored
+from rendering.networks import RGB, NeuralTexture
 from rendering.skin import skin_of
 
 SEAM_M = 0.05  # width of a seam along the skin: the clothes of two people never end at quite the same place
@@ -167,7 +169,25 @@ def mixed_texture(
     weights = torch.from_numpy(np.array(shares, np.float32)).to(textures[0].texels.device)
     parts = [weight[..., None] * texture.texels for weight, texture in zip(weights.unbind(-1), textures, strict=True)]
     tensors = {"texels": torch.stack(parts).sum(0)} | ({} if light is None else {"light": light})
+    detail = mixed_detail(textures, np.asarray(shares, np.float32))
+    if detail is not None:
+        tensors["detail"] = detail
     return type(textures[0]).of(tensors).to(weights.device).requires_grad_(False)
+
+
+def mixed_detail(textures: Sequence[NeuralTexture], shares: np.ndarray) -> Tensor | None:
+    """The detail (``rendering.detail``) with ``shares`` (T, T, S) or (S,) of each texture's, as fine as the finest;
+    None where nobody has any."""
+    sizes = [texture.detail.shape[0] for texture in textures if texture.detail is not None]
+    if not sizes:
+        return None
+    size = max(sizes)
+    total = np.zeros((size, size, RGB), np.float32)
+    for texture, share in zip(textures, np.moveaxis(shares, -1, 0), strict=True):
+        if texture.detail is not None:
+            weight = share if share.ndim == 0 else cv2.resize(share, (size, size), interpolation=cv2.INTER_LINEAR)
+            total += np.asarray(weight)[..., None] * cv2.resize(texture.detail_level(0), (size, size))
+    return as_stored(total)
 
 
 def mixed_cut(avatar: Avatar, body: str, people: Sequence[str], shares: np.ndarray) -> Shape:

@@ -39,6 +39,7 @@ from rendering.render import Wish, film
 from rendering.retarget import Motion
 from rendering.viewpoints import View, lit_as_from
 from rendering.web_page import PAGE, SCRIPTS, check_folder, write_page
+from training.detail import without_detail
 from training.features import weights_dir
 
 RUNTIME = {name: name.encode() * 20 for pair in ort_web.FILES.values() for name in pair}
@@ -54,7 +55,9 @@ def person(body: BodyModel, image_wh: tuple[int, int] = (72, 112), seed: int = 4
                 if isinstance(module, torch.nn.BatchNorm2d):
                     torch.nn.init.normal_(module.weight, std=0.3)
     light = 0.3 * torch.randn(LIGHT_TERMS, 3)
-    texture = NeuralTexture(NeuralTexture.shared_initial(64, 8, seed=seed - 2), light).requires_grad_(False)
+    tensors = {"texels": NeuralTexture.shared_initial(64, 8, seed=seed - 2), "light": light}
+    tensors["detail"] = torch.randint(-30, 30, (258, 258, 3), dtype=torch.int8)  # no multiple of four bytes
+    texture = NeuralTexture.of(tensors).requires_grad_(False)
     rng = np.random.default_rng(0)
     offsets_m = rng.normal(0.005, 0.003, len(body.template_m)).astype(np.float32)
     shape = Shape(body, rng.normal(0, 1, body.num_shape).astype(np.float32), offsets_m)
@@ -102,7 +105,10 @@ def test_a_folder_has_all_it_asks_for_and_asks_nobody_else(avatar, tmp_path):
             addresses = re.findall(r"https?://[^\s\"'<>`]+", path.read_text())
             assert set(addresses) <= {"http://localhost:8000"}, path  # said to people, not fetched
     size = (tmp_path / "page" / "avatar.bin").stat().st_size
-    assert size == sum(4 * entry["count"] for entry in description["arrays"].values())
+    bytes_each = {"float32": 4, "int32": 4, "int8": 1}
+    arrays = description["arrays"].values()
+    assert size == sum(-(-bytes_each[entry["dtype"]] * entry["count"] // 4) * 4 for entry in arrays)
+    assert all(entry["offset"] % 4 == 0 for entry in arrays)
 
 
 def test_one_file_holds_the_same_bytes_and_refers_to_nothing(avatar, tmp_path):
@@ -197,12 +203,16 @@ def compare(page: Page, avatar: Avatar, motion: Motion, frame: int, view: View) 
     return true
 
 
+def painted(avatar: Avatar, motion: Motion, frame: int, view: View) -> np.ndarray:
+    """What Python paints, over grey."""
+    (subject,), placed = avatar.subjects, view.camera_from_world @ motion.world_from_body[frame]
+    return over_grey(avatar.render(subject, motion.pose[frame], placed, view.camera, None, view.lit_from_camera))
+
+
 def by_close_up(avatar: Avatar, motion: Motion, frame: int, view: View, true: np.ndarray) -> float:
     """The share of ``true``, the avatar over grey, that would be another without its close-up."""
-    (subject,), placed = avatar.subjects, view.camera_from_world @ motion.world_from_body[frame]
-    whole = replace(avatar, close_up=None)
-    rgba = whole.render(subject, motion.pose[frame], placed, view.camera, None, view.lit_from_camera)
-    return float((np.abs(over_grey(rgba) - true).max(axis=2) > 0.05).mean())
+    whole = painted(replace(avatar, close_up=None), motion, frame, view)
+    return float((np.abs(whole - true).max(axis=2) > 0.05).mean())
 
 
 def at_head(shape: Shape, motion: Motion, frame: int, view: View, part: tuple[float, ...], height_px: int) -> View:
@@ -226,7 +236,11 @@ def test_a_browser_paints_what_python_paints(avatar, tmp_path):
     with Page(address, tmp_path / "chromium", (600, 400)) as page:
         page.wait("globalThis.viewer && viewer.shown")
         for frame, azimuth, image_wh in ((0, 0.0, (300, 400)), (7, 2.0, (400, 300)), (4, -1.0, (150, 50))):
-            compare(page, avatar, motion, frame, seen_from(shape, motion, frame, azimuth, image_wh))
+            view = seen_from(shape, motion, frame, azimuth, image_wh)
+            true = compare(page, avatar, motion, frame, view)
+            plain = {"person": without_detail(avatar.textures["person"])}
+            without = painted(replace(avatar, textures=plain), motion, frame, view)
+            assert (np.abs(without - true).max() > 0.05) == (image_wh[1] > 100)  # enlarged
         view = seen_from(shape, motion, 0, 1.2, (300, 400))
         page.value("viewer.choose(0), viewer.azimuth = 1.2")
         own = page.value("viewer.camera().litFromCamera")

@@ -8,7 +8,6 @@ Enters: the avatar's folder and a subject's folder.  Leaves: the whole avatar ag
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -26,6 +25,7 @@ from rendering.painter import pick_device
 from rendering.rasters import Rasters
 from training.cast import HEAD, PERSON, Actor, check_size, crop_wh
 from training.close_up import OF_CLOSE_UP, shows_head, with_light_of
+from training.detail import add_detail, without_detail
 from training.features import load_features
 from training.pretrained import DISCRIMINATOR, NONE
 from training.ranks import everywhere, is_lead
@@ -97,8 +97,9 @@ def finetune(
 
 
 def _change_all(change: Change) -> None:
-    """The person, and the close-up where both the avatar and the subject have one."""
-    close_up, head = Avatar.load(change.avatar_dir, "cpu").close_up, change.folder / HEAD
+    """The person, the close-up where both the avatar and the subject have one, and the detail."""
+    base, head = Avatar.load(change.avatar_dir, "cpu"), change.folder / HEAD
+    config, close_up = as_trained(base, change.chosen), base.close_up
     if close_up is not None:
         is_asked = change.is_new or change.name in close_up.subjects
         close_up = close_up if is_asked and shows_head(change.name, change.folder) else None
@@ -114,6 +115,8 @@ def _change_all(change: Change) -> None:
             person_dir=change.out_dir,
         )
         everywhere(_change, closer)
+    if config.detail:
+        add_detail(change.out_dir, {change.name: change.folder}, config.device)
 
 
 def _change(change: Change) -> None:
@@ -179,7 +182,7 @@ def _start(config: TrainConfig, base: Avatar, actor: Actor, device: torch.device
         initial = NeuralTexture.shared_initial(config.texture_px, config.texture_channels, config.seed)
         texture = start_texture(config, initial, actor)
     else:
-        texture = copy.deepcopy(base.textures[name]).requires_grad_(True)
+        texture = without_detail(base.textures[name]).requires_grad_(True)
     return TrainState(
         base.renderer.requires_grad_(True),
         [texture],

@@ -1,6 +1,7 @@
 """Stage 06 with its close-up: after the whole person, the head alone, by an avatar in a folder of the first one.
 
-Enters: subject folders.  Leaves: the avatar's files, and in close_up/ those of the heads (``rendering.close_up``).
+Enters: subject folders.  Leaves: the avatar's files, their textures with detail, and in close_up/ those of the heads
+(``rendering.close_up``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from rendering.painter import pick_device
 from rendering.rasters import Rasters
 from training import pretrained
 from training.cast import HEAD, Actor, check_size, load_cast
+from training.detail import add_detail
 from training.ranks import everywhere
 from training.train import TrainConfig, fit_cast, is_pretrained, reproducible, train
 
@@ -27,7 +29,7 @@ OF_CLOSE_UP = ("steps", "rescale_min", "rescale_max", "shift", "pretrained")  # 
 
 
 def train_avatar(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path]) -> None:
-    """Stage 06: ``train``, and then the close-up of everybody whose head has rasters of its own.
+    """Stage 06: ``train``, then the close-up of everybody whose head has rasters of its own, then everybody's detail.
 
     Raises UserError, before anything is trained, when these differ in size.
     """
@@ -41,6 +43,8 @@ def train_avatar(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path
     train(config, out_dir, subjects)
     if filmed:
         everywhere(_train_close_up, config, out_dir, filmed)
+    if config.detail:
+        add_detail(out_dir, subjects, config.device)
 
 
 def shows_head(name: str, folder: Path) -> bool:

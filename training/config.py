@@ -69,6 +69,7 @@ class TrainConfig:
     feature: bool = True
     tv: bool = True
     adversarial: bool = True
+    detail: bool = True  # after training, what the crops are too coarse for becomes a texture of its own (``detail``)
     pixel_weight: float = 10.0
     mask_weight: float = 2.0
     # auto: VGG19 where its file is cached, otherwise SSIM, the best of the embedded; vgg, random, laplacian, ssim

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rendering.networks import NeuralTexture, Renderer, on_device
 from training.discriminator import MultiScaleDiscriminator
 from training.shards import Shards
+from training.texel_adam import TexelAdam
 
 BETAS = (0.9, 0.99)  # runs are hundreds of steps on a CPU: a longer memory than 100 steps would never warm up
 ADVERSARIAL_BETAS = (0.5, 0.999)  # pix2pix
@@ -71,7 +72,7 @@ class TrainState:
         self.renderer_optimizer = torch.optim.AdamW(
             self.renderer.parameters(), betas=BETAS, weight_decay=weight_decay, fused=True
         )
-        self.texture_optimizer = torch.optim.AdamW(_by_decay(textures), betas=BETAS, fused=True)
+        self.texture_optimizer = TexelAdam(_by_decay(textures), BETAS)
         self.exposure_optimizer = torch.optim.Adam(self.exposures.parameters(), betas=BETAS, fused=True)
         self.discriminator_optimizer = None
         if self.discriminator is not None:

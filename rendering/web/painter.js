@@ -1,6 +1,7 @@
 "use strict";
 // A person in a picture: texture read at the covered pixels (rendering/texels.py), the two networks by ONNX Runtime, and
-// the crop pasted back (rendering/avatar.py); the head a second time, larger (rendering/close_up.py).
+// the crop pasted back (rendering/avatar.py); the head a second time, larger (rendering/close_up.py); and what both are
+// too coarse for, from a texture of its own (rendering/detail.py).
 
 const WORTH = 1.15, RAMP = 0.15; // rendering/close_up.py
 
@@ -9,6 +10,7 @@ class Avatar {
   constructor(description, arrays, sessions, ort) {
     this.body = new Body(arrays);
     this.person = new Crop(description, this.body, arrays, sessions[0], ort);
+    this.detail = arrays.detail ? new Detail(arrays.detail, description.detail_per_m, this.body, arrays.light ?? null) : null;
     this.closeUp = null;
     if (!description.close_up) return;
     const { close_up_texels: texels, close_up_light: light, head_vertices: framed } = arrays;
@@ -16,18 +18,27 @@ class Avatar {
   }
 
   /** What camera sees of the person, lit by the axes of camera.litFromCamera (3, 3), where it is given: {person, head} of
-   * Crop.paint, head null where a close-up shows nothing more; null when he is nowhere in it. */
+   * Crop.paint, head null where a close-up shows nothing more, and detail of Detail.find, null likewise; null when he is
+   * nowhere in it. */
   async paint(pose, cameraFromBody, camera) {
     this.body.pose(pose, cameraFromBody);
     this.body.findNormals();
     const person = await this.person.paint(camera);
     if (person === null) return null;
-    const isWorth = this.closeUp !== null && (person.box[3] - person.box[1]) / this.person.height >= WORTH;
-    return { person, head: isWorth ? await this.closeUp.paint(camera) : null };
+    const isWorth = (person.box[3] - person.box[1]) / this.person.height >= WORTH;
+    const head = isWorth && this.closeUp !== null ? await this.closeUp.paint(camera) : null;
+    return { person, head, detail: isWorth && this.detail !== null ? this.detail.find(camera) : null };
   }
 
   /** Put what was painted over pixels (H, W, 4), a Float32Array or Uint8ClampedArray of values up to scale. */
-  paste({ person, head }, pixels, imageWidth, imageHeight, scale) {
+  paste({ person, head, detail }, pixels, imageWidth, imageHeight, scale) {
+    if (detail) {
+      const layer = this.detail.layer(imageWidth * imageHeight); // alone, as detail is of the colours before they are mixed
+      this.paste({ person, head, detail: null }, layer, imageWidth, imageHeight, 1);
+      addDetail(layer, detail);
+      putOver(layer, pixels, scale);
+      return;
+    }
     if (head === null) {
       this.person.paste(person, pixels, imageWidth, imageHeight, scale);
       return;
@@ -94,7 +105,7 @@ class Crop {
   /** What the networks eat, from the rasteriser's covered pixels; lit (3, 3) turns their normals to the axes of the light. */
   fillPlanes(lit) {
     const { features, normals, raster, texels, channels, light, texturePx: size } = this, area = this.width * this.height;
-    const terms = new Float64Array(8), logs = new Float64Array(3);
+    const gains = new Float64Array(3);
     features.fill(0);
     normals.fill(0);
     for (let k = 0; k < raster.count; k++) {
@@ -110,19 +121,10 @@ class Crop {
         features[channel * area + at] = a * texels[upper] + b * texels[upper + channels] + c * texels[lower] + d * texels[lower + channels];
       }
       if (light === null) continue;
-      const nx = raster.normal[3 * k], ny = raster.normal[3 * k + 1], nz = raster.normal[3 * k + 2];
-      const facing = lit[6] * nx + lit[7] * ny + lit[8] * nz;
-      lightTerms(lit[0] * nx + lit[1] * ny + lit[2] * nz, lit[3] * nx + lit[4] * ny + lit[5] * nz, facing, terms);
+      lightGains(light, lit, raster.normal, 3 * k, gains);
       for (let channel = 0; channel < 3; channel++) {
-        logs[channel] = 0;
-        for (let i = 0; i < terms.length; i++) logs[channel] += terms[i] * light[3 * i + channel];
-      }
-      // What faces away was not seen: its light turns grey (rendering/light.py).
-      const grey = (logs[0] + logs[1] + logs[2]) / 3, away = Math.min(Math.max(facing, 0), 1);
-      for (let channel = 0; channel < 3; channel++) {
-        const log = logs[channel] + away * (grey - logs[channel]);
-        const gain = Math.exp(Math.min(Math.max(log, -MOST_LOG), MOST_LOG)), to = channel * area + at;
-        features[to] = (features[to] + 1) * gain - 1;
+        const to = channel * area + at;
+        features[to] = (features[to] + 1) * gains[channel] - 1;
       }
     }
   }
@@ -161,6 +163,102 @@ class Crop {
       }
     }
   }
+}
+
+/** What a person's crop is too coarse for. */
+class Detail {
+  /** texels (D, D, 3), an Int8Array of steps of a 255th of colour; perM of them lie on a metre of body; light or none. */
+  constructor(texels, perM, body, light) {
+    const px = Math.round(Math.sqrt(texels.length / 3));
+    this.levels = [{ px, texels: Float32Array.from(texels, (step) => step / 255) }]; // each half as fine as the one before
+    this.perM = perM;
+    this.body = body;
+    this.light = light;
+    this.raster = null;
+  }
+
+  /** Which pixels of camera's picture show body, and what to add to their colours in [0, 1]: {pixel, added, count}; valid
+   * until it is asked again. */
+  find(camera) {
+    const { body, light } = this;
+    if (this.raster === null || this.raster.width !== camera.width || this.raster.height !== camera.height) {
+      this.raster = new Rasterizer(body, camera.width, camera.height);
+      this.added = new Float32Array(3 * camera.width * camera.height);
+    }
+    const { raster, added } = this, gains = new Float64Array([1, 1, 1]);
+    raster.draw(camera);
+    const tooFine = this.perM * visibleDepth(body.vertices, camera) / camera.fy;
+    const { px, texels } = this.level(Math.round(Math.log2(Math.max(tooFine, 1))));
+    const lit = camera.litFromCamera ?? [1, 0, 0, 0, 1, 0, 0, 0, 1];
+    for (let k = 0; k < raster.count; k++) {
+      const x = Math.min(Math.max(raster.uv[2 * k] * px - 0.5, 0), px - 1);
+      const y = Math.min(Math.max(raster.uv[2 * k + 1] * px - 0.5, 0), px - 1);
+      const column = Math.min(Math.floor(x), px - 2), row = Math.min(Math.floor(y), px - 2);
+      const right = x - column, down = y - row, upper = 3 * (row * px + column), lower = upper + 3 * px;
+      if (light !== null) lightGains(light, lit, raster.normal, 3 * k, gains);
+      for (let n = 0; n < 3; n++) {
+        const above = texels[upper + n] * (1 - right) + texels[upper + 3 + n] * right;
+        const below = texels[lower + n] * (1 - right) + texels[lower + 3 + n] * right;
+        added[3 * k + n] = (above * (1 - down) + below * down) * gains[n];
+      }
+    }
+    return { pixel: raster.pixel, added, count: raster.count };
+  }
+
+  /** An empty picture (H, W, 4) of area pixels, the same every time. */
+  layer(area) {
+    if (this.empty?.length === 4 * area) this.empty.fill(0);
+    else this.empty = new Float32Array(4 * area);
+    return this.empty;
+  }
+
+  /** {px, texels} of the detail halved so many times, but never below 64 texels. */
+  level(wanted) {
+    const { levels } = this;
+    while (levels.length <= wanted && levels[levels.length - 1].px >= 128) {
+      const { px, texels } = levels[levels.length - 1], half = Math.floor(px / 2), mean = new Float32Array(3 * half * half);
+      for (let row = 0; row < half; row++) {
+        for (let column = 0; column < half; column++) {
+          for (let n = 0; n < 3; n++) {
+            const at = 3 * (2 * row * px + 2 * column) + n;
+            mean[3 * (row * half + column) + n] = (texels[at] + texels[at + 3] + texels[at + 3 * px] + texels[at + 3 * px + 3]) / 4;
+          }
+        }
+      }
+      levels.push({ px: half, texels: mean });
+    }
+    return levels[Math.min(wanted, levels.length - 1)];
+  }
+}
+
+/** Add detail, of Detail.find, to a layer (H, W, 4) of premultiplied colours. */
+function addDetail(layer, { pixel, added, count }) {
+  for (let k = 0; k < count; k++) {
+    const at = 4 * pixel[k], alpha = layer[at + 3];
+    if (alpha <= 1e-4) continue;
+    for (let n = 0; n < 3; n++) layer[at + n] = Math.min(Math.max(layer[at + n] / alpha + added[3 * k + n], 0), 1) * alpha;
+  }
+}
+
+/** Put a layer (H, W, 4) of premultiplied colours over pixels (H, W, 4) of values up to scale. */
+function putOver(layer, pixels, scale) {
+  for (let at = 0; at < layer.length; at += 4) {
+    const through = 1 - layer[at + 3];
+    if (through === 1) continue;
+    for (let n = 0; n < 4; n++) pixels[at + n] = layer[at + n] * scale + pixels[at + n] * through;
+  }
+}
+
+/** Median distance, metres, of the vertices (V, 3) inside the picture; of all before the camera where none is. */
+function visibleDepth(vertices, camera) {
+  const points = projectPoints(camera, vertices), inside = [], before = [];
+  for (let v = 0; v < vertices.length / 3; v++) {
+    const depth = vertices[3 * v + 2], x = points[2 * v], y = points[2 * v + 1];
+    if (depth > 0) before.push(depth);
+    if (depth > NEAR_M && x >= 0 && y >= 0 && x < camera.width && y < camera.height) inside.push(depth);
+  }
+  const depths = Float64Array.from(inside.length ? inside : before).sort(), middle = depths.length >> 1;
+  return depths.length % 2 ? depths[middle] : (depths[middle - 1] + depths[middle]) / 2;
 }
 
 /** (count,) for pixels along a side of a box from low to high: 1 inside, smoothly to 0 at both ends, 0 beyond. */
@@ -217,6 +315,25 @@ function shrinkAxis(from, to, lines, size, newSize, lineFrom, stepFrom, lineTo, 
 }
 
 const MOST_LOG = 1.5; // fitting/light.py
+const TERMS = new Float64Array(8), LOGS = new Float64Array(3);
+
+/** By how much brighter than what faces the camera the unit normal at normals[at], turned by lit (3, 3), is, per channel,
+ * into out (rendering/light.py). */
+function lightGains(light, lit, normals, at, out) {
+  const nx = normals[at], ny = normals[at + 1], nz = normals[at + 2];
+  const facing = lit[6] * nx + lit[7] * ny + lit[8] * nz;
+  lightTerms(lit[0] * nx + lit[1] * ny + lit[2] * nz, lit[3] * nx + lit[4] * ny + lit[5] * nz, facing, TERMS);
+  for (let channel = 0; channel < 3; channel++) {
+    LOGS[channel] = 0;
+    for (let i = 0; i < TERMS.length; i++) LOGS[channel] += TERMS[i] * light[3 * i + channel];
+  }
+  // What faces away was not seen: its light turns grey.
+  const grey = (LOGS[0] + LOGS[1] + LOGS[2]) / 3, away = Math.min(Math.max(facing, 0), 1);
+  for (let channel = 0; channel < 3; channel++) {
+    const log = LOGS[channel] + away * (grey - LOGS[channel]);
+    out[channel] = Math.exp(Math.min(Math.max(log, -MOST_LOG), MOST_LOG));
+  }
+}
 
 /** Harmonics of bands 1 and 2 of a unit normal, less those of what faces the camera, into out (fitting/light.py). */
 function lightTerms(x, y, z, out) {

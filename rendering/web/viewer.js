@@ -71,7 +71,7 @@ async function hasGpu() {
 
 /** The arrays of avatar.bin by name. */
 function arraysOf(table, data) {
-  const kinds = { float32: Float32Array, int32: Int32Array }, found = {};
+  const kinds = { float32: Float32Array, int32: Int32Array, int8: Int8Array }, found = {};
   for (const [name, { dtype, offset, count }] of Object.entries(table)) {
     found[name] = new kinds[dtype](data.buffer, data.byteOffset + offset, count);
   }

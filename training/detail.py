@@ -1,0 +1,235 @@
+"""Detail (``rendering.detail``) from frames that trained: what the finished avatar's enlarged painting lacks of them.
+
+At the recording's own size the avatar paints a frame; what is left to the truth, without what is smooth, is put onto
+the texture.  Over many frames prints, seams and eyes stay, for the body is tracked; what is of one moment, a fold, a
+shadow, a finger that is elsewhere, averages out; what is left of it is told from detail by how much frames differ
+(Wiener 1949), and where hardly a frame has been, nothing is claimed.
+
+D x D detail texels, K covered pixels, H x W pixels of a frame's crop.  Colours in [0, 1].
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from fitting.keyframes import Keyframes
+from rendering.avatar import Avatar
+from rendering.captured import Captured
+from rendering.close_up import WORTH
+from rendering.detail import MOST_PX, as_stored, texels_per_m
+from rendering.framing import visible_depth
+from rendering.light import gain
+from rendering.networks import RGB, NeuralTexture
+from rendering.rasterize import rasterize_covered
+from rendering.rasters import Rasters
+from training.cast import PERSON
+from training.dataset import crop_image
+from training.train import reproducible
+from training.warmstart import evenly
+
+FRAMES, MOST_FRAMES = 24, 64  # evenly spread ones beside the keyframes, which differ in pose; and of both at most
+MOST_ROWS = 1024  # that a frame's crop is looked at in
+PX_STEP = 256  # D is a multiple of it
+OWN_ALPHA, OWN_MASK = 0.97, 0.9  # of matte and painting: less is background, or an outline
+SMOOTH_PX = 2.0  # of the networks' crop: what is smoother than that they can paint themselves
+SPLAT_TEXELS = 0.8  # sigma
+ERROR = 0.1  # of colour, by which a sample's weight is halved (Cauchy)
+ROUNDS = 2  # of reweighting
+LIKE = 3.0  # sigma in texels of 1024 over which detail and noise are compared
+LEAST_FRAMES, BLOCK = 3, 4  # frames that must have seen a block of so many texels per side
+LEAST_WEIGHT, NOTHING = 1e-3, 1e-9
+COLUMNS = 6  # sums over samples: weight, weighted colours, weighted squares, squared weights
+
+log = logging.getLogger(__name__)
+
+
+def add_detail(avatar_dir: Path, subjects: Mapping[str, Path], device: str) -> None:
+    """Give the subjects of a finished avatar, {name: folder}, their detail, in the files of their textures."""
+    avatar = Avatar.load(avatar_dir, device)
+    with reproducible(avatar.device):
+        for name, folder in subjects.items():
+            plain = replace(avatar, textures={**avatar.textures, name: without_detail(avatar.textures[name])})
+            detail = found_detail(plain, name, folder)
+            if detail is not None:
+                log.info("%s: detail of %d x %d texels", name, *detail.shape[:2])
+                tensors = {**plain.textures[name].state_dict(), "detail": detail}
+                replace(avatar, textures={name: NeuralTexture.of(tensors)}).save_texture(avatar_dir, name)
+
+
+def without_detail(texture: NeuralTexture) -> NeuralTexture:
+    """A copy of the texture as it was trained."""
+    kept = {name: value for name, value in texture.state_dict().items() if name != "detail"}
+    return NeuralTexture.of(kept).to(texture.texels.device).requires_grad_(False)
+
+
+def found_detail(avatar: Avatar, name: str, folder: Path) -> Tensor | None:
+    """(D, D, 3) int8, what the avatar of somebody without detail lacks in his training frames; None where the recording
+    shows no more than the avatar paints."""
+    captured, rasters = Captured.load(folder), Rasters.load(folder / PERSON)
+    frames = _frames(Keyframes.load(folder / "04_keyframes"), captured, rasters)
+    boxes_px = rasters.boxes_px[frames]
+    if not len(frames) or np.median(boxes_px[:, 3] - boxes_px[:, 1]) < WORTH * avatar.image_wh[1]:
+        return None
+    looked = Looked(avatar, name, captured, rasters)
+    detail_px = looked.detail_px(frames)
+    samples = list(looked.at(frames, detail_px))
+    return as_stored(averaged(samples, detail_px))
+
+
+def _frames(keyframes: Keyframes, captured: Captured, rasters: Rasters) -> np.ndarray:
+    """The training frames to look at."""
+    covered = np.diff(rasters.pixel_offsets) > 0
+    train = [int(i) for i in keyframes.train_indices if captured.fit.tracked[i] and covered[i]]
+    keys = np.intersect1d(keyframes.keyframe_indices, train)
+    return evenly(np.union1d(keys, evenly(np.array(train, np.int64), FRAMES)), MOST_FRAMES).astype(np.int64)
+
+
+class Samples(NamedTuple):
+    """What one frame says of detail."""
+
+    texel: np.ndarray  # (K,) int64, flat index into D * D
+    colors: np.ndarray  # (K, 3) float32, as the surface would show them head-on
+    weight: np.ndarray  # (K,) float32
+
+
+class Looked(NamedTuple):
+    """An avatar beside the recording of one of its cast."""
+
+    avatar: Avatar
+    name: str
+    captured: Captured
+    rasters: Rasters
+
+    def detail_px(self, frames: np.ndarray) -> int:
+        """Texels per side for as many on a metre of the body as these frames have pixels there."""
+        px_per_m = []
+        for i in frames.tolist():
+            top, bottom = self.rasters.boxes_px[i][[1, 3]]
+            seen = min(MOST_ROWS / (bottom - top), 1)
+            vertices_m = self.captured.fit.vertices_color_m(i)
+            px_per_m.append(seen * self.rasters.camera.fy_px / visible_depth(vertices_m, self.rasters.camera))
+        wanted = float(np.median(px_per_m)) / texels_per_m(self.avatar.bodies[self.name], 1)
+        return int(np.clip(np.ceil(wanted / PX_STEP) * PX_STEP, PX_STEP, MOST_PX))
+
+    def at(self, frames: np.ndarray, detail_px: int) -> Iterator[Samples]:
+        """What each frame says; several at once on a CPU, in their order."""
+        self.avatar.painter  # noqa: B018  made once, before there are threads
+        threads = (os.cpu_count() or 1) if self.avatar.device.type == "cpu" else 1
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for begin in range(0, len(frames), threads):
+                some = frames[begin : begin + threads].tolist()
+                pictures = [(self.captured.recording.color(i), self.captured.masks[i]) for i in some]
+                yield from pool.map(partial(self.said, detail_px=detail_px), some, pictures)
+
+    def said(self, index: int, picture: tuple[np.ndarray, np.ndarray], detail_px: int) -> Samples:
+        """What one frame, its picture (H0, W0, 3) uint8 and its matte (H0, W0), says."""
+        fit, camera, box_px = self.captured.fit, self.rasters.camera, self.rasters.boxes_px[index]
+        width, height = self.avatar.image_wh
+        scale = min(box_px[3] - box_px[1], MOST_ROWS) / height
+        wh = round(width * scale), round(height * scale)
+        cut = camera.crop(tuple(box_px), wh)
+        true = crop_image(picture[0], box_px, wh, cv2.BORDER_REPLICATE).astype(np.float32) / 255
+        matte = crop_image(picture[1], box_px, wh, cv2.BORDER_CONSTANT)
+        pose, placed = fit.pose[index], fit.camera_from_body[index]
+        shown = self.avatar.render(self.name, pose, placed, cut, (0.0, 0.0, float(wh[0]), float(wh[1])))
+        shape = self.avatar.bodies[self.name]
+        covered = rasterize_covered(shape.body, shape.vertices_camera_m(pose, placed), cut)
+        is_body = np.zeros(wh[0] * wh[1], np.float32)
+        is_body[covered.pixel] = ~self.rasters.part_doubted[index][covered.part]
+        is_own = is_body.reshape(wh[1], wh[0]) * (matte >= OWN_ALPHA) * (shown[..., 3] >= OWN_MASK)
+        lacking = true - shown[..., :3]
+        lacking -= _smooth(lacking, is_own, SMOOTH_PX * scale)
+        inside = cv2.erode(is_own, np.ones((3, 3))).ravel()[covered.pixel] > 0
+        gains = np.ones((len(covered.pixel), RGB), np.float32)
+        light = self.avatar.textures[self.name].light
+        if light is not None:
+            gains = gain(torch.from_numpy(covered.normal), light.cpu()).numpy()
+        facing = np.maximum(-covered.normal[:, 2], 0) * gains.mean(axis=1)
+        weight = np.where(inside, facing**2, 0).astype(np.float32)
+        column, row = (covered.uv.T * detail_px).astype(np.int64).clip(0, detail_px - 1)
+        kept = weight > LEAST_WEIGHT
+        colors = lacking.reshape(-1, RGB)[covered.pixel] / gains
+        return Samples((row * detail_px + column)[kept], colors[kept].astype(np.float32), weight[kept])
+
+
+def _smooth(values: np.ndarray, mask: np.ndarray, sigma_px: float) -> np.ndarray:
+    """values (H, W, 3) blurred, as far as the mask (H, W) goes."""
+    share = cv2.GaussianBlur(mask, (0, 0), sigma_px)
+    return cv2.GaussianBlur(values * mask[..., None], (0, 0), sigma_px) / np.maximum(share, 0.05)[..., None]
+
+
+def averaged(samples: list[Samples], detail_px: int) -> np.ndarray:
+    """(D, D, 3) float32 colours about 0: the samples' robust mean, shrunk by what it has of noise."""
+    sums = _summed(samples, detail_px, np.zeros((detail_px * detail_px, RGB), np.float32), np.inf)
+    for _ in range(ROUNDS):
+        sums = _summed(samples, detail_px, _mean(sums), ERROR**2)
+    mean, weight = _mean(sums), np.maximum(sums[:, 0], NOTHING)
+    is_known = sums[:, 0] > LEAST_WEIGHT
+    power = (mean**2).sum(axis=1)
+    variance = np.maximum(sums[:, 4] / weight - power, 0)
+    noise = variance * sums[:, 5] / weight**2  # of the mean of so many samples
+    power, noise = (
+        cv2.GaussianBlur(np.where(is_known, values, 0).reshape(detail_px, detail_px), (0, 0), LIKE * detail_px / 1024)
+        for values in (power, noise)
+    )
+    # The root keeps the contrast that detail has; the share itself would have the least error, and be dull.
+    share = np.sqrt(np.clip(1 - noise / np.maximum(power, NOTHING), 0, 1)) * _often_seen(samples, detail_px)
+    share = np.where(is_known.reshape(share.shape), share, 0)
+    return (mean.reshape(detail_px, detail_px, RGB) * share[..., None]).astype(np.float32)
+
+
+def _summed(samples: list[Samples], detail_px: int, mean: np.ndarray, most: float) -> np.ndarray:
+    """(D * D, COLUMNS) float32 sums over all samples; ``most`` is the squared distance from the mean (D * D, 3) that
+    halves a weight."""
+    sums = np.zeros((detail_px * detail_px, COLUMNS), np.float32)
+    for frame in samples:
+        _sum_up(sums, *frame, mean, most)
+    spread = cv2.GaussianBlur(sums.reshape(detail_px, detail_px, COLUMNS), (0, 0), SPLAT_TEXELS)
+    return np.asarray(spread, np.float32).reshape(-1, COLUMNS)
+
+
+def _mean(sums: np.ndarray) -> np.ndarray:
+    """(D * D, 3) float32."""
+    return np.ascontiguousarray(sums[:, 1:4] / np.maximum(sums[:, :1], NOTHING))
+
+
+def _often_seen(samples: list[Samples], detail_px: int) -> np.ndarray:
+    """(D, D) float32: 1 where frames enough have been, falling to 0."""
+    blocks = detail_px // BLOCK
+    count = np.zeros(blocks * blocks, np.int64)
+    for frame in samples:
+        row, column = np.divmod(frame.texel, detail_px)
+        count[np.unique(row // BLOCK * blocks + column // BLOCK)] += 1
+    enough = np.clip((count - LEAST_FRAMES + 1) / 2, 0, 1).reshape(blocks, blocks)
+    return np.kron(cv2.GaussianBlur(enough, (0, 0), 1.0), np.ones((BLOCK, BLOCK))).astype(np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _sum_up(sums, texel, colors, weight, mean, most):
+    """The samples into ``sums`` (D * D, COLUMNS), in place; those far from the mean (D * D, 3) count less."""
+    for k in range(len(texel)):
+        at = texel[k]
+        away = np.float32(0)
+        for c in range(3):
+            away += (colors[k, c] - mean[at, c]) ** 2
+        share = weight[k] / (1 + away / most)
+        sums[at, 0] += share
+        square = np.float32(0)
+        for c in range(3):
+            sums[at, 1 + c] += share * colors[k, c]
+            square += colors[k, c] * colors[k, c]
+        sums[at, 4] += share * square
+        sums[at, 5] += share * share
