@@ -2,9 +2,9 @@
 
 Adam makes a whole step of any gradient, however small.  Networks live with that, but most texels of a texture are seen
 by few pixels of few frames, and of the trace of a gradient that outlines leave there Adam makes confetti, which shows
-as soon as somebody turns or moves as he did not.  So the second moment of a texel is averaged with the mean one of all that
-were seen (Kingma and Ba 2015; the constant beside the root, which Zaheer et al. 2018 found too small to help, here is
-as large as what it stands beside): often seen texels go on as before, the others keep what they began with.
+as soon as somebody turns or moves as he did not.  So the second moment of a texel is averaged with the mean one of all
+that were seen: often seen texels go on as before, the others keep what they began with.  Otherwise it is Kingma and Ba
+(2015), with Loshchilov and Hutter's decay of weights (2019).
 """
 
 from __future__ import annotations
