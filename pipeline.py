@@ -148,7 +148,7 @@ STAGES = (
     Stage(
         "07_report",
         "evaluate",
-        12,
+        13,
         _evaluate,
         ("evaluate",),
         (*OF_A_SUBJECT, "06_avatar"),

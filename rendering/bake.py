@@ -23,7 +23,7 @@ from rendering.networks import RGB
 from rendering.pasting import Box
 from rendering.poses import standing
 from rendering.rasterize import Raster, rasterize, rasterize_covered
-from rendering.texels import push_pull
+from rendering.texels import DETAIL_STEP, push_pull
 from rendering.viewpoints import View, orbit
 
 AZIMUTHS, ELEVATIONS = 16, np.radians([-15, 10, 35])  # about what was filmed; from above, networks guess
@@ -83,7 +83,9 @@ def baked_colors(avatar: Avatar, subject: str, texture_px: int) -> np.ndarray:
     filled = push_pull(colors.reshape(*shape_hw, RGB), weight.reshape(shape_hw))
     texture = avatar.textures[subject]
     if texture.detail is not None:  # it lies on the skin as it is
-        filled = filled + cv2.resize(texture.detail_level(0), shape_hw, interpolation=cv2.INTER_AREA)
+        detail = texture.detail_level(0) * np.float32(DETAIL_STEP)
+        way = cv2.INTER_AREA if detail.shape[0] > texture_px else cv2.INTER_LINEAR
+        filled = filled + cv2.resize(detail, shape_hw, interpolation=way)
     return np.rint(filled * 255).clip(0, 255).astype(np.uint8)
 
 

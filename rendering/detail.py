@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rendering.avatar import Shape
 
 MOST_PX = 1024  # detail texels per side
+FADE = 0.25  # of being enlarged: from WORTH on, in which detail comes
 
 
 def as_stored(detail: np.ndarray) -> torch.Tensor:
@@ -42,7 +43,8 @@ def texels_per_m(shape: Shape, detail_px: int) -> float:
     a, b, c = (rest_m[body.faces[:, k]] for k in range(3))
     area_m2 = np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2
     u, v, w = (body.uv[body.face_uv[:, k]].astype(float) for k in range(3))
-    share = np.abs(np.cross(v - u, w - u)).sum() / 2
+    (first, second), (third, fourth) = (v - u).T, (w - u).T
+    share = np.abs(first * fourth - second * third).sum() / 2
     return float(detail_px * np.sqrt(share / area_m2))
 
 
@@ -62,7 +64,7 @@ def with_detail(
     """
     if texture.detail is None or enlarged < WORTH:
         return layer
-    covered, added = _added(texture, shape, vertices_m, camera, lit_from_camera)
+    covered, added = _added(texture, shape, vertices_m, camera, enlarged, lit_from_camera)
     rgba = layer.rgba.copy()
     _add(rgba, layer.left, layer.top, camera.image_wh[0], covered.pixel, added)
     return Layer(rgba, layer.left, layer.top, layer.depth_m)
@@ -83,7 +85,7 @@ def lay_detail(
     enlarged = (box_px[3] - box_px[1]) / mask.shape[0]
     if texture.detail is None or enlarged < WORTH:
         return
-    covered, added = _added(texture, shape, vertices_m, camera, lit_from_camera)
+    covered, added = _added(texture, shape, vertices_m, camera, enlarged, lit_from_camera)
     _lay(picture.reshape(-1, 3), picture.shape[1], covered.pixel, added, mask, np.array(box_px))
 
 
@@ -92,14 +94,21 @@ def _added(
     shape: Shape,
     vertices_m: np.ndarray,
     camera: Camera,
+    enlarged: float,
     lit_from_camera: np.ndarray | None,
 ) -> tuple[Covered, np.ndarray]:
-    """The picture's pixels that show the body, and what to add to their colours, (K, 3)."""
+    """The picture's pixels that show the body, and what to add to their colours, (K, 3).
+
+    Nothing comes at once: neither detail as somebody comes nearer, nor its next finer level."""
     assert texture.detail is not None
     covered = rasterize_covered(shape.body, vertices_m, camera)
     px_per_m = camera.fy_px / visible_depth(vertices_m, camera)
     too_fine = texels_per_m(shape, texture.detail.shape[0]) / px_per_m
-    added = read_texels(texture.detail_level(round(np.log2(max(too_fine, 1)))), covered.uv)
+    level, coarser = divmod(float(np.log2(max(too_fine, 1))), 1)
+    added = read_texels(texture.detail_level(int(level)), covered.uv)
+    if coarser:
+        added += np.float32(coarser) * (read_texels(texture.detail_level(int(level) + 1), covered.uv) - added)
+    added *= np.float32(DETAIL_STEP * min((enlarged - WORTH) / FADE, 1))
     if texture.light is not None:
         normal = covered.normal
         if lit_from_camera is not None:

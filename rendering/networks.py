@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from capture.errors import UserError
 from rendering.light import lit
-from rendering.texels import DETAIL_STEP, add_texels, halved, read_texels
+from rendering.texels import add_texels, halved, read_texels
 
 M = TypeVar("M", bound=nn.Module)
 AnyRenderer = TypeVar("AnyRenderer", bound="Renderer")
@@ -171,12 +171,13 @@ class NeuralTexture(nn.Module):
         return self.texels.shape[2]
 
     def detail_level(self, level: int) -> np.ndarray:
-        """(D / 2^level, ., 3) float32 colours about 0: the detail halved ``level`` times, but never below 64 texels."""
+        """(D / 2^level, ., 3) int8 as ``detail``: it halved ``level`` times, but never below 64 texels."""
         assert self.detail is not None
         if not self._detail_levels:
-            self._detail_levels.append(self.detail.cpu().numpy() * np.float32(DETAIL_STEP))
-        while len(self._detail_levels) <= level and self._detail_levels[-1].shape[0] >= 128:
-            self._detail_levels.append(halved(self._detail_levels[-1]))
+            levels = [self.detail.cpu().numpy()]
+            while levels[-1].shape[0] >= 128:
+                levels.append(halved(levels[-1]))
+            self._detail_levels = levels  # at once: several threads may ask
         return self._detail_levels[min(level, len(self._detail_levels) - 1)]
 
     def decays(self) -> list[tuple[nn.Parameter, float]]:

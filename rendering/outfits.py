@@ -20,7 +20,7 @@ PIECES = {  # what the page calls it, and the body model's word for it
     "Legs": "legs",
     "Feet": "feet",
 }
-KEPT = 24  # 130 MB of textures with 256 texels and 8 channels, and detail of 1024
+KEPT = 24  # 150 MB of textures with 256 texels and 8 channels, and detail of 1024
 
 
 class Outfit(NamedTuple):

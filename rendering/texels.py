@@ -15,7 +15,7 @@ DETAIL_STEP = 1 / 255  # of colour in [0, 1], of the int8 that detail (``renderi
 
 @njit(cache=True, nogil=True)
 def read_texels(texels: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """texels (T, T, C) at uv (K, 2) to (K, C) float32."""
+    """texels (T, T, C), float32 or int8, at uv (K, 2) to (K, C) float32."""
     size, channels = texels.shape[1], texels.shape[2]
     values = np.empty((len(uv), channels), np.float32)
     for k in range(len(uv)):
@@ -59,9 +59,10 @@ def _corner(u, v, size):
 
 
 def halved(texels: np.ndarray) -> np.ndarray:
-    """(D, D, C) float32 to (D / 2, D / 2, C), means of four."""
+    """(D, D, C) int8 to (D / 2, D / 2, C) int8, means of four."""
     half = texels.shape[0] // 2
-    return np.asarray(cv2.resize(texels, (half, half), interpolation=cv2.INTER_AREA), np.float32)
+    four = texels[: 2 * half, : 2 * half].reshape(half, 2, half, 2, -1).astype(np.int16).sum(axis=(1, 3))
+    return ((four + 2) // 4).astype(np.int8)
 
 
 def push_pull(values: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ from rendering.avatar import Avatar, Shape
 from rendering.detail import as_stored
 from rendering.networks import RGB, NeuralTexture
 from rendering.skin import skin_of
+from rendering.texels import DETAIL_STEP
 
 SEAM_M = 0.05  # width of a seam along the skin: the clothes of two people never end at quite the same place
 OWN_SKIN_M = 0.13  # how far from what one keeps one's own skin may show in somebody else's clothes
@@ -186,8 +187,9 @@ def mixed_detail(textures: Sequence[NeuralTexture], shares: np.ndarray) -> Tenso
     for texture, share in zip(textures, np.moveaxis(shares, -1, 0), strict=True):
         if texture.detail is not None:
             weight = share if share.ndim == 0 else cv2.resize(share, (size, size), interpolation=cv2.INTER_LINEAR)
-            total += np.asarray(weight)[..., None] * cv2.resize(texture.detail_level(0), (size, size))
-    return as_stored(total)
+            theirs = cv2.resize(texture.detail_level(0).astype(np.float32), (size, size))
+            total += np.asarray(weight)[..., None] * theirs
+    return as_stored(total * DETAIL_STEP)
 
 
 def mixed_cut(avatar: Avatar, body: str, people: Sequence[str], shares: np.ndarray) -> Shape:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from miniature import CAMERA, CAMERA_FROM_BODY, dance, doll
-from small_workspace import make_workspace
+from small_workspace import NUM_TRAIN, RASTERS, make_recording, make_workspace
 from test_avatar import make_avatar
 
 from capture.camera import Camera
@@ -20,13 +22,23 @@ from rendering.avatar import Avatar
 from rendering.bake import baked_colors
 from rendering.close_up import WORTH
 from rendering.detail import as_stored, lay_detail, texels_per_m, with_detail
+from rendering.layers import AVATAR
+from rendering.live_picture import Eye, Wanted, picture
 from rendering.networks import NeuralTexture
 from rendering.pasting import Layer
+from rendering.poses import standing
+from rendering.puppet import Pose
 from rendering.rasterize import rasterize
+from rendering.rasters import rasterize as rasterize_stage
 from rendering.texels import DETAIL_STEP
 from rendering.worn import between, dressed
+from training import detail as module
+from training.adapt import AdaptConfig, FinetuneConfig, adapt, finetune
 from training.close_up import train_avatar
 from training.detail import LEAST_FRAMES, Samples, add_detail, averaged, found_detail, without_detail
+from training.heads import measured
+from training.sanity import Crop, true_crop
+from training.score import Subject, seen_by
 from training.train import TrainConfig
 
 D = 128
@@ -125,9 +137,37 @@ def test_what_is_finer_than_the_pictures_pixels_fades_instead_of_flickering(avat
         placed = CAMERA_FROM_BODY.copy()
         placed[2, 3] = away * 600 / per_m
         vertices_m = shape.vertices_camera_m(POSE, placed)
-        camera = Camera((4000, 4000), 600.0, 600.0, 2000.0, 2000.0)
-        seen = with_detail(grey(4000, 4000), texture, shape, vertices_m, camera, 2.0).rgba
+        camera = Camera((1200, 1200), 600.0, 600.0, 600.0, 600.0)
+        seen = with_detail(grey(1200, 1200), texture, shape, vertices_m, camera, 2.0).rgba
         assert least <= seen[rasterize(shape.body, vertices_m, camera).mask, 0].std() <= most
+
+
+def test_it_comes_little_by_little_as_somebody_comes_nearer(avatar):
+    """Whoever breathes at the distance where it begins does not blink."""
+    texture, shape = detailed(avatar, stripes(4)).textures["doll"], avatar.bodies["doll"]
+    vertices_m = posed(avatar)
+    body = rasterize(shape.body, vertices_m, NEAR).mask
+
+    def contrast(enlarged: float) -> float:
+        return float(with_detail(grey(640, 480), texture, shape, vertices_m, NEAR, enlarged).rgba[body, 0].std())
+
+    steps = np.diff([contrast(enlarged) for enlarged in np.linspace(WORTH - 0.02, WORTH + 0.4, 22)])
+    assert (steps > -1e-6).all() and 0 < steps.max() < 0.1 * contrast(3.0)
+    assert contrast(WORTH + 0.4) == contrast(3.0)
+    seen = []
+    for focal_px in np.geomspace(100, 1200, 60):  # from one level of it to the next
+        camera = Camera((480, 640), focal_px, focal_px, 240.0, 320.0)
+        inside = rasterize(shape.body, vertices_m, camera).mask
+        seen.append(with_detail(grey(640, 480), texture, shape, vertices_m, camera, 3.0).rgba[inside, 0].std())
+    assert np.abs(np.diff(seen)).max() < 0.1 * max(seen) and max(seen) > 2 * min(seen)
+
+
+def test_many_may_ask_for_its_levels_at_once(avatar):
+    for _ in range(20):
+        texture = detailed(avatar, stripes()).textures["doll"]
+        with ThreadPoolExecutor(4) as pool:
+            levels = list(pool.map(texture.detail_level, [1, 0, 1, 0] * 4))
+        assert [len(level) for level in levels] == [D // 2, D, D // 2, D] * 4
 
 
 def test_texels_per_metre_are_those_of_the_surface(avatar):
@@ -238,8 +278,6 @@ def test_nothing_is_claimed_of_what_few_frames_saw():
 
 def test_a_print_too_fine_for_the_networks_is_found_in_the_film(subject_dir, monkeypatch):
     """The recording is what the avatar itself paints, with a detail that it does not know."""
-    from training import detail as module
-
     plain = Avatar.load(subject_dir / "06_avatar", "cpu")
     plain = replace(plain, textures={"doll": without_detail(plain.textures["doll"])}, close_up=None)
     true = stripes(16)
@@ -272,10 +310,6 @@ def test_a_print_too_fine_for_the_networks_is_found_in_the_film(subject_dir, mon
 
 
 def test_training_ends_with_detail_and_held_out_frames_gain(subject_dir):
-    from training.heads import measured
-    from training.sanity import Crop, true_crop
-    from training.score import Subject, seen_by
-
     avatar = Avatar.load(subject_dir / "06_avatar", "cpu")
     assert avatar.textures["doll"].detail is not None
     plain = replace(avatar, textures={"doll": without_detail(avatar.textures["doll"])})
@@ -293,8 +327,6 @@ def test_training_ends_with_detail_and_held_out_frames_gain(subject_dir):
 
 
 def test_finding_it_again_finds_the_same(subject_dir, tmp_path):
-    import shutil
-
     folder = tmp_path / "06_avatar"
     shutil.copytree(subject_dir / "06_avatar", folder)
     before = (folder / "textures" / "doll.safetensors").read_bytes()
@@ -302,13 +334,71 @@ def test_finding_it_again_finds_the_same(subject_dir, tmp_path):
     assert (folder / "textures" / "doll.safetensors").read_bytes() == before
 
 
-def test_a_recording_no_finer_than_the_crops_has_none(subject_dir):
+@pytest.mark.parametrize(("most_rows", "rows"), [(1024, 320), (280, 270)])
+def test_a_recording_looked_at_no_finer_than_the_crops_has_none(subject_dir, monkeypatch, most_rows, rows):
+    monkeypatch.setattr(module, "MOST_ROWS", most_rows)
     avatar = Avatar.load(subject_dir / "06_avatar", "cpu")
-    coarse = replace(avatar, settings={**avatar.settings, "image_wh": [200, 320]})
+    coarse = replace(avatar, settings={**avatar.settings, "image_wh": [rows * 5 // 8, rows]})
     assert found_detail(coarse, "doll", subject_dir) is None
+
+
+def test_frames_from_far_away_say_nothing(subject_dir, monkeypatch):
+    looked: list[int] = []
+
+    def at(self: Any, frames: np.ndarray, detail_px: int) -> Any:
+        looked.extend(frames.tolist())
+        return iter(())
+
+    load = module.Rasters.load
+
+    def with_far_ones(folder: Path) -> Any:
+        rasters = load(folder)
+        boxes_px = rasters.boxes_px.copy()
+        boxes_px[2:6, 3] = boxes_px[2:6, 1] + 60
+        return replace(rasters, boxes_px=boxes_px)
+
+    monkeypatch.setattr(module.Looked, "at", at)
+    monkeypatch.setattr(module.Rasters, "load", with_far_ones)
+    found_detail(Avatar.load(subject_dir / "06_avatar", "cpu"), "doll", subject_dir)
+    assert looked and not set(looked) & {2, 3, 4, 5} and max(looked) < NUM_TRAIN  # nor do held-out ones
 
 
 def test_it_can_be_left_out(subject_dir, tmp_path):
     settings = TrainConfig(widths="8,16", steps=2, texture_px=64, feature=False, detail=False)
     train_avatar(settings, tmp_path, {"doll": subject_dir})
     assert Avatar.load(tmp_path, "cpu").textures["doll"].detail is None
+
+
+def detail_of(folder: Path, name: str = "doll") -> torch.Tensor | None:
+    return Avatar.load(folder, "cpu").textures[name].detail
+
+
+def test_who_is_adapted_or_tuned_gets_his_own_anew(subject_dir, tmp_path):
+    trained = subject_dir / "06_avatar"
+    other = make_recording(tmp_path, "other", look=1)
+    (other / "05_rasters").mkdir()
+    rasterize_stage(RASTERS, other / "05_rasters", other / "01_recording", other / "03_fit")
+    adapt(AdaptConfig(20), {}, tmp_path / "adapted", trained, "other", other)
+    first, second = detail_of(tmp_path / "adapted"), detail_of(tmp_path / "adapted", "other")
+    before = detail_of(trained)
+    assert first is not None and second is not None and before is not None
+    assert torch.equal(first, before) and not torch.equal(second, before)
+    finetune(FinetuneConfig(3), {}, tmp_path / "tuned", trained, "doll", subject_dir)
+    tuned = detail_of(tmp_path / "tuned")
+    assert tuned is not None and not torch.equal(tuned, before)
+    finetune(FinetuneConfig(3), {"detail": False}, tmp_path / "plain", trained, "doll", subject_dir)
+    assert detail_of(tmp_path / "plain") is None
+
+
+def test_the_live_view_shows_it_on_the_avatar_and_on_no_other_layer(avatar):
+    fine = detailed(avatar, stripes())
+    pose, world_from_body = standing(fine.bodies["doll"])
+    eye = Eye(np.array([0.7071068, -0.7071068, 0, 0]), np.array([0.0, -2.4, 0.9]), 0.8, (400, 600))
+    pictures = {}
+    for layer in (AVATAR, "R2: image"):
+        for kind, one in (("plain", detailed(avatar, None)), ("fine", fine)):
+            wanted = Wanted(one.bodies["doll"], one.textures["doll"], Pose(pose, world_from_body), layer, eye)
+            pictures[layer, kind] = picture(one, wanted, 1.0).astype(int)
+    changed = np.abs(pictures[AVATAR, "fine"] - pictures[AVATAR, "plain"]).max(axis=2) > 8
+    assert 0.02 < changed.mean() < 0.5
+    assert np.array_equal(pictures["R2: image", "fine"], pictures["R2: image", "plain"])

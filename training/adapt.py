@@ -163,7 +163,7 @@ def as_trained(base: Avatar, chosen: Mapping[str, Any]) -> TrainConfig:
     """
     known = {field.name for field in fields(TrainConfig)}
     made = {key: value for key, value in base.settings["train"].items() if key in known}
-    made = {"light": False, "pretrained": NONE, **made}  # avatars from before there were any
+    made = {"light": False, "pretrained": NONE, "detail": False, **made}  # avatars from before there were any
     for key in FIXED:
         if key in chosen and chosen[key] != made[key]:
             raise UserError(

@@ -41,6 +41,7 @@ from training.train import reproducible
 from training.warmstart import evenly
 
 FRAMES, MOST_FRAMES = 24, 64  # evenly spread ones beside the keyframes, which differ in pose; and of both at most
+MOST_THREADS = 8  # each holds a picture
 MOST_ROWS = 1024  # that a frame's crop is looked at in
 PX_STEP = 256  # D is a multiple of it
 OWN_ALPHA, OWN_MASK = 0.97, 0.9  # of matte and painting: less is background, or an outline
@@ -79,10 +80,13 @@ def found_detail(avatar: Avatar, name: str, folder: Path) -> Tensor | None:
     """(D, D, 3) int8, what the avatar of somebody without detail lacks in his training frames; None where the recording
     shows no more than the avatar paints."""
     captured, rasters = Captured.load(folder), Rasters.load(folder / PERSON)
+    rows = np.minimum(rasters.boxes_px[:, 3] - rasters.boxes_px[:, 1], MOST_ROWS)
     frames = _frames(Keyframes.load(folder / "04_keyframes"), captured, rasters)
-    boxes_px = rasters.boxes_px[frames]
-    if not len(frames) or np.median(boxes_px[:, 3] - boxes_px[:, 1]) < WORTH * avatar.image_wh[1]:
+    near = frames[rows[frames] >= WORTH * avatar.image_wh[1]]  # from far away nothing is lacking
+    if 2 * len(near) < len(frames) or not len(near):
+        log.info("%s: no detail, as the recording shows no more than the crops do", name)
         return None
+    frames = near
     looked = Looked(avatar, name, captured, rasters)
     detail_px = looked.detail_px(frames)
     samples = list(looked.at(frames, detail_px))
@@ -100,7 +104,7 @@ def _frames(keyframes: Keyframes, captured: Captured, rasters: Rasters) -> np.nd
 class Samples(NamedTuple):
     """What one frame says of detail."""
 
-    texel: np.ndarray  # (K,) int64, flat index into D * D
+    texel: np.ndarray  # (K,) int32, flat index into D * D
     colors: np.ndarray  # (K, 3) float32, as the surface would show them head-on
     weight: np.ndarray  # (K,) float32
 
@@ -126,8 +130,10 @@ class Looked(NamedTuple):
 
     def at(self, frames: np.ndarray, detail_px: int) -> Iterator[Samples]:
         """What each frame says; several at once on a CPU, in their order."""
-        self.avatar.painter  # noqa: B018  made once, before there are threads
-        threads = (os.cpu_count() or 1) if self.avatar.device.type == "cpu" else 1
+        for painting in (self.avatar, self.avatar.close_up):
+            if painting is not None:
+                painting.painter  # noqa: B018  made once, before there are threads
+        threads = min(os.cpu_count() or 1, MOST_THREADS) if self.avatar.device.type == "cpu" else 1
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for begin in range(0, len(frames), threads):
                 some = frames[begin : begin + threads].tolist()
@@ -162,7 +168,7 @@ class Looked(NamedTuple):
         column, row = (covered.uv.T * detail_px).astype(np.int64).clip(0, detail_px - 1)
         kept = weight > LEAST_WEIGHT
         colors = lacking.reshape(-1, RGB)[covered.pixel] / gains
-        return Samples((row * detail_px + column)[kept], colors[kept].astype(np.float32), weight[kept])
+        return Samples((row * detail_px + column)[kept].astype(np.int32), colors[kept].astype(np.float32), weight[kept])
 
 
 def _smooth(values: np.ndarray, mask: np.ndarray, sigma_px: float) -> np.ndarray:

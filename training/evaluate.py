@@ -155,10 +155,9 @@ def score_frames(
                 scene, crops = load_scene(subject, index), predict(avatar, subject, position)
                 flips = (position in flip_crop, position in flip_full)
                 compared = {method: comparison(scene, crops[method]) for method in METHODS}
-                if avatar.close_up_of(subject.name) is not None:
-                    camera = subject.captured.fit.camera.resize(subject.full_wh)
-                    pasted = seen_by(avatar, subject, index, camera, scene.box_px)
-                    compared[AVATAR] = comparison(scene, crops[AVATAR], pasted)
+                camera = subject.captured.fit.camera.resize(subject.full_wh)
+                pasted = seen_by(avatar, subject, index, camera, scene.box_px)
+                compared[AVATAR] = comparison(scene, crops[AVATAR], pasted)
                 tasks += [(*compared[method], *flips) for method in METHODS]
                 image, truth, *_ = compared[AVATAR]
                 flicker.add(index, subject.rasters[index], image, truth, scene.crop.alpha > metrics.MASK_THRESHOLD)

@@ -4,6 +4,7 @@
 // too coarse for, from a texture of its own (rendering/detail.py).
 
 const WORTH = 1.15, RAMP = 0.15; // rendering/close_up.py
+const FADE = 0.25; // rendering/detail.py
 
 class Avatar {
   /** description: avatar.json; arrays: by name; sessions: of renderer.onnx and, where there is one, of the close-up; ort: the runtime. */
@@ -25,9 +26,9 @@ class Avatar {
     this.body.findNormals();
     const person = await this.person.paint(camera);
     if (person === null) return null;
-    const isWorth = (person.box[3] - person.box[1]) / this.person.height >= WORTH;
+    const enlarged = (person.box[3] - person.box[1]) / this.person.height, isWorth = enlarged >= WORTH;
     const head = isWorth && this.closeUp !== null ? await this.closeUp.paint(camera) : null;
-    return { person, head, detail: isWorth && this.detail !== null ? this.detail.find(camera) : null };
+    return { person, head, detail: isWorth && this.detail !== null ? this.detail.find(camera, enlarged) : null };
   }
 
   /** Put what was painted over pixels (H, W, 4), a Float32Array or Uint8ClampedArray of values up to scale. */
@@ -170,37 +171,33 @@ class Detail {
   /** texels (D, D, 3), an Int8Array of steps of a 255th of colour; perM of them lie on a metre of body; light or none. */
   constructor(texels, perM, body, light) {
     const px = Math.round(Math.sqrt(texels.length / 3));
-    this.levels = [{ px, texels: Float32Array.from(texels, (step) => step / 255) }]; // each half as fine as the one before
+    this.levels = [{ px, texels }]; // each half as fine as the one before
     this.perM = perM;
     this.body = body;
     this.light = light;
     this.raster = null;
   }
 
-  /** Which pixels of camera's picture show body, and what to add to their colours in [0, 1]: {pixel, added, count}; valid
-   * until it is asked again. */
-  find(camera) {
+  /** Which pixels of camera's picture, which the painting is enlarged for, show body, and what to add to their colours in
+   * [0, 1]: {pixel, added, count}; valid until it is asked again. */
+  find(camera, enlarged) {
     const { body, light } = this;
     if (this.raster === null || this.raster.width !== camera.width || this.raster.height !== camera.height) {
       this.raster = new Rasterizer(body, camera.width, camera.height);
       this.added = new Float32Array(3 * camera.width * camera.height);
     }
     const { raster, added } = this, gains = new Float64Array([1, 1, 1]);
+    const one = new Float64Array(3), other = new Float64Array(3);
     raster.draw(camera);
     const tooFine = this.perM * visibleDepth(body.vertices, camera) / camera.fy;
-    const { px, texels } = this.level(Math.round(Math.log2(Math.max(tooFine, 1))));
+    const blurred = Math.log2(Math.max(tooFine, 1)), level = Math.floor(blurred), coarser = blurred - level;
+    const fine = this.level(level), coarse = this.level(level + 1), amount = Math.min((enlarged - WORTH) / FADE, 1) / 255;
     const lit = camera.litFromCamera ?? [1, 0, 0, 0, 1, 0, 0, 0, 1];
     for (let k = 0; k < raster.count; k++) {
-      const x = Math.min(Math.max(raster.uv[2 * k] * px - 0.5, 0), px - 1);
-      const y = Math.min(Math.max(raster.uv[2 * k + 1] * px - 0.5, 0), px - 1);
-      const column = Math.min(Math.floor(x), px - 2), row = Math.min(Math.floor(y), px - 2);
-      const right = x - column, down = y - row, upper = 3 * (row * px + column), lower = upper + 3 * px;
       if (light !== null) lightGains(light, lit, raster.normal, 3 * k, gains);
-      for (let n = 0; n < 3; n++) {
-        const above = texels[upper + n] * (1 - right) + texels[upper + 3 + n] * right;
-        const below = texels[lower + n] * (1 - right) + texels[lower + 3 + n] * right;
-        added[3 * k + n] = (above * (1 - down) + below * down) * gains[n];
-      }
+      read(fine, raster.uv, k, one);
+      if (coarser > 0) read(coarse, raster.uv, k, other);
+      for (let n = 0; n < 3; n++) added[3 * k + n] = (one[n] + coarser * (other[n] - one[n])) * amount * gains[n];
     }
     return { pixel: raster.pixel, added, count: raster.count };
   }
@@ -216,18 +213,31 @@ class Detail {
   level(wanted) {
     const { levels } = this;
     while (levels.length <= wanted && levels[levels.length - 1].px >= 128) {
-      const { px, texels } = levels[levels.length - 1], half = Math.floor(px / 2), mean = new Float32Array(3 * half * half);
+      const { px, texels } = levels[levels.length - 1], half = Math.floor(px / 2), mean = new Int8Array(3 * half * half);
       for (let row = 0; row < half; row++) {
         for (let column = 0; column < half; column++) {
           for (let n = 0; n < 3; n++) {
             const at = 3 * (2 * row * px + 2 * column) + n;
-            mean[3 * (row * half + column) + n] = (texels[at] + texels[at + 3] + texels[at + 3 * px] + texels[at + 3 * px + 3]) / 4;
+            const four = texels[at] + texels[at + 3] + texels[at + 3 * px] + texels[at + 3 * px + 3];
+            mean[3 * (row * half + column) + n] = Math.floor((four + 2) / 4);
           }
         }
       }
       levels.push({ px: half, texels: mean });
     }
     return levels[Math.min(wanted, levels.length - 1)];
+  }
+}
+
+/** Three channels of a level's texels between the four around uv[k], into out. */
+function read({ px, texels }, uv, k, out) {
+  const x = Math.min(Math.max(uv[2 * k] * px - 0.5, 0), px - 1), y = Math.min(Math.max(uv[2 * k + 1] * px - 0.5, 0), px - 1);
+  const column = Math.min(Math.floor(x), px - 2), row = Math.min(Math.floor(y), px - 2);
+  const right = x - column, down = y - row, upper = 3 * (row * px + column), lower = upper + 3 * px;
+  for (let n = 0; n < 3; n++) {
+    const above = texels[upper + n] * (1 - right) + texels[upper + 3 + n] * right;
+    const below = texels[lower + n] * (1 - right) + texels[lower + 3 + n] * right;
+    out[n] = above * (1 - down) + below * down;
   }
 }
 
