@@ -16,7 +16,7 @@ from rendering import close_up as closer
 from rendering.avatar import Avatar, Shape, body_from_pixel, surface_of, turned
 from rendering.framing import person_box
 from rendering.networks import NeuralTexture
-from rendering.pasting import resample
+from rendering.pasting import crispness, resample
 from rendering.rasterize import rasterize_covered
 from rendering.rasters import BODY_MARGINS, Margins
 
@@ -155,11 +155,26 @@ def lay_over(picture: np.ndarray, rgba: np.ndarray, box_px: Box) -> np.ndarray:
     inner = (box_px[0] - left, box_px[1] - top, box_px[2] - left, box_px[3] - top)
     alpha = rgba[..., 3:]
     premultiplied = cv2.convertScaleAbs(np.concatenate([rgba[..., :3] * alpha, alpha], axis=2), alpha=255.0)
-    pasted = resample(premultiplied, inner, (right - left, bottom - top))
+    pasted = _crisp(resample(premultiplied, inner, (right - left, bottom - top)), crispness(box_px, rgba.shape[0]))
     through = cv2.cvtColor(255 - pasted[..., 3], cv2.COLOR_GRAY2BGR)
     under = laid[top:bottom, left:right]
     laid[top:bottom, left:right] = cv2.add(cv2.multiply(under, through, scale=1 / 255), pasted[..., :3])
     return laid
+
+
+def _crisp(premultiplied: np.ndarray, contrast: float) -> np.ndarray:
+    """A layer (H, W, 4) uint8 with that contrast of its alpha about one half, as ``pasting.paste`` has it."""
+    if contrast == 1:
+        return premultiplied
+    levels = np.arange(256, dtype=np.float32)
+    crisp = ((levels - 127.5) * contrast + 127.5).clip(0, 255)
+    ratio = crisp / np.maximum(levels, 1)
+    alpha = premultiplied[..., 3]
+    soft = np.nonzero((alpha > 0) & (alpha < 255))
+    some = alpha[soft]
+    crisper = premultiplied.copy()
+    crisper[soft] = np.rint(premultiplied[soft] * ratio[some][:, None]).clip(0, 255).astype(np.uint8)
+    return crisper
 
 
 def lay_in(laid: np.ndarray, behind: np.ndarray, rgba: np.ndarray, box_px: Box) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,8 +19,9 @@ from capture.errors import UserError
 from fitting.fit import BodyFit
 from rendering.avatar import Avatar, Shape, surface_of
 from rendering.framing import person_box, person_frame, visible_depth
+from rendering.layers import lay_over
 from rendering.networks import NeuralRenderer, NeuralTexture
-from rendering.pasting import paste
+from rendering.pasting import crispness, paste
 from rendering.rasterize import rasterize, rasterize_covered
 from rendering.rasters import RasterConfig
 from rendering.rasters import rasterize as rasterize_stage
@@ -172,11 +174,37 @@ def test_far_from_the_person_the_picture_is_exactly_empty(avatar):
 def test_pasting_resamples_the_window_as_it_would_the_whole_picture(box):
     rgba = np.random.default_rng(0).random((64, 40, 4), np.float32)
     whole = paste_over_everything(rgba, box, (240, 320))
+    whole[..., 3] = ((whole[..., 3] - 0.5) * crispness(box, 64) + 0.5).clip(0, 1)
     picture = paste(rgba, box, (240, 320)).picture((240, 320))
     if box[2] - box[0] > 40:  # smaller ones are averaged first
         np.testing.assert_allclose(picture[..., 3], whole[..., 3], atol=1e-3)
         np.testing.assert_allclose((picture * picture[..., 3:])[..., :3], (whole * whole[..., 3:])[..., :3], atol=1e-3)
     assert picture[..., 3].sum() == pytest.approx(whole[..., 3].sum(), rel=0.1)
+
+
+def test_an_outline_that_is_enlarged_is_as_long_and_less_soft():
+    """Where it lies stays, and a mask that is not enlarged is left as it is."""
+    rgba = np.zeros((64, 40, 4), np.float32)
+    rgba[..., 3] = np.clip((np.arange(40) - 17) / 6, 0, 1)  # half at 20
+    reach_px = {}
+    for times in (1, 2, 3, 6):
+        alpha = paste(rgba, (0.0, 0.0, 40.0 * times, 64.0 * times), (40 * times, 64 * times)).rgba[32 * times, :, 3]
+        edge = float(np.interp(0.5, alpha, np.arange(len(alpha)) + 0.5)) / times
+        assert edge == pytest.approx(20.5, abs=0.05)
+        reach_px[times] = ((alpha > 0.02) & (alpha < 0.98)).sum() / times
+    assert reach_px[1] >= 5 and reach_px[3] == pytest.approx(reach_px[1] / 1.5, abs=0.7)
+    assert reach_px[6] == pytest.approx(reach_px[3], abs=0.4)  # not without end
+    assert crispness((0.0, 0.0, 40.0, 64.0), 64) == 1 == crispness((0.0, 0.0, 20.0, 32.0), 64)
+
+
+def test_a_live_pictures_outline_is_as_crisp_as_a_films():
+    rng = np.random.default_rng(1)
+    rgba = cv2.GaussianBlur(rng.random((64, 40, 4), np.float32), (0, 0), 3)
+    rgba[..., 3] = ((rgba[..., 3] - 0.45) * 8).clip(0, 1)
+    behind, box = np.full((200, 160, 3), 90, np.uint8), (-5.0, 4.0, 115.0, 196.0)
+    live = lay_over(behind, rgba, box)
+    film = 255 * paste(rgba, box, (160, 200)).over(behind / np.float32(255))
+    assert np.abs(live - film)[8:190, 4:110].max() < 3 and live.std() > 10
 
 
 def test_the_quick_way_to_rgba_says_what_the_networks_say(avatar):

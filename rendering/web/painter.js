@@ -5,6 +5,7 @@
 
 const WORTH = 1.15, RAMP = 0.15; // rendering/close_up.py
 const FADE = 0.25; // rendering/detail.py
+const CRISPER = 0.25, MOST_TIMES = 2; // rendering/pasting.py
 
 class Avatar {
   /** description: avatar.json; arrays: by name; sessions: of renderer.onnx and, where there is one, of the close-up; ort: the runtime. */
@@ -134,6 +135,7 @@ class Crop {
   paste(painted, pixels, imageWidth, imageHeight, scale) {
     let crop = premultiplied(painted.rgb, painted.mask), { width, height } = this;
     const [left, top, right, bottom] = painted.box, shrink = Math.floor(height / Math.max(bottom - top, 1));
+    const contrast = 1 + CRISPER * Math.min(Math.max((bottom - top) / height - 1, 0), MOST_TIMES);
     if (shrink > 1) { // mean over the footprint, so that a small figure does not alias
       const small = [Math.floor(width / shrink), Math.floor(height / shrink)];
       crop = areaResized(crop, width, height, ...small);
@@ -155,12 +157,13 @@ class Crop {
         const wa = near * upper, wb = far * upper, wc = near * lower, wd = far * lower;
         const alpha = wa * crop[a + 3] + wb * crop[b + 3] + wc * crop[c + 3] + wd * crop[d + 3];
         if (alpha <= 1e-4) continue;
+        const crisp = Math.min(Math.max((alpha - 0.5) * contrast + 0.5, 0), 1), amount = crisp / alpha * scale;
         const at = 4 * (row * imageWidth + column);
         for (let n = 0; n < 3; n++) {
           const colour = wa * crop[a + n] + wb * crop[b + n] + wc * crop[c + n] + wd * crop[d + n];
-          pixels[at + n] = colour * scale + pixels[at + n] * (1 - alpha);
+          pixels[at + n] = colour * amount + pixels[at + n] * (1 - crisp);
         }
-        pixels[at + 3] = alpha * scale + pixels[at + 3] * (1 - alpha);
+        pixels[at + 3] = crisp * scale + pixels[at + 3] * (1 - crisp);
       }
     }
   }
