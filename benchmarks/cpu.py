@@ -3,8 +3,8 @@
     python benchmarks/cpu.py [--avatar workspace/demo/06_avatar] [--frames 60] [--size 960x540]
 
 One table: milliseconds of each part, median over the frames of a slow turn, by the thread's own clock (a busy neighbour
-slows it through the shared caches only) and by the wall's.  "Before" pastes over the whole picture, as this project did
-first.  Without a trained avatar one of the demo preset's size is made up: speed does not depend on what was learned.
+slows it through the shared caches only) and by the wall's.  Without a trained avatar one of the demo preset's size is
+made up: speed does not depend on what was learned.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from rendering.avatar import OURS, Avatar, Shape, surface_of
 from rendering.framing import person_frame
 from rendering.networks import NeuralRenderer, NeuralTexture, compute_dtype, num_parameters
 from rendering.painter import one_thread
-from rendering.pasting import Box, paste
+from rendering.pasting import paste
 from rendering.rasters import RasterConfig
+from training.detail import without_detail
 from training.train import TrainConfig
 
 DISTANCE_M = 2.7
@@ -85,20 +86,6 @@ class Clock:
         ]
 
 
-def paste_over_everything(rgba: np.ndarray, box_px: Box, image_wh: tuple[int, int]) -> np.ndarray:
-    """What ``rendering.pasting.paste`` was: every pixel of the picture is resampled and divided."""
-    height, width = rgba.shape[:2]
-    left, top, right, bottom = box_px
-    premultiplied = rgba.astype(np.float32)
-    premultiplied[..., :3] *= premultiplied[..., 3:]
-    scale_x, scale_y = (right - left) / width, (bottom - top) / height
-    image_from_crop = np.array([[scale_x, 0, left + scale_x / 2 - 0.5], [0, scale_y, top + scale_y / 2 - 0.5]])
-    pasted = cv2.warpAffine(premultiplied, image_from_crop, image_wh, flags=cv2.INTER_LINEAR)
-    alpha = pasted[..., 3:]
-    pasted[..., :3] = np.divide(pasted[..., :3], alpha, out=np.zeros_like(pasted[..., :3]), where=alpha > 1e-4)
-    return np.clip(pasted, 0, 1).astype(np.float32)
-
-
 @torch.inference_mode()
 def measure(avatar: Avatar, camera: Camera, count: int) -> Clock:
     """Time ``count`` frames, part by part and as a whole."""
@@ -109,6 +96,8 @@ def measure(avatar: Avatar, camera: Camera, count: int) -> Clock:
     poses, places = turning(shape.body, count)
     limits = avatar.px_per_m(subject)
     plain = replace(avatar, close_up=None)
+    bare = replace(plain, textures={subject: without_detail(texture)})
+    bare.layer(subject, poses[0], places[0], camera)
     plain.layer(subject, poses[0], places[0], camera)
     avatar.layer(subject, poses[0], places[0], camera)  # compiles
     for pose, place in zip(poses, places, strict=True):
@@ -129,23 +118,15 @@ def measure(avatar: Avatar, camera: Camera, count: int) -> Clock:
             network.second(torch.cat([latent, normals], 1))
         rgba = painter.rgba(texture, surface)
         with clock.part("paste"):
-            layer = paste(rgba, frame.box_px, camera.image_wh)
-        with clock.part("paste, before"):
-            whole = paste_over_everything(rgba, frame.box_px, camera.image_wh)
-        assert np.abs(layer.picture(camera.image_wh)[..., 3] - whole[..., 3]).max() < 1e-3
+            paste(rgba, frame.box_px, camera.image_wh)
         with clock.part("pose -> RGBA of the person"):
             avatar.layer(subject, pose, place, camera)
         with clock.part("the same without the close-up"):
             plain.layer(subject, pose, place, camera)
+        with clock.part("the same without the close-up and without detail"):
+            bare.layer(subject, pose, place, camera)
         with clock.part(TOTAL):
             avatar.render(subject, pose, place, camera)
-        with clock.part("the same, before"):
-            vertices_m = shape.vertices_camera_m(pose, place)
-            person_frame(vertices_m, camera, avatar.image_wh, limits)
-            surface = surface_of(avatar._rasterize(subject, vertices_m, crop))
-            image, mask, _ = avatar.render_raster(subject, surface)
-            rgba = torch.cat([(image + 1) / 2, mask], dim=1)[0].permute(1, 2, 0).numpy()
-            paste_over_everything(rgba, frame.box_px, camera.image_wh)
     return clock
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,14 +19,11 @@ from rendering.avatar import Avatar, Shape, surface_of
 from rendering.framing import person_box, person_frame, visible_depth
 from rendering.layers import lay_over
 from rendering.networks import NeuralRenderer, NeuralTexture
-from rendering.pasting import crispness, paste
+from rendering.pasting import Box, crispness, paste
 from rendering.rasterize import rasterize, rasterize_covered
 from rendering.rasters import RasterConfig
 from rendering.rasters import rasterize as rasterize_stage
 from training.train import TrainConfig, train
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from cpu import paste_over_everything
 
 SETTINGS = {"texture_channels": 8, "latent_channels": 16, "widths": "8,16", "norm": True}
 
@@ -168,6 +163,20 @@ def test_far_from_the_person_the_picture_is_exactly_empty(avatar):
     far.renderer.second.up[0][0].bias[3] = -4.5  # a mask of 1 % everywhere
     _, mask, _ = far.render_raster("doll", surface)
     assert mask[0, 0, 0, 0] == 0 and mask.max() == 1
+
+
+def paste_over_everything(rgba: np.ndarray, box_px: Box, image_wh: tuple[int, int]) -> np.ndarray:
+    """The plainest way to paste: every pixel of the picture is resampled and divided."""
+    height, width = rgba.shape[:2]
+    left, top, right, bottom = box_px
+    premultiplied = rgba.astype(np.float32)
+    premultiplied[..., :3] *= premultiplied[..., 3:]
+    scale_x, scale_y = (right - left) / width, (bottom - top) / height
+    image_from_crop = np.array([[scale_x, 0, left + scale_x / 2 - 0.5], [0, scale_y, top + scale_y / 2 - 0.5]])
+    pasted = cv2.warpAffine(premultiplied, image_from_crop, image_wh, flags=cv2.INTER_LINEAR)
+    alpha = pasted[..., 3:]
+    pasted[..., :3] = np.divide(pasted[..., :3], alpha, out=np.zeros_like(pasted[..., :3]), where=alpha > 1e-4)
+    return np.clip(pasted, 0, 1).astype(np.float32)
 
 
 @pytest.mark.parametrize("box", [(50.3, 40.0, 120.0, 152.0), (-30.0, -10.5, 49.0, 116.0), (100.0, 100.0, 110.0, 116.0)])
