@@ -22,6 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from capture.recording import encode_png
+from capture.sampling import evenly
 from rendering.avatar import Avatar
 from training import metrics
 from training.detail import MOST_ROWS, without_detail
@@ -29,7 +30,6 @@ from training.heads import FIGURES, measured
 from training.pictures import to_bytes
 from training.sanity import Crop, true_crop
 from training.score import GREY, Subject, mean_of, seen_by
-from training.warmstart import evenly
 
 FRAMES = 16
 

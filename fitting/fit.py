@@ -28,6 +28,7 @@ from capture.errors import BROKEN_NPZ, UserError
 from capture.matting import Masks
 from capture.progress import progress
 from capture.recording import Recording, encode_jpeg, write_atomically
+from capture.sampling import evenly
 from capture.video import VideoWriter
 from fitting import verdict
 from fitting.body.model import BodyModel
@@ -248,7 +249,7 @@ def write_overlays(
 ) -> None:
     """overlay.mp4 of all frames and a few stills."""
     (out_dir / "overlay").mkdir(exist_ok=True)
-    stills = set(np.linspace(0, len(fitted) - 1, min(config.overlay_frames, len(fitted))).round().astype(int).tolist())
+    stills = set(evenly(range(len(fitted)), config.overlay_frames).tolist())
     with VideoWriter(out_dir / "overlay.mp4", recording.frames_per_second, crf=23) as video:
         for i in progress(range(len(fitted)), "overlay"):
             color = recording.color(i)

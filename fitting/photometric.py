@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from capture.camera import Camera, distort, pixel_rays
+from capture.sampling import evenly
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import Clip
@@ -151,9 +152,8 @@ def _light_of(
     """(LIGHT_TERMS, 3) the light in the frames ``indices``, or as many of them as are enough."""
     if not indices:
         return np.zeros((LIGHT_TERMS, 3))
-    spread = np.linspace(0, len(indices) - 1, min(LIGHT_FRAMES, len(indices))).round().astype(int)
     parts = []
-    for index in np.asarray(indices)[spread].tolist():
+    for index in evenly(indices, LIGHT_FRAMES).tolist():
         ids, values, share = samples[index]
         parts.append((ids.astype(np.int64), np.full(len(ids), index), share, light_terms(normals[index]), values))
     return found_light(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -14,6 +14,7 @@ import numpy as np
 
 from capture.camera import Camera, transform
 from capture.recording import Recording
+from capture.sampling import evenly
 from rendering.retarget import Motion
 
 FLOOR_FRAMES = 30
@@ -63,7 +64,7 @@ def world_from_color(fit: Any) -> np.ndarray:
     back = np.cross(up, right)
     placed = np.eye(4)
     placed[:3, :3] = np.stack([right, back, up])
-    chosen = tracked[np.linspace(0, len(tracked) - 1, min(FLOOR_FRAMES, len(tracked))).round().astype(int)]
+    chosen = evenly(tracked, FLOOR_FRAMES)
     soles = [transform(placed, fit.vertices_color_m(int(i)).astype(float))[:, 2].min() for i in chosen]
     hips = transform(placed, np.asarray(fit.joints_color_m[tracked, 0], float))
     placed[:3, 3] = -np.array([*np.median(hips[:, :2], axis=0), np.percentile(soles, 20)])

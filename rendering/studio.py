@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from capture.sampling import evenly
 from rendering.viewpoints import View
 
 WALL_TOP, WALL_LOW, FLOOR_NEAR = (0.80, 0.81, 0.83), (0.93, 0.93, 0.94), (0.86, 0.86, 0.87)
@@ -90,13 +91,13 @@ class Room:
     def of(recording: Any, masks: Any, image_wh: tuple[int, int]) -> Room:
         """Median of the pixels away from the matte over the recording; where none is, of those just beside it in more
         frames; what was never seen is painted in."""
-        chosen = _spread(len(recording), PLATE_FRAMES)
+        chosen = evenly(range(len(recording)), PLATE_FRAMES).tolist()
         frames = np.stack([_shrink(recording.color(i), image_wh) for i in chosen])
         plate, is_seen = _median(frames, np.stack([_away_px(masks[i], image_wh) > _far_px(image_wh) for i in chosen]))
         del frames
         if not is_seen.all():
             missing, parts, is_clear = ~is_seen, [], []
-            for i in _spread(len(recording), MORE_FRAMES):
+            for i in evenly(range(len(recording)), MORE_FRAMES).tolist():
                 parts.append(_shrink(recording.color(i), image_wh)[missing])
                 is_clear.append((_away_px(masks[i], image_wh) > _near_px(image_wh))[missing])
             plate[missing], is_seen[missing] = _median(np.stack(parts), np.stack(is_clear))
@@ -123,11 +124,6 @@ class Room:
         share = np.where(self.is_seen, share * share * (3 - 2 * share), away_px > near_px)[..., None]
         mixed = self.plate * gain * (1 - share) + picture * share
         return mixed.clip(0, 255).astype(np.float32) / 255
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """At most so many frames, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist()
 
 
 def _median(values: np.ndarray, is_valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

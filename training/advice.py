@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from capture.sampling import evenly
 from fitting.residuals import LIMB, frames_with, in_words, kind
 from fitting.verdict import BESIDE, LOST, UNCERTAIN
 from training.flicker import LIMIT
@@ -67,14 +68,14 @@ def touched_borders(masks: Any, frame_indices: np.ndarray) -> dict[str, float]:
     """Side of the picture -> share of the frames in which the person reaches over it."""
     if not len(frame_indices):
         return {}
-    spread = np.linspace(0, len(frame_indices) - 1, min(BORDER_FRAMES, len(frame_indices))).round().astype(int)
     touched: Counter[str] = Counter()
-    for index in frame_indices[np.unique(spread)]:
+    looked = evenly(frame_indices, BORDER_FRAMES)
+    for index in looked:
         person = masks[int(index)] > 0.5
         sides = {"top": person[:2].any(0), "bottom": person[-2:].any(0)}
         sides |= {"left": person[:, :2].any(1), "right": person[:, -2:].any(1)}
         touched.update(side for side, line in sides.items() if line.mean() > BORDER_SHARE)
-    return {side: count / len(np.unique(spread)) for side, count in touched.items()}
+    return {side: count / len(looked) for side, count in touched.items()}
 
 
 def advise(name: str, figures: Mapping[str, Any], fit: Any, train_indices: np.ndarray, masks: Any) -> list[Advice]:

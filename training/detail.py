@@ -25,6 +25,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from capture.sampling import evenly
 from fitting.keyframes import Keyframes
 from rendering.avatar import Avatar
 from rendering.captured import Captured
@@ -38,7 +39,6 @@ from rendering.rasters import Rasters
 from training.cast import PERSON
 from training.dataset import crop_image
 from training.train import reproducible
-from training.warmstart import evenly
 
 FRAMES, MOST_FRAMES = 24, 64  # evenly spread ones beside the keyframes, which differ in pose; and of both at most
 MOST_THREADS = 8  # each holds a picture

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from capture.errors import UserError
+from capture.sampling import evenly
 from rendering.networks import NeuralTexture, Surface
 from rendering.rasterize import Covered, rasterize_covered
 from rendering.rasters import CompactRaster, Rasters
 from training.dataset import ALPHA, COLOR, VALID, SubjectFrames, crop_planes
-from training.warmstart import back_projected, evenly, proven_light
+from training.warmstart import back_projected, proven_light
 
 TEXTURE_SIZE = 256  # that of the neural texture: the comparison is fair
 TEXTURE_FRAMES = 200  # evenly spread; more do not sharpen an average

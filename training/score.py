@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from capture.camera import Camera
+from capture.sampling import evenly
 from fitting.keyframes import Keyframes
 from rendering.avatar import Avatar, body_from_pixel, surface_of
 from rendering.captured import Captured, shrunk
@@ -226,4 +227,4 @@ def percentiles(values: np.ndarray, **wanted: float) -> dict[str, float] | None:
 
 def spread(count: int, wanted: int) -> set[int]:
     """At most ``wanted`` positions evenly spread over ``count``."""
-    return set(np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist()) if count else set()
+    return set(evenly(range(count), wanted).tolist())

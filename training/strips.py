@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from capture.recording import encode_jpeg
+from capture.sampling import evenly
 from fitting.residuals import caption
 from rendering.avatar import Avatar
 from rendering.captured import Captured
@@ -78,9 +79,8 @@ def overlays(folder: Path) -> list[Picture]:
     paths = sorted(folder.glob("*.jpg"))
     if not paths:
         return []
-    chosen = np.linspace(0, len(paths) - 1, min(STILLS, len(paths))).round().astype(int)
     pictures = []
-    for path in (paths[i] for i in chosen):
+    for path in evenly(paths, STILLS):
         image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
         if image is not None:
             pictures.append(Picture(jpeg_uri(at_height(image, 300)), f"frame {int(path.stem)}"))
@@ -111,7 +111,7 @@ def mask_strip(captured: Captured, rasters: Rasters) -> list[Picture]:
     """The person cut out with the matte, on a flat colour that no clothes have."""
     tracked = np.flatnonzero(captured.fit.tracked)
     pictures = []
-    for index in tracked[np.linspace(0, len(tracked) - 1, min(MASKS, len(tracked))).round().astype(int)]:
+    for index in evenly(tracked, MASKS):
         color, alpha = person_crop(captured, rasters, int(index), 260)
         cut = color * alpha[..., None] + np.array(CUT_OUT_COLOR) * (1 - alpha[..., None])
         pictures.append(Picture(jpeg_uri(np.rint(cut).astype(np.uint8)), f"frame {index}"))
@@ -120,10 +120,9 @@ def mask_strip(captured: Captured, rasters: Rasters) -> list[Picture]:
 
 def keyframe_sheet(captured: Captured, rasters: Rasters, keyframe_indices: np.ndarray) -> list[Picture]:
     """The frames that the texture learns from."""
-    count = len(keyframe_indices)
-    chosen = keyframe_indices[np.linspace(0, count - 1, min(KEYFRAMES, count)).round().astype(int)] if count else []
     return [
-        Picture(jpeg_uri(person_crop(captured, rasters, int(i), 200)[0].astype(np.uint8)), f"frame {i}") for i in chosen
+        Picture(jpeg_uri(person_crop(captured, rasters, int(i), 200)[0].astype(np.uint8)), f"frame {i}")
+        for i in evenly(keyframe_indices, KEYFRAMES)
     ]
 
 

@@ -12,6 +12,7 @@ import torch
 from scipy.sparse import csr_matrix, diags
 from scipy.sparse.linalg import spsolve
 
+from capture.sampling import evenly
 from fitting.light import found_light, light_terms
 from rendering.avatar import Shape
 from rendering.light import gain, lit
@@ -161,12 +162,6 @@ def foretold_db(frames: SubjectFrames, known: np.ndarray, unknown: np.ndarray, l
             squared = ((shown.numpy() + 1) / 2 - colors)[is_seen] ** 2
             found.append(-10 * np.log10(max(float(squared.mean()), 1e-10)))
     return float(np.mean(found)) if found else 0.0
-
-
-def evenly(positions: np.ndarray, count: int) -> np.ndarray:
-    """At most ``count`` of the positions, evenly spread."""
-    chosen = np.linspace(0, len(positions) - 1, min(count, len(positions))).round().astype(int)
-    return np.asarray(positions)[chosen]
 
 
 def _seen(frames: SubjectFrames, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
