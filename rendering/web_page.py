@@ -64,6 +64,8 @@ def write_page(avatar: Avatar, subject: str, moves: Sequence[Move], runtime: Map
         return
     files |= {name: (PAGE / name).read_bytes() for name in SCRIPTS}
     files["index.html"] = page.replace(SLOT, "\n".join(f'<script src="{name}"></script>' for name in SCRIPTS)).encode()
+    if CLOSE_UP not in files:
+        (out / CLOSE_UP).unlink(missing_ok=True)  # of an earlier page
     for name, content in files.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out / name, content)

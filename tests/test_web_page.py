@@ -135,6 +135,8 @@ def test_a_close_up_adds_to_the_files_and_that_of_others_does_not(avatar, tmp_pa
     changed = {name for name in files["close"] if files["close"][name] != files["plain"].get(name)}
     assert changed == {"close_up.onnx", "avatar.json", "avatar.bin"}
     assert files["close"]["avatar.bin"].startswith(files["plain"]["avatar.bin"])
+    write_page(avatar, "person", [waving(avatar)], RUNTIME, tmp_path / "close")  # over the one with a close-up
+    assert not (tmp_path / "close" / "close_up.onnx").exists()
 
 
 def test_other_peoples_folders_are_left_alone(avatar, tmp_path):
