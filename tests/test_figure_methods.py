@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -250,3 +251,11 @@ def test_held_out_frames_are_one_film_that_begins_anew_where_a_frame_is_lost(sub
     same = [np.array_equal(one, other) for one, other in zip(film, fresh, strict=True)]
     assert same == [True, False, True, False, False]
     assert np.array_equal(show(1).color, fresh[1])  # asked for another than the next
+
+
+@pytest.mark.parametrize("parts", [tna(BodyModel.default()), vid2vid(doll())], ids=["tna", "vid2vid"])
+def test_ranks_can_tell_one_another_what_to_train(parts):
+    again = pickle.loads(pickle.dumps(parts))
+    made = {"widths": "8,16", "norm": True}
+    shapes = [{name: value.shape for name, value in p.renderer(made).state_dict().items()} for p in (parts, again)]
+    assert shapes[0] == shapes[1] and again.texture is parts.texture

@@ -73,9 +73,10 @@ class Bench:
 
     def identity(self, row: Row, seed: int) -> dict[str, Any]:
         """Everything that can change what the trial finds."""
+        made_by = row.parts.renderer
         return {
             "version": VERSION,
-            "parts": [row.parts.renderer.__name__, row.parts.texture.__name__],  # type: ignore[attr-defined]
+            "parts": [getattr(made_by, "func", made_by).__name__, row.parts.texture.__name__],
             "train": {name: value for name, value in asdict(row.config).items() if name in MATTERS} | {"seed": seed},
             "inputs": dict(self.inputs),
             "begun": None if row.config.pretrained == NONE else digest(path_of(row.config.pretrained)),

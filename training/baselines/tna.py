@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -129,12 +130,12 @@ def sampled(texels: Tensor, uv: Tensor) -> Tensor:
 
 def tna(body: BodyModel) -> Parts:
     """TNA for this body; it opens with ``Avatar.load(folder, parts=tna(body))``."""
-    charts, num_channels = Charts.of(body), len(StickFigure.of(body).names)
+    return Parts(partial(placer, len(StickFigure.of(body).names), Charts.of(body)), ChartTexture)
 
-    def placer(made: Mapping[str, Any]) -> Placer:
-        return Placer(num_channels, charts, parse_widths(made["widths"]), made["norm"])
 
-    return Parts(placer, ChartTexture)
+def placer(num_channels: int, charts: Charts, made: Mapping[str, Any]) -> Placer:
+    """The network as ``made``; no closure, as ranks send one another what they are to train."""
+    return Placer(num_channels, charts, parse_widths(made["widths"]), made["norm"])
 
 
 def as_tna(config: TrainConfig, body: BodyModel) -> TrainConfig:

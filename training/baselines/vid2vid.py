@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -99,12 +100,12 @@ def warp(image: Tensor, flow_px: Tensor) -> Tensor:
 
 def vid2vid(body: BodyModel) -> Parts:
     """vid2vid for this body's stick figure; it opens with ``Avatar.load(folder, parts=vid2vid(body))``."""
-    num_channels = len(StickFigure.of(body).names)
+    return Parts(partial(sequential, len(StickFigure.of(body).names)), NoTexture)
 
-    def sequential(made: Mapping[str, Any]) -> Sequential:
-        return Sequential(num_channels, parse_widths(made["widths"]), made["norm"])
 
-    return Parts(sequential, NoTexture)
+def sequential(num_channels: int, made: Mapping[str, Any]) -> Sequential:
+    """The networks as ``made``; no closure, as ranks send one another what they are to train."""
+    return Sequential(num_channels, parse_widths(made["widths"]), made["norm"])
 
 
 def as_vid2vid(config: TrainConfig, body: BodyModel) -> TrainConfig:
