@@ -1,11 +1,13 @@
 """How good is the avatar from where no camera stood?
 
     python benchmarks/novel_views.py [--workspace workspace] [--subject demo] [--pictures FOLDER] [--light-follows]
+                                     [--scale 1] [--without-detail]
 
 The demo performer's held-out frames are filmed once more, at the same moments, by cameras that stand 30 to 180
 degrees further around her on both sides, at the height and distance of the capturing one, without noise.  Masked PSNR
-(over the true alpha > 0.5, at the networks' size, composited over grey) of the avatar there, against the same avatar
-from the capturing camera on the same frames, filmed alike.  Poses are the fit's, from the capturing camera's pictures.
+(over the true alpha > 0.5, at --scale times the networks' size, composited over grey) of the avatar there, against the
+same avatar from the capturing camera on the same frames, filmed alike.  Poses are the fit's, from the capturing
+camera's pictures.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ from fitting.keyframes import Keyframes
 from rendering.avatar import Avatar
 from rendering.framing import person_frame
 from training.dataset import crop_image
+from training.detail import without_detail
 from training.metrics import composite, mask_iou, psnr_db
 
 ANGLES_DEG = (0, 30, -30, 60, -60, 90, -90, 120, -120, 180)
@@ -88,6 +92,8 @@ def main() -> None:
     parser.add_argument("--subject", default="demo")
     parser.add_argument("--pictures", type=Path, help="truth above the avatar, one column per angle, at full size")
     parser.add_argument("--light-follows", action="store_true", help="let the light go with the camera, to compare")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the pictures that are compared")
+    parser.add_argument("--without-detail", action="store_true", help="of the texture, to compare")
     arguments = parser.parse_args()
     folder = arguments.workspace / arguments.subject
     made = Manifest.load(folder / "01_recording")
@@ -95,11 +101,16 @@ def main() -> None:
         raise UserError(f"{folder}: only the demo performer can be filmed again; run pipeline.py run --subject demo")
     settings: dict[str, Any] = {k.removeprefix("demo."): v for k, v in made.settings.items() if k.startswith("demo.")}
     avatar, fit = Avatar.load(folder / "06_avatar", "cpu"), BodyFit.load(folder / "03_fit")
+    if arguments.without_detail:
+        plain = without_detail(avatar.textures[arguments.subject])
+        avatar = replace(avatar, textures={**avatar.textures, arguments.subject: plain})
     heldout = Keyframes.load(folder / "04_keyframes").heldout_indices
     frames = [int(i) for i in heldout if fit.tracked[i]][::EVERY]
     performer = Performer(DemoConfig(**settings))
     color_from_world, _ = camera_poses()
-    true_camera, camera = sensor.COLOR.resize(FILM_WH), fit.camera.resize(FILM_WH)
+    film_wh = round(FILM_WH[0] * arguments.scale), round(FILM_WH[1] * arguments.scale)
+    wanted_wh = tuple(round(side * arguments.scale) for side in avatar.image_wh)
+    true_camera, camera = sensor.COLOR.resize(film_wh), fit.camera.resize(film_wh)
     scores: dict[int, list[tuple[float, float]]] = {angle: [] for angle in ANGLES_DEG}
     for index in frames:
         columns = []
@@ -110,7 +121,7 @@ def main() -> None:
             vertices_m = avatar.bodies[arguments.subject].vertices_camera_m(fit.pose[index], placed)
             frame = person_frame(vertices_m, camera, avatar.image_wh, avatar.px_per_m(arguments.subject))
             assert frame is not None
-            box_px, crop_wh = frame.box_px, avatar.image_wh
+            box_px, crop_wh = frame.box_px, (wanted_wh[0], wanted_wh[1])
             whole = (0.0, 0.0, float(crop_wh[0]), float(crop_wh[1]))
             lit = None if arguments.light_follows else color_from_world[:3, :3] @ moved_from_world[:3, :3].T
             crop_camera = camera.crop(box_px, crop_wh)
@@ -125,7 +136,8 @@ def main() -> None:
             arguments.pictures.mkdir(parents=True, exist_ok=True)
             height = min(column.shape[0] for column in columns)
             sheet = np.concatenate([column[:height] for column in columns], axis=1)
-            sheet = cv2.resize(sheet, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+            twice = 2 / max(arguments.scale, 1)
+            sheet = cv2.resize(sheet, None, fx=twice, fy=twice, interpolation=cv2.INTER_CUBIC)
             (arguments.pictures / f"{index:06d}.png").write_bytes(
                 encode_png(np.rint(sheet * 255).clip(0, 255).astype(np.uint8))
             )
