@@ -91,7 +91,7 @@ def _write_onnx(avatar: Avatar, out: Path) -> None:
             assert isinstance(part.renderer, NeuralRenderer)
             write_atomically(path, onnx_model(part.renderer).SerializeToString())
         elif path.is_file():
-            log.warning("%s: is of an earlier export; this avatar has no close-up", path)
+            log.warning("%s: was there before, and is not of this avatar, which has no close-up", path)
 
 
 def _write_glb(avatar: Avatar, subject: str, moves: list[Move], out: Path) -> None:

@@ -4,7 +4,7 @@
 
 One table: milliseconds of each part, median over the frames of a slow turn, by the thread's own clock (a busy neighbour
 slows it through the shared caches only) and by the wall's.  Without a trained avatar one of the demo preset's size is
-made up: speed does not depend on what was learned.
+made up, which has neither close-up nor detail: the speed of the rest does not depend on what was learned.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def main() -> None:
     performer = Performer(DemoConfig(**settings))
     color_from_world, _ = camera_poses()
     film_wh = round(FILM_WH[0] * arguments.scale), round(FILM_WH[1] * arguments.scale)
-    wanted_wh = tuple(round(side * arguments.scale) for side in avatar.image_wh)
+    crop_wh = round(avatar.image_wh[0] * arguments.scale), round(avatar.image_wh[1] * arguments.scale)
     true_camera, camera = sensor.COLOR.resize(film_wh), fit.camera.resize(film_wh)
     scores: dict[int, list[tuple[float, float]]] = {angle: [] for angle in ANGLES_DEG}
     for index in frames:
@@ -121,7 +121,7 @@ def main() -> None:
             vertices_m = avatar.bodies[arguments.subject].vertices_camera_m(fit.pose[index], placed)
             frame = person_frame(vertices_m, camera, avatar.image_wh, avatar.px_per_m(arguments.subject))
             assert frame is not None
-            box_px, crop_wh = frame.box_px, (wanted_wh[0], wanted_wh[1])
+            box_px = frame.box_px
             whole = (0.0, 0.0, float(crop_wh[0]), float(crop_wh[1]))
             lit = None if arguments.light_follows else color_from_world[:3, :3] @ moved_from_world[:3, :3].T
             crop_camera = camera.crop(box_px, crop_wh)
@@ -136,8 +136,8 @@ def main() -> None:
             arguments.pictures.mkdir(parents=True, exist_ok=True)
             height = min(column.shape[0] for column in columns)
             sheet = np.concatenate([column[:height] for column in columns], axis=1)
-            twice = 2 / max(arguments.scale, 1)
-            sheet = cv2.resize(sheet, None, fx=twice, fy=twice, interpolation=cv2.INTER_CUBIC)
+            larger = max(2 / arguments.scale, 1)
+            sheet = cv2.resize(sheet, None, fx=larger, fy=larger, interpolation=cv2.INTER_CUBIC)
             (arguments.pictures / f"{index:06d}.png").write_bytes(
                 encode_png(np.rint(sheet * 255).clip(0, 255).astype(np.uint8))
             )

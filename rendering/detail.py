@@ -20,7 +20,7 @@ from rendering.close_up import WORTH
 from rendering.framing import visible_depth
 from rendering.light import gain
 from rendering.networks import NeuralTexture
-from rendering.pasting import Box, Layer
+from rendering.pasting import Box, Layer, crispness
 from rendering.rasterize import Covered, rasterize_covered
 from rendering.texels import DETAIL_STEP, read_texels
 
@@ -86,7 +86,8 @@ def lay_detail(
     if texture.detail is None or enlarged < WORTH:
         return
     covered, added = _added(texture, shape, vertices_m, camera, enlarged, lit_from_camera)
-    _lay(picture.reshape(-1, 3), picture.shape[1], covered.pixel, added, mask, np.array(box_px))
+    contrast = crispness(box_px, mask.shape[0])
+    _lay(picture.reshape(-1, 3), picture.shape[1], covered.pixel, added, mask, np.array(box_px), contrast)
 
 
 def _added(
@@ -128,9 +129,9 @@ def _add(rgba, left, top, width, pixel, added):
 
 
 @njit(cache=True, nogil=True)
-def _lay(picture, width, pixel, added, mask, box):
-    """255 times added (K, 3) to the pixels of a picture (H * W, 3) uint8, as far as the mask (h, w) in its box lets
-    through, in place."""
+def _lay(picture, width, pixel, added, mask, box, contrast):
+    """255 times added (K, 3) to the pixels of a picture (H * W, 3) uint8, in place, as far as the mask (h, w) in its
+    box, with that contrast about one half, lets through."""
     height, across = mask.shape
     for k in range(len(pixel)):
         row = (pixel[k] // width + 0.5 - box[1]) / (box[3] - box[1]) * height - 0.5
@@ -142,7 +143,8 @@ def _lay(picture, width, pixel, added, mask, box):
         down, right = row - r, column - c
         upper = mask[r, c] * (1 - right) + mask[r, c + 1] * right
         lower = mask[r + 1, c] * (1 - right) + mask[r + 1, c + 1] * right
-        share = 255 * (upper * (1 - down) + lower * down)
+        alpha = (upper * (1 - down) + lower * down - 0.5) * contrast + 0.5
+        share = 255 * min(max(alpha, 0.0), 1.0)
         for channel in range(3):
             value = picture[pixel[k], channel] + added[k, channel] * share + 0.5
             picture[pixel[k], channel] = np.uint8(min(max(value, 0.0), 255.0))

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_workspace import LOST, NUM_FRAMES, NUM_TRAIN, make_workspace
+from test_avatar import make_avatar
 from test_gltf import Read
 
 from capture.errors import UserError
 from commands import open_project
-from exporting import Wish, export
+from exporting import Wish, _write_onnx, export
 from pipeline import ATLAS
 from rendering import ort_web
 from rendering.avatar import Avatar
@@ -74,6 +75,14 @@ def test_onnx_files_run_at_the_sizes_that_the_networks_learned(workspace, tmp_pa
         planes = {"features": (1, features.shape[1], height, width), "normals": (1, 3, height, width)}
         rgb, mask = session.run(["rgb", "mask"], {name: np.zeros(shape, np.float32) for name, shape in planes.items()})
         assert rgb.shape == (1, 3, height, width) and mask.shape == (1, 1, height, width)
+
+
+def test_a_file_that_is_no_close_up_of_this_avatar_is_named(tmp_path, caplog):
+    (tmp_path / "doll_close_up.onnx").write_bytes(b"of another")
+    with caplog.at_level("WARNING"):
+        _write_onnx(make_avatar(), tmp_path / "doll.onnx")
+    assert "doll_close_up.onnx: was there before" in caplog.text
+    assert (tmp_path / "doll_close_up.onnx").read_bytes() == b"of another"
 
 
 def test_a_page_is_written_with_the_runtime_that_is_there(workspace, tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ FRAMES, MOST_FRAMES = 24, 64  # evenly spread ones beside the keyframes, which d
 MOST_THREADS = 8  # each holds a picture
 MOST_ROWS = 1024  # that a frame's crop is looked at in
 PX_STEP = 256  # D is a multiple of it
-OWN_ALPHA, OWN_MASK = 0.97, 0.9  # of matte and painting: less is background, or an outline
+OWN_ALPHA = 0.97  # of the matte, and of the painting as it is shown: less is background, or an outline
 SMOOTH_PX = 2.0  # of the networks' crop: what is smoother than that they can paint themselves
 SPLAT_TEXELS = 0.8  # sigma
 ERROR = 0.1  # of colour, by which a sample's weight is halved (Cauchy)
@@ -155,7 +155,7 @@ class Looked(NamedTuple):
         covered = rasterize_covered(shape.body, shape.vertices_camera_m(pose, placed), cut)
         is_body = np.zeros(wh[0] * wh[1], np.float32)
         is_body[covered.pixel] = ~self.rasters.part_doubted[index][covered.part]
-        is_own = is_body.reshape(wh[1], wh[0]) * (matte >= OWN_ALPHA) * (shown[..., 3] >= OWN_MASK)
+        is_own = is_body.reshape(wh[1], wh[0]) * (matte >= OWN_ALPHA) * (shown[..., 3] >= OWN_ALPHA)
         lacking = true - shown[..., :3]
         lacking -= _smooth(lacking, is_own, SMOOTH_PX * scale)
         inside = cv2.erode(is_own, np.ones((3, 3))).ravel()[covered.pixel] > 0
