@@ -35,7 +35,7 @@ def is_left(home: Path) -> bool:
 
 def begin(home: Path, source: str) -> Path:
     """An empty folder for a new live recording.  What was left there before has to be recovered first."""
-    from capture.recording import write_atomically
+    from capture.files import write_atomically
 
     folder = folder_of(home)
     assert not is_left(home)

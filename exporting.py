@@ -81,7 +81,7 @@ def _the_subject(project: Project, avatar: Avatar) -> str:
 
 
 def _write_onnx(avatar: Avatar, out: Path) -> None:
-    from capture.recording import write_atomically
+    from capture.files import write_atomically
     from rendering.networks import NeuralRenderer
     from rendering.onnx_graph import onnx_model
 
@@ -95,7 +95,7 @@ def _write_onnx(avatar: Avatar, out: Path) -> None:
 
 
 def _write_glb(avatar: Avatar, subject: str, moves: list[Move], out: Path) -> None:
-    from capture.recording import write_atomically
+    from capture.files import write_atomically
     from rendering.bake import baked_colors
     from rendering.gltf import glb
 

@@ -43,8 +43,9 @@ from tracking import SHARED, machine, made
 from capture.camera import Camera, Rig, project
 from capture.container import FILE_NAME
 from capture.errors import UserError
+from capture.files import encode_png, read_depth, read_image
 from capture.matting import Masks, MatteConfig, matte
-from capture.recording import Recording, RecordingWriter, encode_png, read_depth, read_image
+from capture.recording import Recording, RecordingWriter
 from capture.registration import depth_in_color
 from demo.character import Character
 from demo.performer import DemoConfig, film

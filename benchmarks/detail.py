@@ -21,11 +21,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from capture.recording import encode_png
+from capture.files import encode_png
 from capture.sampling import evenly
 from rendering.avatar import Avatar
 from training import metrics
-from training.detail import MOST_ROWS, without_detail
+from training.detail import looked_wh, without_detail
 from training.heads import FIGURES, measured
 from training.pictures import to_bytes
 from training.sanity import Crop, true_crop
@@ -50,8 +50,7 @@ def main() -> None:
         heights = []
         for index in evenly(subject.heldout, FRAMES).tolist():
             box_px = subject.rasters.boxes_px[index]
-            scale = min(box_px[3] - box_px[1], MOST_ROWS) / avatar.image_wh[1]
-            wh = round(avatar.image_wh[0] * scale), round(avatar.image_wh[1] * scale)
+            wh = looked_wh(box_px, avatar.image_wh)
             truth, is_filmed = true_crop(
                 subject.captured.recording.color(index), subject.captured.masks[index], box_px, wh
             )

@@ -32,9 +32,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mattes import network_alone
 
+from capture.files import encode_png, read_gray
 from capture.importers import ImportConfig, record
 from capture.matting import MatteConfig, matte
-from capture.recording import Recording, encode_png, read_gray
+from capture.recording import Recording
 from fitting.fit import FitConfig, fit
 from fitting.keyframes import KeyframeConfig, keyframes
 from rendering.rasters import RasterConfig, rasterize

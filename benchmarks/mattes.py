@@ -36,9 +36,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from flicker import flickers
 
+from capture.files import read_gray
 from capture.importers import ImportConfig, record
 from capture.matting import MatteConfig, matte
-from capture.recording import Recording, holds_recording, read_gray
+from capture.recording import Recording, holds_recording
 from capture.segment import Segmenter
 from demo.performer import DemoConfig, film
 

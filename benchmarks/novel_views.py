@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from capture.camera import Camera, invert
 from capture.errors import UserError
+from capture.files import encode_png
 from capture.manifest import Manifest
-from capture.recording import encode_png
 from demo import renderer, sensor
 from demo.character import Character
 from demo.performer import DemoConfig, act, camera_poses

@@ -28,9 +28,10 @@ import numpy as np
 import tracking_figures as figures
 from tracking import CLIPS, SHARED, Tracked, spread, table
 
+from capture.files import encode_png, read_gray
 from capture.importers import ImportConfig, record
 from capture.matting import Masks, MatteConfig, matte
-from capture.recording import Recording, RecordingWriter, encode_png, read_gray
+from capture.recording import Recording, RecordingWriter
 from demo.performer import DemoConfig, film
 from fitting.fit import FitConfig, fit
 

@@ -28,9 +28,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from capture.codec import decode_depth, encode_depth
 from capture.container import FILE_NAME, ContainerWriter
+from capture.files import encode_jpeg
 from capture.manifest import Manifest
 from capture.recorder import CaptureConfig, exposure_words
-from capture.recording import Recording, encode_jpeg
+from capture.recording import Recording
 from demo.live import FILM, FOLDER, RATE_HZ, RawFrames, prepared
 from filming import LOOK_S
 from fitting.guide import LOOK_EVERY_S, Sides, reduced_quickly

@@ -42,9 +42,10 @@ import tracking_figures as figures
 
 from capture.camera import project
 from capture.container import FILE_NAME
+from capture.files import read_gray, write_atomically
 from capture.importers import ImportConfig, record
 from capture.matting import Masks, MatteConfig, matte
-from capture.recording import Recording, RecordingWriter, read_gray, write_atomically
+from capture.recording import Recording, RecordingWriter
 from demo.character import Character
 from demo.performer import DemoConfig, film
 from demo.undressed import skin_color_m, undress

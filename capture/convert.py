@@ -17,9 +17,10 @@ import numpy as np
 
 from capture.camera import Rig
 from capture.errors import UserError
+from capture.files import encode_png, write_atomically
 from capture.importers import ImportConfig, recognise
 from capture.progress import progress
-from capture.recording import FACTORY_FILE, Recording, encode_png, layout, write_atomically
+from capture.recording import FACTORY_FILE, Recording, layout
 from capture.registration import depth_in_color, is_registered
 
 LAYOUTS = ("folder", "tum", "container")

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from capture.errors import UserError
-from capture.recording import encode_png
+from capture.files import encode_png
 from capture.video import VideoWriter, partial_of
 
 NUMBER = re.compile(r"%(0\d)?d")  # as FFmpeg and every renderer write it

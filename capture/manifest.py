@@ -69,7 +69,7 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Write stage.json, complete or not at all."""
-        from capture.recording import write_atomically  # late: OpenCV would slow every command down
+        from capture.files import write_atomically  # late: OpenCV would slow every command down
 
         write_atomically(folder / FILE_NAME, json.dumps(asdict(self), indent=1).encode())
 

@@ -13,7 +13,8 @@ import cv2
 import numba
 import numpy as np
 
-from capture.recording import Recording, encode_jpeg, write_atomically
+from capture.files import encode_jpeg, write_atomically
+from capture.recording import Recording
 from capture.video import VideoWriter
 
 VIDEO_HEIGHT_PX = 540

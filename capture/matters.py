@@ -18,11 +18,12 @@ import numpy as np
 
 from capture.beside import mask_files
 from capture.errors import UserError
+from capture.files import read_gray
 from capture.importers.masks import files_by_frame, read_mask
 from capture.local_model import digest, weights_path
 from capture.matte_config import AUTO, CHROMA, EMBEDDED, GIVEN, PLATE, REMBG, MatteConfig
 from capture.plate import Plate
-from capture.recording import Recording, read_gray
+from capture.recording import Recording
 from capture.screen import from_picture, from_screen, screen_hue
 
 SCREEN_FRAMES = 5  # looked at for a screen

@@ -28,6 +28,7 @@ import numpy as np
 
 from capture.edges import learn_plate, refined
 from capture.errors import UserError
+from capture.files import encode_jpeg, read_gray, read_image, write_atomically
 from capture.finding import find, refuse_an_empty_film, tell_apart
 from capture.mask_pictures import tile, write_film, write_sheets
 from capture.matte_config import GIVEN, REMBG, MatteConfig
@@ -50,7 +51,7 @@ from capture.matte_job import (
 )
 from capture.matters import Matter, chosen, given_mask
 from capture.plate import Plate
-from capture.recording import Recording, encode_jpeg, read_gray, read_image, write_atomically
+from capture.recording import Recording
 from capture.segment import main_part
 from capture.steady import steadied, unexplained
 from capture.workers import Workers

@@ -17,7 +17,7 @@ import cv2
 import numba
 import numpy as np
 
-from capture.recording import write_atomically
+from capture.files import write_atomically
 
 SIDE_PX = 960  # of the plate: half of a picture of 1080 lines, which is reduced twice as fast as by other ratios
 ALIGN_SIDE_PX = 480  # of the pictures that are aligned

@@ -25,7 +25,8 @@ import numpy as np
 
 from capture.codec import decode_depth, encode_depth
 from capture.errors import UserError
-from capture.recording import Frame, RecordingWriter, encode_jpeg, encode_png
+from capture.files import encode_jpeg, encode_png
+from capture.recording import Frame, RecordingWriter
 from capture.sensor import GONE_S, Ended, Sensor, Silence
 
 log = logging.getLogger(__name__)

@@ -19,26 +19,24 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from capture.camera import Rig
 from capture.codec import decode_depth, encode_depth
 from capture.container import FILE_NAME, Container, ContainerWriter, complete
 from capture.errors import BROKEN_NPZ, UserError
+from capture.files import decode_color, encode_jpeg, encode_png, read_bytes, read_depth, read_image, write_atomically
 
 FIELDS_FILE = "recording.json"  # of the plain layout
 FACTORY_FILE = "factory.npz"
 LAYOUTS = ("container", "folder")
 PNG_MAGIC = b"\x89PNG"
-JPEG_QUALITY = 95  # about 15 MB/s at 1080p30, visually lossless
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ class Recording:
     def color_bytes(self, index: int) -> bytes:
         """The JPEG or PNG file of one frame, as it was recorded.  Raises UserError when it is damaged."""
         if self.container is None:
-            return _read(self.folder / self.color_names[index])
+            return read_bytes(self.folder / self.color_names[index])
         return self.container.color(index)
 
     def depth_mm(self, index: int) -> np.ndarray | None:
@@ -348,75 +346,3 @@ def complete_recording(folder: Path, note: str) -> int:
     if not len(container):
         return 0
     return complete(folder / FILE_NAME, {"notes": [note.format(count=len(container))]})
-
-
-def encode_jpeg(color: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
-    """(H, W, 3) uint8 RGB to the bytes of a JPEG file."""
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(color, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert ok
-    return data.tobytes()
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """(H, W) uint8 or uint16, or (H, W, 3) or (H, W, 4) uint8 RGB(A), to the bytes of a PNG file."""
-    if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR)
-    ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert ok
-    return data.tobytes()
-
-
-def decode_color(data: bytes) -> np.ndarray | None:
-    """(H, W, 3) uint8 RGB of the bytes of a JPEG or PNG file; None when they are none."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB.  Raises UserError when the file is missing or broken."""
-    return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
-def read_gray(path: Path) -> np.ndarray:
-    """(H, W) uint8.  Raises UserError when the file is missing or broken."""
-    return _decode(path, cv2.IMREAD_GRAYSCALE)
-
-
-def read_depth(path: Path) -> np.ndarray:
-    """(h, w) uint16.  Raises UserError when the file is missing, broken or not a 16-bit image."""
-    depth = _decode(path, cv2.IMREAD_UNCHANGED)
-    if depth.dtype != np.uint16 or depth.ndim != 2:
-        raise UserError(f"{path}: {depth.dtype} with shape {depth.shape} is not a 16-bit depth image")
-    return depth
-
-
-def _decode(path: Path, flags: int) -> np.ndarray:
-    data = _read(path)
-    image = (
-        cv2.imdecode(
-            np.frombuffer(data, np.uint8),
-            flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_IGNORE_ORIENTATION,
-        )
-        if data
-        else None
-    )
-    if image is None:
-        raise UserError(f"{path}: not a readable image; copy it again")
-    return image
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); is the recording complete?") from None
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is never seen half-written: temporary name, fsync, rename."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -19,7 +19,8 @@ import numpy as np
 
 from capture.camera import Rig
 from capture.errors import UserError
-from capture.recording import Frame, decode_color, taker
+from capture.files import decode_color
+from capture.recording import Frame, taker
 
 AHEAD = 8  # frames read before they are wanted
 POLL_S = 0.1  # how soon a stop is noticed

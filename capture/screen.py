@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from capture.errors import UserError
+from capture.files import read_image
 from capture.plate import NOISE_GREY, Plate, gains, reduced_to
-from capture.recording import Recording, read_image
+from capture.recording import Recording
 from capture.registration import depth_in_color
 
 BORDER = 0.05  # of the shorter side: where the screen is looked for

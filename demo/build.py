@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from capture.recording import encode_jpeg
+from capture.files import encode_jpeg
 from demo import figure as figures
 from demo import makehuman, paint, prints, wardrobe
 from demo.character import PERFORMERS

@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 
 from capture.errors import UserError
-from capture.recording import Frame, Recording, write_atomically
+from capture.files import write_atomically
+from capture.recording import Frame, Recording
 from capture.sensor import Ended, Mailbox, Pace, Sensor
 from demo import sensor
 from demo.performer import DemoConfig, build_set, film

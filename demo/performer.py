@@ -21,8 +21,9 @@ import numpy as np
 
 from capture.camera import invert, transform
 from capture.errors import UserError
+from capture.files import encode_jpeg, encode_png, write_atomically
 from capture.progress import progress
-from capture.recording import RecordingWriter, encode_jpeg, encode_png, write_atomically
+from capture.recording import RecordingWriter
 from capture.workers import start_worker
 from demo import renderer, room, sensor
 from demo.character import PERFORMERS, Character

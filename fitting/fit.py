@@ -25,9 +25,10 @@ from threadpoolctl import threadpool_limits
 
 from capture.camera import Camera
 from capture.errors import BROKEN_NPZ, UserError
+from capture.files import encode_jpeg, write_atomically
 from capture.matting import Masks
 from capture.progress import progress
-from capture.recording import Recording, encode_jpeg, write_atomically
+from capture.recording import Recording
 from capture.sampling import evenly
 from capture.video import VideoWriter
 from fitting import verdict

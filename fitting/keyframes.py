@@ -26,8 +26,8 @@ from numba import njit
 
 from capture.camera import Camera, project
 from capture.errors import UserError
+from capture.files import write_atomically
 from capture.progress import progress
-from capture.recording import write_atomically
 from fitting.zbuffer import rasterize_faces, visible_box
 
 if TYPE_CHECKING:

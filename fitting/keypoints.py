@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from capture.files import write_atomically
 from capture.pose_network import PoseNetwork
 from capture.progress import progress
-from capture.recording import write_atomically
 
 LANDMARK_NAMES = (
     "nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye", "right_eye_outer",

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from capture.camera import Camera, project
-from capture.recording import Recording, encode_jpeg, write_atomically
+from capture.files import encode_jpeg, write_atomically
+from capture.recording import Recording
 from fitting.overlay import draw_overlay
 from fitting.verdict import LOST, TRACKED, UNCERTAIN
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from capture.camera import Camera
 from capture.errors import UserError
-from capture.recording import write_atomically
+from capture.files import write_atomically
 from fitting.body.model import BodyModel
 from rendering import close_up as closer
 from rendering.detail import with_detail

@@ -15,7 +15,7 @@ import numpy as np
 
 from capture.camera import Camera
 from capture.errors import UserError
-from capture.recording import read_image
+from capture.files import read_image
 from rendering.studio import shaded, studio
 from rendering.viewpoints import View
 

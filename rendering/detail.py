@@ -18,9 +18,9 @@ from numba import njit
 from capture.camera import Camera
 from rendering.close_up import WORTH
 from rendering.framing import visible_depth
-from rendering.light import gain
+from rendering.light import gains
 from rendering.networks import NeuralTexture
-from rendering.pasting import Box, Layer, crispness
+from rendering.pasting import Box, Layer, crispness, times
 from rendering.rasterize import Covered, rasterize_covered
 from rendering.texels import DETAIL_STEP, read_texels
 
@@ -82,7 +82,7 @@ def lay_detail(
 ) -> None:
     """The same on a picture (H, W, 3) uint8, in place, that somebody has been laid over: his painting's mask (h, w) in
     [0, 1] was put into ``box_px`` (left, top, right, bottom)."""
-    enlarged = (box_px[3] - box_px[1]) / mask.shape[0]
+    enlarged = times(box_px, mask.shape[0])
     if texture.detail is None or enlarged < WORTH:
         return
     covered, added = _added(texture, shape, vertices_m, camera, enlarged, lit_from_camera)
@@ -110,11 +110,11 @@ def _added(
     if coarser:
         added += np.float32(coarser) * (read_texels(texture.detail_level(int(level) + 1), covered.uv) - added)
     added *= np.float32(DETAIL_STEP * min((enlarged - WORTH) / FADE, 1))
+    normal = covered.normal
+    if lit_from_camera is not None:
+        normal = (normal @ np.asarray(lit_from_camera, np.float32).T).astype(np.float32)
     if texture.light is not None:
-        normal = covered.normal
-        if lit_from_camera is not None:
-            normal = (normal @ np.asarray(lit_from_camera, np.float32).T).astype(np.float32)
-        added *= gain(torch.from_numpy(normal), texture.light.cpu()).numpy()
+        added *= gains(normal, texture.light)
     return covered, added
 
 

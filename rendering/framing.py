@@ -16,7 +16,7 @@ import numpy as np
 
 from capture.camera import Camera, project
 from rendering.crops import person_boxes
-from rendering.pasting import Box
+from rendering.pasting import Box, times
 from rendering.rasters import BODY_MARGINS, Margins
 
 STEP = 64  # crops grow by so many pixels: few sizes, as each costs a GPU a recorded graph, and the networks halve often
@@ -36,7 +36,7 @@ class Frame(NamedTuple):
     @property
     def enlarged(self) -> float:
         """Pixels of the picture for one that is painted."""
-        return (self.box_px[3] - self.box_px[1]) / self.crop_wh[1]
+        return times(self.box_px, self.crop_wh[1])
 
 
 def person_box(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from capture.recording import encode_png
+from capture.files import encode_png
 from fitting.body.skinning import vertex_normals
 from rendering.avatar import Shape
 from rendering.retarget import Motion

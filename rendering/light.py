@@ -9,6 +9,7 @@ K covered pixels.  Light is (LIGHT_TERMS, 3) per identity, channel by channel.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +29,11 @@ def gain(normal: Tensor, light: Tensor) -> Tensor:
     grey = log_gain.mean(dim=1, keepdim=True)
     away = normal[:, 2:].clamp(0, 1)
     return log_gain.lerp(grey.expand_as(log_gain), away).clamp(-MOST_LOG, MOST_LOG).exp()
+
+
+def gains(normal: np.ndarray, light: Tensor) -> np.ndarray:
+    """``gain`` for arrays."""
+    return gain(torch.from_numpy(normal), light.cpu()).numpy()
 
 
 def lit(colors: Tensor, normal: Tensor, light: Tensor) -> Tensor:

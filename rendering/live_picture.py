@@ -30,6 +30,7 @@ from rendering.layers import (
     tiles,
 )
 from rendering.networks import NeuralTexture
+from rendering.pasting import times
 from rendering.puppet import Pose
 from rendering.rasters import BODY_MARGINS, Margins
 from rendering.repertoire import Filmed
@@ -99,15 +100,15 @@ def _laid(avatar: Avatar, wanted: Wanted, view: View, scale: float, behind: np.n
     laid = lay_over(behind, LAYERS[wanted.layer](painted), painted.box_px)
     if wanted.layer != AVATAR:
         return laid
-    enlarged = (painted.box_px[3] - painted.box_px[1]) / painted.mask.shape[0]
-    if avatar.close_up is not None and wanted.close_texture is not None and enlarged >= WORTH:
-        close, figure = avatar.close_up, _figure(wanted, view, wanted.close_texture)
-        head = paint(close, figure, view.camera, crop_wh(close, scale), is_head=True)
+    figure, close = _figure(wanted, view, wanted.texture), avatar.close_up
+    is_worth = times(painted.box_px, painted.mask.shape[0]) >= WORTH
+    if close is not None and wanted.close_texture is not None and is_worth:
+        closer = replace(figure, texture=wanted.close_texture)
+        head = paint(close, closer, view.camera, crop_wh(close, scale), is_head=True)
         laid = laid if head is None else lay_in(laid, behind, avatar_rgba(head), head.box_px)
-    camera_from_body = view.camera_from_world @ wanted.pose.world_from_body
-    vertices_m = wanted.shape.vertices_camera_m(wanted.pose.joints, camera_from_body)
-    place = wanted.shape, vertices_m, view.camera, view.lit_from_camera
-    lay_detail(laid, painted.mask, painted.box_px, wanted.texture, *place)
+    vertices_m = figure.shape.vertices_camera_m(figure.pose, figure.camera_from_body)
+    place = figure.shape, vertices_m, view.camera, figure.lit_from_camera
+    lay_detail(laid, painted.mask, painted.box_px, figure.texture, *place)
     return laid
 
 

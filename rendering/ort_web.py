@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 
 from capture.errors import UserError
-from capture.recording import write_atomically
+from capture.files import write_atomically
 
 log = logging.getLogger(__name__)
 

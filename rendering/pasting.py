@@ -114,10 +114,14 @@ def paste(
         return Layer(pasted, x0, y0, (1 / near).astype(np.float32))
 
 
+def times(box_px: Box, height: int) -> float:
+    """By how much a crop of ``height`` rows is enlarged in ``box_px``."""
+    return (box_px[3] - box_px[1]) / height
+
+
 def crispness(box_px: Box, height: int) -> float:
     """The contrast, about one half, of a mask of ``height`` rows that is put into ``box_px``; 1 leaves it."""
-    enlarged = (box_px[3] - box_px[1]) / height
-    return 1 + CRISPER * float(np.clip(enlarged - 1, 0, MOST_TIMES))
+    return 1 + CRISPER * float(np.clip(times(box_px, height) - 1, 0, MOST_TIMES))
 
 
 def _shrunk(rgba: np.ndarray, inverse_z: np.ndarray | None, box_px: Box) -> tuple[np.ndarray, np.ndarray | None]:

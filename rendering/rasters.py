@@ -31,8 +31,9 @@ import numpy as np
 
 from capture.camera import Camera, project
 from capture.errors import UserError
+from capture.files import encode_png, write_atomically
 from capture.progress import progress
-from capture.recording import Recording, encode_png, write_atomically
+from capture.recording import Recording
 from rendering.close_up import FOLDER as CLOSE_UP
 from rendering.close_up import MARGINS as CLOSE_MARGINS
 from rendering.close_up import head_vertices

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from capture.errors import UserError
+from capture.files import encode_jpeg, write_atomically
 from capture.progress import progress
-from capture.recording import encode_jpeg, write_atomically
 from capture.video import VideoWriter
 from rendering.avatar import Avatar, Shape
 from rendering.backgrounds import in_studio

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from capture.errors import UserError
-from capture.recording import write_atomically
+from capture.files import write_atomically
 from rendering import close_up as closer
 from rendering import ort_web
 from rendering.avatar import Avatar

@@ -23,8 +23,9 @@ import numpy as np
 import doctor
 from capture.camera import Camera, Rig
 from capture.errors import UserError
+from capture.files import encode_jpeg, encode_png
 from capture.importers import ImportConfig, record
-from capture.recording import Recording, RecordingWriter, encode_jpeg, encode_png, layout
+from capture.recording import Recording, RecordingWriter, layout
 from capture.video import write_video
 
 FLAGS = {"colour": 1, "depth": 2}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from capture.errors import UserError
-from capture.recording import write_atomically
+from capture.files import write_atomically
 from project import Job, Project, Stage
 from settings import Layer, Settings
 

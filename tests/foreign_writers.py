@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from capture.recording import encode_jpeg
+from capture.files import encode_jpeg
 
 WH = (64, 48)
 

@@ -15,7 +15,8 @@ import numpy as np
 from miniature import CAMERA, Film, doll, film
 
 from capture.camera import Rig
-from capture.recording import RecordingWriter, encode_png
+from capture.files import encode_png
+from capture.recording import RecordingWriter
 from fitting.fit import BodyFit
 from fitting.keyframes import Keyframes
 from rendering.rasters import RasterConfig, rasterize

@@ -18,7 +18,8 @@ from capture import container as containers
 from capture.camera import Camera, Rig
 from capture.container import FILE_NAME, SYNC_S, Container, ContainerWriter, complete, is_container
 from capture.errors import UserError
-from capture.recording import Recording, RecordingWriter, complete_recording, encode_png
+from capture.files import encode_png
+from capture.recording import Recording, RecordingWriter, complete_recording
 
 ROOT = Path(__file__).parents[1]
 CAMERA = Camera((40, 30), 45.0, 45.0, 20.0, 15.0)

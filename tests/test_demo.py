@@ -9,8 +9,9 @@ import pytest
 
 from capture.camera import project, transform, unproject
 from capture.errors import UserError
+from capture.files import read_gray
 from capture.pose_network import PoseNetwork
-from capture.recording import Recording, read_gray
+from capture.recording import Recording
 from demo import sensor
 from demo.character import PERFORMER, PERFORMERS, Character
 from demo.choreography import ARM_CHANNELS, score

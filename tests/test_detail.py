@@ -225,18 +225,13 @@ def test_detail_changes_hands_with_the_clothes():
     fine, coarse = stripes(), stripes()[::2, ::2]
     textures = {**detailed(one, fine).textures, **detailed(other, coarse).textures}
     cast = replace(one, textures=textures, bodies={**one.bodies, **other.bodies}, settings={"train": {}})
-    parts = {name: name for name in ("torso", "head", "arm.L", "arm.R", "leg.L", "leg.R")}
+    parts = ("torso", "head", "arm.L", "arm.R", "leg.L", "leg.R")
     mixed = dressed(cast, "doll", {"torso": "other"}).textures["doll"].detail
     assert mixed is not None and mixed.shape == (D, D, 3)
     theirs = as_stored(cv2.resize(coarse, (D, D)))
-    for rows, columns, owner in (
-        (slice(20, 44), slice(10, 32), theirs),
-        (slice(84, 108), slice(52, 74), as_stored(fine)),
-    ):
-        apart = (
-            mixed[rows, columns].int() - owner[rows, columns].int()
-        )  # the middle of the torso's chart, and of a leg's
-        assert apart.abs().max() <= 1
+    torso, leg = (slice(20, 44), slice(10, 32)), (slice(84, 108), slice(52, 74))  # the middle of their charts
+    for chart, owner in ((torso, theirs), (leg, as_stored(fine))):
+        assert (mixed[chart].int() - owner[chart].int()).abs().max() <= 1
     assert between(cast, "doll", "other", 0.0).textures["doll"].detail is not None
     bare = replace(cast, textures={name: without_detail(texture) for name, texture in textures.items()})
     assert dressed(bare, "doll", dict.fromkeys(parts, "other")).textures["doll"].detail is None

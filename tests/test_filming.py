@@ -19,9 +19,10 @@ from capture.camera import Camera, Rig
 from capture.container import ContainerWriter
 from capture.convert import convert
 from capture.errors import UserError
+from capture.files import read_depth
 from capture.importers import ImportConfig
 from capture.manifest import Manifest
-from capture.recording import Recording, RecordingWriter, read_depth
+from capture.recording import Recording, RecordingWriter
 from commands import open_project
 from demo.live import EMPTY_FRAMES, FILM, FOLDER, DemoSensor, RawFrames
 from demo.performer import DemoConfig

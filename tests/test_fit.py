@@ -8,7 +8,8 @@ import pytest
 
 from capture.camera import Camera, Rig, project
 from capture.errors import UserError
-from capture.recording import Recording, RecordingWriter, encode_png, read_gray
+from capture.files import encode_png, read_gray
+from capture.recording import Recording, RecordingWriter
 from fitting.body.model import BodyModel
 from fitting.clip import Clip, heldout_from
 from fitting.fit import BodyFit, FitConfig, fit

@@ -21,10 +21,11 @@ from test_importers import refusal, run
 import doctor
 import source as sources
 from capture.camera import project, unproject
+from capture.files import encode_jpeg
 from capture.importers import ImportConfig, lens, lz4, lzfse, recognise
 from capture.importers.blob import inflate
 from capture.importers.timed import Damaged
-from capture.recording import Recording, encode_jpeg
+from capture.recording import Recording
 from capture.registration import depth_in_color
 
 ROOT = Path(__file__).parents[1]

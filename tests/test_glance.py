@@ -10,8 +10,9 @@ import pytest
 
 from capture.camera import Camera, Rig
 from capture.errors import UserError
+from capture.files import encode_jpeg, encode_png
 from capture.glance import glance
-from capture.recording import Recording, RecordingWriter, encode_jpeg, encode_png
+from capture.recording import Recording, RecordingWriter
 
 
 def picture() -> np.ndarray:

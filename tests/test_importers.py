@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from capture.errors import UserError
+from capture.files import encode_jpeg, encode_png
 from capture.importers import ImportConfig, record
 from capture.importers.images import to_millimetres
 from capture.importers.tum import associate
-from capture.recording import Recording, encode_jpeg, encode_png
+from capture.recording import Recording
 from capture.video import write_video
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

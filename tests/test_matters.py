@@ -15,12 +15,13 @@ from tiny_network import write_network
 import source as sources
 from capture.camera import Rig
 from capture.errors import UserError
+from capture.files import encode_png, read_gray, read_image
 from capture.importers import ImportConfig, record
 from capture.local_model import LocalModel, weights_path
 from capture.matters import chosen
 from capture.matting import Masks, MatteConfig, matte
 from capture.plate import Plate
-from capture.recording import Recording, RecordingWriter, encode_png, read_gray, read_image
+from capture.recording import Recording, RecordingWriter
 from capture.screen import from_picture
 from capture.video import write_video
 

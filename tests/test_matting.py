@@ -17,11 +17,12 @@ from capture import finding, matting
 from capture.alpha import FAR_REACH, cleaned, floor_depth, gated
 from capture.camera import Camera, Rig
 from capture.errors import UserError
+from capture.files import encode_png
 from capture.importers import ImportConfig, record
 from capture.matte_job import Job
 from capture.matting import Masks, MatteConfig, matte
 from capture.parting import Whereabouts, somebody_else, trunk_distance
-from capture.recording import Recording, RecordingWriter, encode_png
+from capture.recording import Recording, RecordingWriter
 from capture.segment import Segment, boxes_beside, main_part, scored, strangers
 from capture.steady import flow_gray, steadied
 from capture.workers import Workers

@@ -13,8 +13,9 @@ from test_recording import COLOR, picture
 
 from capture.camera import Rig
 from capture.errors import UserError
+from capture.files import read_gray
 from capture.importers import ImportConfig, record
-from capture.recording import Recording, RecordingWriter, read_gray
+from capture.recording import Recording, RecordingWriter
 from fitting.fit import BodyFit, FitConfig, fit
 from fitting.keypoints import LANDMARK_NAMES, Keypoints, detect, resolve_sides
 from fitting.landmarkers import in_words, landmarks

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from test_matting import WH, figure, film, iou, network, picture, rough  # noqa: F401
 
+from capture.files import read_image
 from capture.likelihood import Room, color_log_odds, depth_log_odds, held, posterior, rim_alpha
 from capture.mask_pictures import tile, uncertain, write_film, write_sheets
 from capture.plate import BINS, Plate, Sample, _middle, aligned, learned, person_colors
-from capture.recording import Recording, read_image
+from capture.recording import Recording
 from capture.steady import FLICKER_SIDE_PX, flow_gray, unexplained
 
 EMPTY = picture(np.zeros((WH[1], WH[0]), np.float32))

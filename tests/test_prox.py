@@ -12,8 +12,9 @@ import pytest
 
 from capture.camera import Camera, invert, project, transform, unproject
 from capture.errors import UserError
+from capture.files import encode_jpeg, encode_png
 from capture.importers import ImportConfig, recognise, record
-from capture.recording import Recording, encode_jpeg, encode_png
+from capture.recording import Recording
 
 # Far from symmetric, so that a mirrored picture cannot pass for an upright one.
 COLOR = Camera((192, 108), 105.0, 106.0, 99.5, 50.5, (0.04, -0.05, 0.001, 0.002, 0.0))

@@ -8,16 +8,8 @@ import pytest
 
 from capture.camera import Camera, Rig
 from capture.errors import UserError
-from capture.recording import (
-    Recording,
-    RecordingWriter,
-    encode_jpeg,
-    encode_png,
-    layout,
-    read_depth,
-    read_image,
-    write_atomically,
-)
+from capture.files import encode_jpeg, encode_png, read_depth, read_image, write_atomically
+from capture.recording import Recording, RecordingWriter, layout
 from capture.video import VideoWriter, write_video
 
 COLOR = Camera((40, 30), 45.0, 45.0, 20.0, 15.0)
@@ -142,7 +134,7 @@ def test_a_failed_atomic_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("capture.recording.os.fsync", full)
+    monkeypatch.setattr("capture.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_atomically(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from capture.recording import write_atomically
+from capture.files import write_atomically
 from training.ranks import is_lead
 from training.state import TrainState
 

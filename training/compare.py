@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student_t
 
-from capture.recording import encode_jpeg, write_atomically
+from capture.files import encode_jpeg, write_atomically
 from training.pictures import captioned
 from training.rows import Row
 from training.trials import TRUTH, Bench, finished, read_strip, run_trial

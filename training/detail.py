@@ -32,7 +32,7 @@ from rendering.captured import Captured
 from rendering.close_up import WORTH
 from rendering.detail import MOST_PX, as_stored, texels_per_m
 from rendering.framing import visible_depth
-from rendering.light import gain
+from rendering.light import gains
 from rendering.networks import RGB, NeuralTexture
 from rendering.rasterize import rasterize_covered
 from rendering.rasters import Rasters
@@ -80,17 +80,15 @@ def found_detail(avatar: Avatar, name: str, folder: Path) -> Tensor | None:
     """(D, D, 3) int8, what the avatar of somebody without detail lacks in his training frames; None where the recording
     shows no more than the avatar paints."""
     captured, rasters = Captured.load(folder), Rasters.load(folder / PERSON)
-    rows = np.minimum(rasters.boxes_px[:, 3] - rasters.boxes_px[:, 1], MOST_ROWS)
     frames = _frames(Keyframes.load(folder / "04_keyframes"), captured, rasters)
-    near = frames[rows[frames] >= WORTH * avatar.image_wh[1]]  # from far away nothing is lacking
+    # From far away nothing is lacking.
+    near = frames[looked_rows(rasters.boxes_px[frames]) >= WORTH * avatar.image_wh[1]]
     if 2 * len(near) < len(frames) or not len(near):
         log.info("%s: no detail, as the recording shows no more than the crops do", name)
         return None
-    frames = near
     looked = Looked(avatar, name, captured, rasters)
-    detail_px = looked.detail_px(frames)
-    samples = list(looked.at(frames, detail_px))
-    return as_stored(averaged(samples, detail_px))
+    detail_px = looked.detail_px(near)
+    return as_stored(averaged(list(looked.at(near, detail_px)), detail_px))
 
 
 def _frames(keyframes: Keyframes, captured: Captured, rasters: Rasters) -> np.ndarray:
@@ -122,7 +120,7 @@ class Looked(NamedTuple):
         px_per_m = []
         for i in frames.tolist():
             top, bottom = self.rasters.boxes_px[i][[1, 3]]
-            seen = min(MOST_ROWS / (bottom - top), 1)
+            seen = looked_rows(self.rasters.boxes_px[i]) / (bottom - top)
             vertices_m = self.captured.fit.vertices_color_m(i)
             px_per_m.append(seen * self.rasters.camera.fy_px / visible_depth(vertices_m, self.rasters.camera))
         wanted = float(np.median(px_per_m)) / texels_per_m(self.avatar.bodies[self.name], 1)
@@ -143,9 +141,7 @@ class Looked(NamedTuple):
     def said(self, index: int, picture: tuple[np.ndarray, np.ndarray], detail_px: int) -> Samples:
         """What one frame, its picture (H0, W0, 3) uint8 and its matte (H0, W0), says."""
         fit, camera, box_px = self.captured.fit, self.rasters.camera, self.rasters.boxes_px[index]
-        width, height = self.avatar.image_wh
-        scale = min(box_px[3] - box_px[1], MOST_ROWS) / height
-        wh = round(width * scale), round(height * scale)
+        wh = looked_wh(box_px, self.avatar.image_wh)
         cut = camera.crop(tuple(box_px), wh)
         true = crop_image(picture[0], box_px, wh, cv2.BORDER_REPLICATE).astype(np.float32) / 255
         matte = crop_image(picture[1], box_px, wh, cv2.BORDER_CONSTANT)
@@ -157,18 +153,27 @@ class Looked(NamedTuple):
         is_body[covered.pixel] = ~self.rasters.part_doubted[index][covered.part]
         is_own = is_body.reshape(wh[1], wh[0]) * (matte >= OWN_ALPHA) * (shown[..., 3] >= OWN_ALPHA)
         lacking = true - shown[..., :3]
-        lacking -= _smooth(lacking, is_own, SMOOTH_PX * scale)
+        lacking -= _smooth(lacking, is_own, SMOOTH_PX * float(looked_rows(box_px)) / self.avatar.image_wh[1])
         inside = cv2.erode(is_own, np.ones((3, 3))).ravel()[covered.pixel] > 0
-        gains = np.ones((len(covered.pixel), RGB), np.float32)
         light = self.avatar.textures[self.name].light
-        if light is not None:
-            gains = gain(torch.from_numpy(covered.normal), light.cpu()).numpy()
-        facing = np.maximum(-covered.normal[:, 2], 0) * gains.mean(axis=1)
+        lit = np.ones((len(covered.pixel), RGB), np.float32) if light is None else gains(covered.normal, light)
+        facing = np.maximum(-covered.normal[:, 2], 0) * lit.mean(axis=1)
         weight = np.where(inside, facing**2, 0).astype(np.float32)
         column, row = (covered.uv.T * detail_px).astype(np.int64).clip(0, detail_px - 1)
         kept = weight > LEAST_WEIGHT
-        colors = lacking.reshape(-1, RGB)[covered.pixel] / gains
+        colors = lacking.reshape(-1, RGB)[covered.pixel] / lit
         return Samples((row * detail_px + column)[kept].astype(np.int32), colors[kept].astype(np.float32), weight[kept])
+
+
+def looked_rows(boxes_px: np.ndarray) -> np.ndarray:
+    """(...) how many rows of what is in boxes (..., 4) of a recording are looked at."""
+    return np.minimum(boxes_px[..., 3] - boxes_px[..., 1], MOST_ROWS)
+
+
+def looked_wh(box_px: np.ndarray, crop_wh: tuple[int, int]) -> tuple[int, int]:
+    """The size that what is in ``box_px`` is looked at in, in the proportions of a crop of ``crop_wh``."""
+    scale = float(looked_rows(box_px)) / crop_wh[1]
+    return round(crop_wh[0] * scale), round(crop_wh[1] * scale)
 
 
 def _smooth(values: np.ndarray, mask: np.ndarray, sigma_px: float) -> np.ndarray:

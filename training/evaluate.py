@@ -29,9 +29,9 @@ import numpy as np
 import torch
 
 from capture.errors import ANY, check_ranges
+from capture.files import encode_jpeg, encode_png, write_atomically
 from capture.manifest import Manifest, read_peak_rss_mb, read_timings_s
 from capture.progress import progress
-from capture.recording import encode_jpeg, encode_png, write_atomically
 from capture.video import VideoWriter
 from capture.workers import Workers
 from fitting.verdict import LOST, UNCERTAIN

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from capture.files import encode_jpeg, write_atomically
 from capture.progress import progress
-from capture.recording import encode_jpeg, write_atomically
 from rendering.avatar import Avatar
 from rendering.pasting import Box
 from rendering.rasters import Rasters

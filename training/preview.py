@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from capture.recording import encode_jpeg, write_atomically
+from capture.files import encode_jpeg, write_atomically
 from rendering.painter import Painter
 from training.cast import Actor
 from training.dataset import Augment

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from capture.errors import UserError
+from capture.files import write_atomically
 from capture.manifest import Manifest, read_timings_s
-from capture.recording import write_atomically
 from fitting.keyframes import Keyframes
 from fitting.residuals import in_words, kind, residual_chart
 from rendering.avatar import Avatar

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from capture.recording import encode_jpeg
+from capture.files import encode_jpeg
 from capture.sampling import evenly
 from fitting.residuals import caption
 from rendering.avatar import Avatar

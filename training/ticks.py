@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from capture.recording import write_atomically
+from capture.files import write_atomically
 from training.ranks import mean_over_ranks
 from training.step import Batch, Outcome
 

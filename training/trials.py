@@ -25,7 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from capture.recording import encode_png, write_atomically
+from capture.files import encode_png, write_atomically
 from capture.workers import Workers
 from rendering.avatar import Avatar
 from rendering.networks import num_parameters

@@ -19,10 +19,11 @@ from PIL import Image, UnidentifiedImageError
 from capture.beside import openpose_folder
 from capture.camera import Camera, Rig
 from capture.errors import UserError
+from capture.files import decode_color, encode_png, read_depth
 from capture.importers import ImportConfig, color_camera, masks, openpose
 from capture.importers.upright import open_writer
 from capture.progress import progress
-from capture.recording import RecordingWriter, decode_color, encode_png, read_depth
+from capture.recording import RecordingWriter
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from capture.beside import background_picture, mask_files, mask_source
 from capture.errors import UserError
+from capture.files import read_image
 from capture.importers.openpose import numbered
-from capture.recording import RecordingWriter, read_image
+from capture.recording import RecordingWriter
 
 log = logging.getLogger(__name__)
 

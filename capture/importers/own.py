@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from capture.errors import UserError
+from capture.files import read_gray
 from capture.importers import ImportConfig
 from capture.importers.images import read_depth_picture, read_picture, same_size
 from capture.importers.openpose import read_checked
 from capture.importers.upright import open_writer
 from capture.progress import progress
-from capture.recording import Recording, holds_recording, read_gray
+from capture.recording import Recording, holds_recording
 
 
 def recognises(folder: Path) -> bool:

@@ -13,8 +13,9 @@ import numpy as np
 
 from capture.camera import Camera, Rig
 from capture.errors import UserError
+from capture.files import decode_color
 from capture.importers import ImportConfig
-from capture.recording import RecordingWriter, decode_color
+from capture.recording import RecordingWriter
 
 
 def open_writer(

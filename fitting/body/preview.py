@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from capture.recording import write_atomically
+from capture.files import write_atomically
 from fitting.body.model import BodyModel
 
 SIZE_PX = 1024
