@@ -310,6 +310,53 @@ def test_a_print_too_fine_for_the_networks_is_found_in_the_film(subject_dir, mon
     assert np.corrcoef(small[said].ravel(), true[said].ravel())[0, 1] > 0.8
 
 
+def seen_otherwise(monkeypatch, **changes: Any) -> None:
+    """Recording or masks as ``changes``, functions of what is there, make them."""
+    load = module.Captured.load
+
+    def loaded(folder: Path) -> Any:
+        captured = load(folder)
+        return replace(captured, **{name: change(getattr(captured, name)) for name, change in changes.items()})
+
+    monkeypatch.setattr(module.Captured, "load", loaded)
+
+
+class Brighter:
+    def __init__(self, recording: Any) -> None:
+        self.recording = recording
+
+    def color(self, index: int) -> np.ndarray:
+        return (self.recording.color(index).astype(int) + 20).clip(0, 255).astype(np.uint8)
+
+
+class Nobody:
+    def __init__(self, masks: Any) -> None:
+        self.masks = masks
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return np.zeros_like(self.masks[index])
+
+
+def without_any(subject_dir: Path) -> Avatar:
+    avatar = Avatar.load(subject_dir / "06_avatar", "cpu")
+    return replace(avatar, textures={"doll": without_detail(avatar.textures["doll"])})
+
+
+def test_a_film_that_is_brighter_throughout_lacks_the_same(subject_dir, monkeypatch):
+    usual = found_detail(without_any(subject_dir), "doll", subject_dir)
+    seen_otherwise(monkeypatch, recording=Brighter)
+    brighter = found_detail(without_any(subject_dir), "doll", subject_dir)
+    assert usual is not None and brighter is not None
+    apart, all_of_it = (brighter.float() - usual.float()).abs().mean(), usual.float().abs().mean()
+    assert apart < 0.3 * all_of_it
+
+
+def test_what_the_matte_does_not_have_teaches_nothing(subject_dir, monkeypatch):
+    seen_otherwise(monkeypatch, masks=Nobody)
+    found = found_detail(without_any(subject_dir), "doll", subject_dir)
+    assert found is not None and not found.any()
+
+
 def test_training_ends_with_detail_and_held_out_frames_gain(subject_dir):
     avatar = Avatar.load(subject_dir / "06_avatar", "cpu")
     assert avatar.textures["doll"].detail is not None

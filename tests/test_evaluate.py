@@ -17,6 +17,7 @@ from rendering.networks import Surface
 from rendering.rasterize import rasterize_covered
 from rendering.rasters import CompactRaster
 from training import metrics
+from training.detail import without_detail
 from training.evaluate import EvaluateConfig, evaluate
 from training.sanity import Crop, average_texture, nearest_frames, textured_mesh
 from training.score import BARE_TEXTURE, METHODS, TEXTURE, Subject, comparison, load_scene, predict
@@ -73,6 +74,18 @@ def test_a_figure_that_could_not_be_measured_is_null_with_a_reason(subject_dir, 
     figures = json.loads((tmp_path / "metrics.json").read_text())
     assert figures["subjects"]["doll"]["heldout"]["crop"]["lpips"] is None
     assert "alexnet" in figures["reasons"]["lpips"]
+
+
+def test_whole_pictures_show_detail_even_of_somebody_without_a_close_up(subject_dir, tmp_path):
+    avatar = replace(Avatar.load(subject_dir / "06_avatar", "cpu"), close_up=None)
+    bare = replace(avatar, textures={"doll": without_detail(avatar.textures["doll"])})
+    figures = []
+    for name, one in (("with", avatar), ("without", bare)):
+        one.save(tmp_path / name)
+        evaluate(CONFIG, tmp_path / f"{name}_report", tmp_path / name, {"doll": subject_dir})
+        found = json.loads((tmp_path / f"{name}_report" / "metrics.json").read_text())
+        figures.append(found["subjects"]["doll"]["heldout"])
+    assert figures[0]["full"]["flip"] != figures[1]["full"]["flip"] and figures[0]["crop"] == figures[1]["crop"]
 
 
 def test_only_tracked_heldout_frames_are_scored(evaluated):

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from rendering.networks import NeuralRenderer, NeuralTexture
+from training.state import TrainState
 from training.texel_adam import TexelAdam
 
 BETAS = (0.9, 0.99)
@@ -75,3 +77,17 @@ def test_it_goes_on_from_a_saved_state_bit_for_bit_and_weights_decay():
     still = nn.Parameter(torch.ones(2, 2, 1))
     go_on(still, TexelAdam([{"params": [still], "weight_decay": 0.5}], BETAS), torch.zeros(1, 2, 2, 1))
     assert still.detach().flatten().tolist() == pytest.approx([0.995] * 4)
+
+
+def test_training_moves_its_textures_so():
+    texture = NeuralTexture(torch.zeros(8, 8, 8))
+    exposures = [nn.Parameter(torch.zeros(1, 3))]
+    cpu = torch.device("cpu")
+    state = TrainState(NeuralRenderer(8, 16, (8,)), [texture], exposures, None, 0.0, 0, cpu, torch.float32, 1)
+    gradient = torch.ones(8, 8, 8)
+    gradient[0, 0] = 1e-4
+    for _ in range(5):
+        texture.texels.grad = gradient.clone()
+        state.apply_gradients(1.0, 0.01, 1.0)
+    moved_by = texture.texels.detach()
+    assert moved_by[4, 4].max() < 0 and (moved_by[0, 0] / moved_by[4, 4]).max() < 2e-4
