@@ -60,7 +60,8 @@ class Chain:
         weights = np.asarray(body.skin_weights, float)  # (V, J)
         landmarks = np.asarray(body.landmark_weights, float)  # (L, V)
         vertices = np.asarray(vertices_m, float)
-        bare_weights = weights if bare_m is None else np.asarray(body.bare.skin_weights, float)
+        naked = np.asarray(body.bare.skin_weights, float)
+        bare_weights = np.pad(naked, ((0, 0), (0, weights.shape[1] - naked.shape[1])))  # a skirt has bones of its own
         bare = vertices if bare_m is None else np.asarray(bare_m, float)
         landmark_weights = landmarks @ bare_weights
         landmark_weighted = np.einsum("lv,vj,vx->ljx", landmarks, bare_weights, bare, optimize=True)
@@ -178,7 +179,7 @@ def hair_sigma_m(body: BodyModel, vertices_m: np.ndarray) -> np.ndarray:
 
 def limbs_of(body: BodyModel) -> tuple[np.ndarray, ...]:
     """The joints of each arm and leg: below where the ways from both wrists, or both ankles, to the root part."""
-    owner = (np.asarray(body.landmark_weights, float) @ np.asarray(body.skin_weights, float)).argmax(1)
+    owner = (np.asarray(body.landmark_weights, float) @ np.asarray(body.bare.skin_weights, float)).argmax(1)
     parents = np.asarray(body.parents)
 
     def way(joint: int) -> list[int]:

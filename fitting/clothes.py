@@ -22,7 +22,7 @@ from fitting.solve import State
 log = logging.getLogger(__name__)
 
 FIRST_FLARE_M = 0.02
-HEM_ROOM_M = 0.05  # a hem swings: where the surface ends with it, the networks make a fringe of it
+HEM_ROOM_M = 0.02  # a hem ripples: where the surface ends with it, the networks make a fringe of it
 SKIRT_ROUNDS = 5  # cloth far from its place has other neighbours at each
 
 
@@ -62,7 +62,7 @@ class Clothes:
         """With the clothes, and the places of landmarks, that explain ``states`` best."""
         clothes = self.with_landmarks(clip, states)
         if not with_offsets:
-            return replace(clothes._measured(clip, states), offsets_m=0 * clothes.offsets_m)
+            return replace(clothes.measured(clip, states), offsets_m=0 * clothes.offsets_m)
         hem_m, is_known = find_hem(clothes.chain, clip, states, 0.0 if self.skirt is None else self.skirt.hem_m)
         if self.skirt is not None and not is_known:
             hem_m = self.skirt.hem_m
@@ -71,18 +71,24 @@ class Clothes:
             log.info("a skirt, down to %.2f m above the floor", skirt.hem_m)
         clothes = clothes._laid_out(skirt)
         for _ in range(1 if skirt is None else SKIRT_ROUNDS):
-            clothes = clothes._measured(clip, states)
+            clothes = clothes.measured(clip, states)
         return clothes
 
     def with_room(self, room_m: float = HEM_ROOM_M) -> Clothes:
         """With a skirt's surface going on below its hem, as wide as there."""
         if self.skirt is None:
             return self
-        own, wide = self.skirt.is_cloth, Skirt.of(self.naked, self.shape, self.skirt.hem_m, room_m)
+        own, wide = self.skirt.is_cloth, Skirt.of(self.naked, self.shape, self.skirt.hem_m, room_m, has_bones=True)
         assert wide is not None  # as it has one
         form = np.linalg.lstsq(self.skirt.folds[own], self.offsets_m[own], rcond=None)[0]
         flare_m = np.clip(wide.folds @ form, 0, MAX_FLARE_M)
         return replace(self, skirt=wide, offsets_m=np.where(wide.is_cloth, flare_m, self.offsets_m))
+
+    def on_bones(self) -> Clothes:
+        """With what hangs about both legs on bones of its own (``fitting.body.bones``)."""
+        if self.skirt is None:
+            return self
+        return replace(self, skirt=Skirt.of(self.naked, self.shape, self.skirt.hem_m, has_bones=True))
 
     def with_landmarks(self, clip: Clip, states: dict[int, State]) -> Clothes:
         """With landmarks where the detector puts them in ``states``."""
@@ -95,7 +101,8 @@ class Clothes:
         kept_m = np.where(was == is_cloth, self.offsets_m, 0)  # a leg's normals are not a skirt's directions
         return replace(self, skirt=skirt, offsets_m=np.where(is_cloth, np.maximum(kept_m, FIRST_FLARE_M), kept_m))
 
-    def _measured(self, clip: Clip, states: dict[int, State]) -> Clothes:
+    def measured(self, clip: Clip, states: dict[int, State]) -> Clothes:
+        """With the offsets, and the looseness, that explain ``states`` best, all else as it is."""
         before_m = self.offsets_m
         offsets_m, looseness_m = solve_offsets(self.body, self.chain, clip, states, before_m, self.skirt)
         return replace(self, offsets_m=offsets_m, looseness_m=looseness_m)

@@ -14,6 +14,7 @@
               before each, where the detector puts its landmarks                   (clothes)
     bridge    limbs that are wholly hidden, from where they were to where they reappear  (hidden)
     dress     by the poses that stay
+    swing     a skirt by itself, and its form once more                            (sway)
 
 N frames.
 """
@@ -21,7 +22,7 @@ N frames.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,11 +43,13 @@ from fitting.mirror import Evidence, apart, turned
 from fitting.photometric import Pictures, color_rows, learn
 from fitting.shape import body_height_m
 from fitting.solve import Prior, State
+from fitting.sway import swayed
 from fitting.terms import Rows
 
 log = logging.getLogger(__name__)
 
 POLISH_BLURS_PX = (3.0, 1.5)
+SWING_ROUNDS = 2  # its form and how it swings wait for each other
 ELSEWHERE_M = 0.1  # between two trackings of one limb: as far as an arm beside the trunk is from one within it
 RowsOf = Callable[[int, State], Rows]
 
@@ -109,7 +112,22 @@ def fit_clip(
         if with_offsets and seen:
             clothes = clothes.learned(clip, seen)
         clothes = clothes.with_landmarks(clip, seen)
+        clothes, states = _swinging(clothes, clip, states, set(seen))
     return Found(clothes, clip, states)
+
+
+def _swinging(
+    clothes: Clothes, clip: Clip, states: dict[int, State], good: Collection[int]
+) -> tuple[Clothes, dict[int, State]]:
+    """A skirt on bones, how it swings, and its form, which frames in which it hung on legs could not tell."""
+    if clothes.skirt is None:
+        return clothes, states
+    clothes = clothes.on_bones()
+    states = swayed(clothes.body, clothes.chain, clip, states)
+    for _ in range(SWING_ROUNDS):
+        clothes = clothes.measured(clip, {i: state for i, state in states.items() if i in good})
+        states = swayed(clothes.body, clothes.chain, clip, states)
+    return clothes, states
 
 
 def returned(
@@ -215,7 +233,7 @@ class Limits:
 
 
 def _ankles(body: BodyModel) -> list[int]:
-    owner = (np.asarray(body.landmark_weights, float) @ np.asarray(body.skin_weights, float)).argmax(1)
+    owner = (np.asarray(body.landmark_weights, float) @ np.asarray(body.bare.skin_weights, float)).argmax(1)
     return [int(owner[27]), int(owner[28])]
 
 

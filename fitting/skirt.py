@@ -10,7 +10,9 @@ hides behind the front and the back.  The surface, its texture coordinates and i
       '--|--'
         front                   Where both halves meet they share place and motion, so that there is no gap.
 
-Cloth at the side of a leg follows that leg, between the legs it follows both alike.
+Cloth at the side of a leg follows that leg, between the legs it follows both alike: so it is while poses are found.
+Cloth swings, though.  Once they are known it hangs on bones of its own (``fitting.body.bones``, ``fitting.sway``), and
+the legs only say how it hangs where nothing else does.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy as np
 from scipy.interpolate import interp1d
 from scipy.spatial import cKDTree
 
+from fitting.body import bones
 from fitting.body.model import BodyModel, strongest, vertex_normals
 from fitting.chain import Chain
 from fitting.clip import Clip
@@ -36,10 +39,11 @@ LOW = 0.5  # ... and that far down the legs, by the same, where no trousers' cro
 STRAIGHT, BELOW = 0.92, 0.75  # of a leg that stands: hip to ankle by its length, and along the trunk
 FRONT_M = 0.15  # what is seen between the legs is the skirt's front, so much nearer than they are
 MIN_ABOVE_ANKLE_M = 0.06
-CROTCH_M, JOINED_M = 0.04, 0.08  # from so far above the lowest of the trunk, over this height, hips become skirt
+CROTCH_M, JOINED_M = 0.08, 0.08  # from so far above the lowest of the trunk, over this height, hips become skirt
 UNDER_HEM_M = 0.015  # the leg goes on inside, this far above the hem
 OPENED, TUCK, SUPERELLIPSE = np.deg2rad(95), 0.6, 2.4
 HANGS_M = 0.04
+WAIST_M = 0.08  # what is that near to the hips' height is as wide as the waist that bones hang from
 CLOTH_INFLUENCES = 4  # as many as other programs know
 WAVES, DEGREE = 3, 3
 SYMMETRIC_M = 0.02  # a body whose sides differ by more has no twins
@@ -57,9 +61,11 @@ class Skirt:
     hem_m: float  # above the floor, at rest
 
     @staticmethod
-    def of(body: BodyModel, shape: np.ndarray, hem_m: float, room_m: float = 0.0) -> Skirt | None:
-        """The skirt of the shaped ``body`` that ends ``hem_m`` above the floor, its surface ``room_m`` farther down;
-        None for a body without such legs."""
+    def of(
+        body: BodyModel, shape: np.ndarray, hem_m: float, room_m: float = 0.0, has_bones: bool = False
+    ) -> Skirt | None:
+        """The skirt of the shaped ``body`` that ends ``hem_m`` above the floor, its surface ``room_m`` farther down, on
+        the legs or on bones of its own; None for a body without such legs."""
         ankles_m = float(body.landmarks(body.shaped(shape)[0])[list(ANKLES), 2].mean())
         hem_m = max(hem_m, ankles_m + MIN_ABOVE_ANKLE_M)
         legs = _Legs.of(body, shape, max(hem_m - room_m, ankles_m + MIN_ABOVE_ANKLE_M))
@@ -71,14 +77,17 @@ class Skirt:
         shape_basis_m, pose_basis_m = _lent(body.shape_basis_m, legs, others), body.pose_basis_m
         if pose_basis_m is not None:
             pose_basis_m = (_lent(pose_basis_m, legs, others) * (1 - legs.share)[:, None]).astype(np.float32)
+        weights = _weights(body, legs, others)
         worn = replace(
             body,
             template_m=(ring.laid_m - np.tensordot(shape, shape_basis_m[: len(shape)], 1)).astype(np.float32),
             shape_basis_m=shape_basis_m.astype(np.float32),
-            skin_weights=_weights(body, legs, others).astype(np.float32),
+            skin_weights=weights.astype(np.float32),
             pose_basis_m=pose_basis_m,
             under=body,
         )
+        if has_bones:
+            worn = _with_bones(worn, shape, legs, ring, weights)
         return Skirt(worn, ring.direction, legs.share > 0, legs.is_below, _folds(legs, ring, hem_m), hem_m)
 
     def baked(self, offsets_m: np.ndarray) -> tuple[BodyModel, np.ndarray]:
@@ -235,6 +244,33 @@ def _weights(body: BodyModel, legs: _Legs, others: np.ndarray) -> np.ndarray:
     hanging = share * hanging + (1 - share) * naked
     weights = _lent(hanging, legs, others)
     return np.where(share > 0, strongest(weights, CLOTH_INFLUENCES), naked)
+
+
+def _with_bones(worn: BodyModel, shape: np.ndarray, legs: _Legs, ring: _Ring, on_legs: np.ndarray) -> BodyModel:
+    """``worn`` on bones about the waist, as high as the hips; on_legs (V, J) are its weights without any."""
+    bare, panel, share = worn.bare, bones.shares(ring.about), legs.share[:, None]
+    hip_m, out = legs.axis_m[0], bones.directions()
+    middle_m = np.array([0, hip_m[1], hip_m[2]])
+    outer = np.flatnonzero(legs.is_leg & (legs.rest_m[:, 2] > hip_m[2] - WAIST_M))
+    half_m = np.abs(legs.rest_m[outer] - middle_m).max(0)[:2]
+    places_m = middle_m + out * np.append(half_m, 0)
+    on_bones = np.concatenate([(1 - share) * bare.skin_weights, np.zeros_like(share), share * panel], axis=1)
+    weights = np.pad(on_legs, ((0, 0), (0, 1 + bones.NUM_PANELS)))
+    weights = np.where(share > 0, strongest(on_bones, CLOTH_INFLUENCES), weights).astype(np.float32)
+    hem = panel * np.exp(-0.5 * ((legs.height_m - legs.height_m[legs.share > 0].min()) / HANGS_M) ** 2)[:, None]
+    hem = np.where(share > 0, hem, 0).T  # (B, V)
+    hem /= hem.sum(1, keepdims=True)
+    pose_basis_m = worn.pose_basis_m
+    if pose_basis_m is not None:
+        pose_basis_m = np.pad(pose_basis_m, ((0, 9 * (1 + bones.NUM_PANELS)), (0, 0), (0, 0)))
+    return replace(
+        worn,
+        **bones.tables(bare, np.concatenate([middle_m[None], places_m]), shape),
+        skin_weights=weights,
+        pose_basis_m=pose_basis_m,
+        hem_points_m=(hem @ ring.laid_m).astype(np.float32),
+        hem_weights=(hem @ on_legs).astype(np.float32),
+    )
 
 
 def _lent(values: np.ndarray, legs: _Legs, others: np.ndarray) -> np.ndarray:

@@ -51,6 +51,17 @@ class Shape(NamedTuple):
         """(V, 3) vertices of pose (J, 3) rad, in the camera's frame, metres."""
         return self.body.posed(self.shape, pose, camera_from_body, self.vertex_offsets_m)[0]
 
+    def skeleton(self) -> tuple[BodyModel, np.ndarray, np.ndarray]:
+        """What poses are made for: the body without a skirt, its rest vertices (V, 3) and joints (J, 3), metres."""
+        return self.body.bare, *self.body.bare.shaped(self.shape, self.vertex_offsets_m)
+
+    def whole(self, poses: np.ndarray) -> np.ndarray:
+        """(N, J, 3): poses (N, J', 3) with every joint of this body, as ``BodyModel.whole``."""
+        if poses.shape[1] == self.body.num_joints:
+            return poses
+        _, joints_m = self.body.shaped(self.shape, self.vertex_offsets_m)
+        return np.array([self.body.whole(pose, joints_m) for pose in poses], poses.dtype)
+
 
 class Placed(NamedTuple):
     """A posed body before a camera."""

@@ -121,7 +121,7 @@ class Puppet:
 
 def check_same_skeleton(tracked: BodyModel, shown: BodyModel) -> None:
     """Raises UserError where poses mean something else."""
-    if tracked.joint_names != shown.joint_names:
+    if tracked.bare.joint_names != shown.bare.joint_names:
         raise UserError(
             "the avatar was made with another body than the tracker's; track with its own: --set fit.body=FILE"
         )

@@ -74,8 +74,7 @@ def choose(word: str, shape: Shape, workspace: Path | None, subject: str, captur
         found = np.flatnonzero(np.isfinite(captured.fit.pose).all((1, 2)))
         return _filmed(captured, found, f"{subject}: the body was found in no frame")
     if folder is None:
-        rest = shape.body.shaped(shape.shape, shape.vertex_offsets_m)
-        return Chosen(retarget(load_motion(Path(word)), shape.body, *rest))
+        return Chosen(retarget(load_motion(Path(word)), *shape.skeleton()))
     return Chosen(_somebodys(folder, shape))
 
 
@@ -116,5 +115,5 @@ def _somebodys(folder: Path, shape: Shape) -> Motion:
         times_s = np.arange(len(fit)) / 30
         notes = (f"{folder}: no recording beside it to say when; 30 frames a second are assumed",)
     moved = of_fit(fit, np.asarray(times_s[: len(fit)], float), name)
-    done = reenact(fit, moved, shape.body, *shape.body.shaped(shape.shape, shape.vertex_offsets_m))
+    done = reenact(fit, moved, *shape.skeleton())
     return replace(done, notes=(*notes, *done.notes))

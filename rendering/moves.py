@@ -40,16 +40,16 @@ class Move:
 def moves(avatar: Avatar, subject: str, subject_dir: Path, files: Sequence[Path]) -> list[Move]:
     """What it can do, files first; names differ.  Raises UserError for a file that is no motion."""
     shape = avatar.bodies[subject]
-    vertices_m, joints_m = shape.body.shaped(shape.shape, shape.vertex_offsets_m)
     found = []
     for path in files:
-        made = retarget(load_motion(path), shape.body, vertices_m, joints_m)
+        made = retarget(load_motion(path), *shape.skeleton())
         found.append(Move.unfilmed(replace(made, name=path.stem)))
     if all((subject_dir / stage).is_dir() for stage in NEEDED):
         found += _filmed(Captured.load(subject_dir))
     pose, world_from_body = standing(shape)
     found.append(Move.unfilmed(Motion("standing", pose[None], world_from_body[None], 1.0)))
-    return _with_names_of_their_own(found)
+    whole = [replace(move, motion=replace(move.motion, pose=shape.whole(move.motion.pose))) for move in found]
+    return _with_names_of_their_own(whole)
 
 
 def _filmed(captured: Captured) -> list[Move]:

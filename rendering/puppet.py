@@ -82,9 +82,8 @@ class Puppet:
     """The joints of one person, and what pulling and turning them does to a pose."""
 
     def __init__(self, shape: Shape) -> None:
-        self._body = shape.body
-        self._rest_m = shape.body.shaped(shape.shape, shape.vertex_offsets_m)[1]
-        self.handles = handles_of(shape.body)
+        self._body, _, self._rest_m = shape.skeleton()  # a skirt follows by itself
+        self.handles = handles_of(self._body)
 
     def places(self, pose: Pose) -> np.ndarray:
         """(H, 3) where the handles are in the world."""
@@ -103,6 +102,7 @@ class Puppet:
             world_from_body[:3, :3] = world_from_joint @ Rotation.from_rotvec(pose.joints[0]).as_matrix().T
             world_from_body[:3, 3] = transform(pose.world_from_body, root_m) - world_from_body[:3, :3] @ root_m
             return Pose(pose.joints, world_from_body)
+        pose = self._of_skeleton(pose)
         parent = self._joints(pose)[int(self._body.parents[handle.joint]), :, :3]
         joints = np.array(pose.joints, float)
         joints[handle.joint] = Rotation.from_matrix(parent.T @ world_from_joint).as_rotvec()
@@ -118,6 +118,7 @@ class Puppet:
             world_from_body = pose.world_from_body.copy()
             world_from_body[:3, 3] += shift_m
             return Pose(pose.joints, world_from_body)
+        pose = self._of_skeleton(pose)
         joints = self._held(np.array(pose.joints, float), handle.movers, pose.joints)
         movers = np.repeat(handle.movers, 3)
         axes = np.tile(np.arange(3), len(handle.movers))
@@ -158,6 +159,10 @@ class Puppet:
         held = np.array(before, float)
         held[list(moved)] = within_range(joints, self._body)[list(moved)]
         return held
+
+    def _of_skeleton(self, pose: Pose) -> Pose:
+        """Without a skirt's bones: where it swung when it was filmed says nothing of how it hangs now."""
+        return Pose(pose.joints[: self._body.num_joints], pose.world_from_body)
 
     def _joints(self, pose: Pose) -> np.ndarray:
         return self._body.joint_transforms(self._rest_m, pose.joints, pose.world_from_body)

@@ -60,19 +60,17 @@ def reenact(
     fit: BodyFit, moved: Motion, body: BodyModel, rest_vertices_m: np.ndarray, rest_joints_m: np.ndarray
 ) -> Motion:
     """``moved``, a motion of the fitted person (``of_fit``), on our body; errors as ``retarget``."""
-    _, their_joints_m = fit.body.shaped(fit.shape)
-    their_joints_m = np.asarray(their_joints_m, float)
+    theirs = fit.body.bare  # a skirt swings as the new body moves it
+    moved = replace(moved, pose=moved.pose[:, : theirs.num_joints])
+    their_joints_m = np.asarray(theirs.shaped(fit.shape)[1], float)
     transforms = np.stack(
-        [
-            fit.body.joint_transforms(their_joints_m, p, w)
-            for p, w in zip(moved.pose, moved.world_from_body, strict=True)
-        ]
+        [theirs.joint_transforms(their_joints_m, p, w) for p, w in zip(moved.pose, moved.world_from_body, strict=True)]
     )  # (N, J, 3, 4)
-    if fit.body.joint_names != body.joint_names:
+    if theirs.joint_names != body.joint_names:
         clip = MotionClip(
             moved.name,
-            fit.body.joint_names,
-            tuple(int(p) for p in fit.body.parents),
+            theirs.joint_names,
+            tuple(int(p) for p in theirs.parents),
             their_joints_m,
             np.broadcast_to(np.eye(3), (len(their_joints_m), 3, 3)).copy(),
             transforms[..., 3],

@@ -164,14 +164,12 @@ class Repertoire:
         return Act(captured.motion(indices), indices)
 
     def _retargeted(self, subject: str, clip: MotionClip) -> Motion:
-        shape = self._avatar.bodies[subject]
-        vertices_m, joints_m = shape.body.shaped(shape.shape, shape.vertex_offsets_m)
-        return retarget(clip, shape.body, vertices_m, joints_m)
+        return retarget(clip, *self._avatar.bodies[subject].skeleton())
 
 
 def standing(shape: Shape) -> Motion:
     """One frame: at ease on the floor, facing -y."""
-    pose = within_range(np.asarray(shape.body.joint_prior_mean, float), shape.body)
+    pose = within_range(np.asarray(shape.body.bare.joint_prior_mean, float), shape.body.bare)
     pose[0] = 0
     world_from_body = np.eye(4)
     world_from_body[2, 3] = -shape.vertices_camera_m(pose, np.eye(4))[:, 2].min()

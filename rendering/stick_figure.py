@@ -71,7 +71,9 @@ class StickFigure:
 
     @staticmethod
     def of(body: BodyModel) -> StickFigure:
-        """The figure of a body: every bone in the channel of the limb that its upper joint is named after."""
+        """The figure of a body: every bone in the channel of the limb that its upper joint is named after; none of a
+        skirt's."""
+        body = body.bare
         limbs = [re.sub(r"[\d-]+", "", name).replace("metacarpal", "wrist") for name in body.joint_names]
         num_joints = len(limbs)
         lines = [(int(parent), j, limbs[parent]) for j, parent in enumerate(body.parents) if parent >= 0]
@@ -94,7 +96,7 @@ class StickFigure:
 
     def points_px(self, fit: Any, index: int, camera: Camera) -> np.ndarray:
         """(Q, 2) float32 pixels of ``camera`` where the ``BodyFit`` has one frame's points; NaN where it was lost."""
-        joints_m, vertices_m = fit.joints_color_m[index], fit.vertices_color_m(index)
+        joints_m, vertices_m = fit.joints_color_m[index][: fit.body.bare.num_joints], fit.vertices_color_m(index)
         # Twice as far as the middle of what a joint moves: where that ends.
         tips_m = 2 * (self.tip_weights @ vertices_m) - joints_m[self.leaves]
         return project(camera, np.concatenate([joints_m, tips_m, self.face_weights @ vertices_m])).astype(np.float32)

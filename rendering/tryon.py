@@ -116,7 +116,7 @@ def _caption(words: Sequence[str]) -> np.ndarray:
 
 def standing(shape: Shape, count: int) -> Motion:
     """``count`` frames of somebody who stands at ease on the floor, legs close."""
-    pose = shape.body.joint_prior_mean.astype(float).copy()
+    pose = shape.body.bare.joint_prior_mean.astype(float).copy()
     for side, sign in (("L", 1), ("R", -1)):
         for name, turn in ((f"upperleg01.{side}", LEGS_IN), (f"foot.{side}", -LEGS_IN)):
             if name in shape.body.joint_names:

@@ -11,9 +11,8 @@ is as soft across charts as within one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -24,9 +23,10 @@ from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from capture.errors import UserError
-from fitting.body.model import CUT, MAX_INFLUENCES, BodyModel, strongest
+from fitting.body.model import BodyModel
 from fitting.zbuffer import rasterize_faces
 from rendering.avatar import Avatar, Shape
+from rendering.cut import mixed_cut
 from rendering.detail import as_stored
 from rendering.networks import RGB, NeuralTexture
 from rendering.skin import skin_of
@@ -190,34 +190,6 @@ def mixed_detail(textures: Sequence[NeuralTexture], shares: np.ndarray) -> Tenso
             theirs = cv2.resize(texture.detail_level(0).astype(np.float32), (size, size))
             total += np.asarray(weight)[..., None] * theirs
     return as_stored(total * DETAIL_STEP)
-
-
-def mixed_cut(avatar: Avatar, body: str, people: Sequence[str], shares: np.ndarray) -> Shape:
-    """``body`` in clothes cut with ``shares`` (V, S) or (S,) of each of ``people``: how far they stand off, and where
-    cloth hangs about both legs (``fitting.skirt``), its surface and what moves it."""
-    own, bodies = avatar.bodies[body], [avatar.bodies[subject] for subject in people]
-    shares = np.broadcast_to(shares, (len(own.body.template_m), len(people)))
-    offsets_m = [shape.vertex_offsets_m for shape in bodies]
-    if any(offset_m is not None for offset_m in offsets_m):
-        columns = [np.zeros(len(shares), np.float32) if offset_m is None else offset_m for offset_m in offsets_m]
-        mixed_m = (np.stack(columns, axis=1) * shares).sum(axis=1)
-        own = own._replace(vertex_offsets_m=np.asarray(mixed_m, np.float32))
-    bare = avatar.bodies[body].body.bare
-    cut: dict[str, Any] = {name: getattr(bare, name) for name in CUT}
-    for subject, share in zip(people, shares.astype(np.float32).T, strict=True):
-        theirs = avatar.bodies[subject].body
-        if theirs.under is None:
-            continue
-        for name in CUT:
-            skirted, bared = getattr(theirs, name), getattr(theirs.bare, name)
-            if np.shape(bared) != np.shape(cut[name]):
-                raise UserError(f"{subject}'s skirt is on another kind of body; train both with one fit.body")
-            if skirted is not None:
-                cut[name] = cut[name] + share[:, None] * (skirted - bared)
-    if cut["template_m"] is bare.template_m:
-        return own._replace(body=bare)
-    cut["skin_weights"] = strongest(np.maximum(cut["skin_weights"], 0), MAX_INFLUENCES)
-    return own._replace(body=replace(bare, **cut, under=bare))
 
 
 def _distance_m(body: BodyModel, rest_m: np.ndarray, faces: np.ndarray) -> np.ndarray:

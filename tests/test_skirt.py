@@ -11,6 +11,7 @@ from test_loose_clothes import dressed
 from test_solve import observe_body, random_state
 
 from fitting import passes
+from fitting.body.bones import NUM_PANELS
 from fitting.body.model import CUT, BodyModel, rotations
 from fitting.chain import Chain
 from fitting.clip import silhouette_iou
@@ -18,7 +19,10 @@ from fitting.clothes import HEM_ROOM_M, Clothes
 from fitting.fit import load_body
 from fitting.shape import chain_of
 from fitting.skirt import KNEES, MIN_FRAMES, UNDER_HEM_M, Skirt, find_hem
-from fitting.solve import State
+from fitting.solve import State, render_view
+from fitting.sway import swayed
+from rendering.avatar import Shape
+from rendering.puppet import Pose, Puppet
 
 HEM_M = 0.42
 VIEWS = 16
@@ -298,6 +302,7 @@ def test_all_passes_find_her_legs_under_it(body, chain, worn, clothed, monkeypat
     monkeypatch.setattr(passes, "find_floor", lambda clip, ankles_m: None)  # no room was filmed here
     found = passes.fit_clip(body, np.zeros(body.num_shape), clip, 1, True, False)
     assert found.clothes.skirt is not None
+    assert {len(state.pose) for state in found.states.values()} == {body.num_joints + 1 + NUM_PANELS}
     hem_m = found.clothes.skirt.hem_m
     assert hem_m == pytest.approx(HEM_M, abs=0.05)
     roomy = found.clothes.with_room()
@@ -309,3 +314,162 @@ def test_all_passes_find_her_legs_under_it(body, chain, worn, clothed, monkeypat
         for fitted, true in zip(found.states.values(), truth, strict=True)
     ]
     assert np.median(np.linalg.norm(np.array(apart_m)[..., :2], axis=2)) < 0.03
+
+
+# ---------------------------------------------------------------------------------------------------- bones
+
+
+@pytest.fixture(scope="module")
+def boned(body: BodyModel) -> Skirt:
+    found = Skirt.of(body, np.zeros(body.num_shape), HEM_M, has_bones=True)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def swinging(boned: Skirt) -> BodyModel:
+    return boned.baked(flared(boned))[0]
+
+
+def with_knee_up(body: BodyModel) -> np.ndarray:
+    pose = np.zeros((body.bare.num_joints, 3))
+    pose[body.joint_index("upperleg01.L")] = -1.2, 0.1, 0.2
+    pose[body.joint_index("lowerleg01.L")] = 1.3, 0, 0
+    return pose
+
+
+def test_a_skirt_on_bones_is_the_same_at_rest(body, worn, swinging):
+    np.testing.assert_array_equal(swinging.template_m, worn.template_m)
+    assert swinging.num_joints == body.num_joints + 1 + NUM_PANELS
+    for name in ("parents", "joint_axes", "local_upper", "joints_template_m"):
+        assert np.array_equal(getattr(swinging, name)[: body.num_joints], getattr(body, name))
+    np.testing.assert_allclose(swinging.skin_weights.sum(1), 1, atol=1e-5)
+    assert (swinging.skin_weights > 0).sum(1).max() <= 6
+    for pose in (np.zeros((body.num_joints, 3)), np.zeros((swinging.num_joints, 3))):
+        np.testing.assert_allclose(swinging.posed(None, pose)[0], swinging.template_m, atol=1e-5)
+    ours, theirs = (own.posed(np.array([1.0, -1, 1]), np.zeros((body.num_joints, 3)))[0] for own in (swinging, worn))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)  # on somebody else, too
+
+
+def test_without_a_word_about_its_bones_it_hangs_about_the_legs(body, worn, swinging):
+    """With one knee up, the hem goes up before it and stays at the other leg; the legs themselves move as ever."""
+    pose = with_knee_up(body)
+    ours, theirs = swinging.posed(None, pose)[0], worn.posed(None, pose)[0]
+    rest_m = worn.template_m
+    hem = (np.abs(rest_m[:, 2] - HEM_M) < 0.06) & (swinging.skin_weights[:, body.num_joints :] > 0).any(1)
+    assert hem.sum() > 20
+    before = hem & (rest_m[:, 1] < -0.05)
+    left, right = before & (rest_m[:, 0] > 0.05), before & (rest_m[:, 0] < -0.15)
+    forwards_m = [[-(posed_m - rest_m)[side, 1].mean() for side in (left, right)] for posed_m in (ours, theirs)]
+    assert forwards_m[1][0] > 0.2 and forwards_m[0][0] == pytest.approx(forwards_m[1][0], rel=0.4)
+    assert np.abs(forwards_m)[:, 1].max() < 0.1
+    below = rest_m[:, 2] < HEM_M - 0.05
+    np.testing.assert_allclose(ours[below], theirs[below], atol=1e-5)
+
+
+def test_where_the_whole_body_is_turned_does_not_matter(body, swinging):
+    pose, placed = with_knee_up(body), np.eye(4)
+    placed[:3, :3] = rotations(np.array([[0.4, -1.0, 2.0]]))[0]
+    placed[:3, 3] = 1, 2, 3
+    pose[0] = 0.3, 0.2, -0.5
+    rest_m, joints_m = swinging.shaped()
+    whole = swinging.whole(pose, joints_m)
+    pose[0] = 0
+    np.testing.assert_allclose(whole[1:], swinging.whole(pose, joints_m)[1:], atol=1e-6)
+    ours = swinging.pose_vertices(rest_m, joints_m, pose, placed)[0]
+    still = swinging.pose_vertices(rest_m, joints_m, pose)[0]
+    np.testing.assert_allclose(ours, still @ placed[:3, :3].T.astype(np.float32) + np.float32([1, 2, 3]), atol=1e-5)
+
+
+def test_a_panel_swings_out_and_nothing_else_moves(body, swinging):
+    """The one on the left: its own cloth goes out and up, that of the other side stays."""
+    left = 2  # of the eight, 90 degrees from the front
+    pose = np.zeros((swinging.num_joints, 3))
+    joint = body.num_joints + 1 + left
+    pose[joint] = 0.5 * swinging.joint_axes[joint, :, 1]
+    moved_m = swinging.posed(None, pose)[0] - swinging.template_m
+    rest_m = swinging.template_m
+    cloth = (swinging.skin_weights[:, body.num_joints :] > 0).any(1) & (rest_m[:, 2] < HEM_M + 0.1)
+    outer = cloth & (rest_m[:, 0] > 0.8 * rest_m[cloth, 0].max())
+    assert moved_m[outer, 0].min() > 0.1 and moved_m[outer, 2].mean() > 0.0
+    assert np.abs(moved_m[~cloth & (rest_m[:, 2] < HEM_M - 0.02)]).max() < 1e-6
+    assert np.abs(moved_m[rest_m[:, 0] < -0.02]).max() < 1e-6
+
+
+def test_bones_are_saved_and_the_bare_body_has_none(body, boned, swinging, tmp_path):
+    roomy = Skirt.of(body, np.zeros(body.num_shape), HEM_M, 0.02, has_bones=True)
+    assert roomy is not None
+    replace(roomy.body, hemmed=swinging).save(tmp_path / "body.npz")
+    saved = BodyModel.load(tmp_path / "body.npz")
+    pose = with_knee_up(body)
+    for ours, theirs in (
+        (saved, roomy.body),
+        (saved.tracked, swinging),
+        (saved.bare, body),
+        (saved.tracked.bare, body),
+    ):
+        assert ours.joint_names == theirs.joint_names
+        np.testing.assert_array_equal(ours.posed(None, pose)[0], theirs.posed(None, pose)[0])
+    whole = saved.whole(pose, saved.joints_template_m)
+    np.testing.assert_array_equal(saved.bare.posed(None, whole)[0], body.posed(None, pose)[0])
+
+
+def test_how_it_swings_is_seen(body, boned, swinging):
+    """A skirt that flies sideways and back over still legs: outlines of all frames are explained, also where it swings
+    far, and the hem that is seen is where it was."""
+    shape = np.zeros(body.num_shape)
+    chain = chain_of(swinging, shape)
+    standing = posed_legs(body, chain_of(body, shape), 0.05, 0.05, 0.05)[0]
+    own, true = np.flatnonzero(chain.free_joint >= body.num_joints), {}
+    for k in range(VIEWS):
+        pose = swinging.whole(standing.pose, chain.joints_m)
+        dofs = chain.dofs(pose)
+        dofs[own[:2]] = 0.3 * np.sin(0.15 * k), 0.3 * np.cos(0.15 * k)
+        dofs[own[3:]] += 0.2 * np.sin(0.1 * k)
+        true[k] = State(chain.with_dofs(pose, dofs), standing.camera_from_body)
+    clip = clip_of([observe_body(swinging, chain, state, True) for state in true.values()])
+    hung = {k: State(swinging.whole(standing.pose, chain.joints_m), s.camera_from_body) for k, s in true.items()}
+    found = swayed(swinging, chain, clip, {k: State(standing.pose, s.camera_from_body) for k, s in true.items()})
+    for k in range(VIEWS):
+        np.testing.assert_array_equal(found[k].pose[: body.num_joints], standing.pose)
+        after = silhouette_iou(chain, swinging, clip[k], found[k])
+        assert after > 0.95
+    before = np.mean([silhouette_iou(chain, swinging, clip[k], hung[k]) for k in range(VIEWS)])
+    assert before < 0.93
+    hem, count = boned.is_cloth & (np.abs(swinging.template_m[:, 2] - HEM_M) < 0.06), chain.num_vertices
+    off_m: list[list[float]] = [[], []]
+    for k, state in true.items():
+        there_m = chain.posed(state.pose, state.camera_from_body)[:count]
+        seen = hem & render_view(clip[k], there_m, swinging.faces).visible
+        for own_m, states in zip(off_m, (found, hung), strict=True):
+            here_m = chain.posed(states[k].pose, state.camera_from_body)[:count]
+            own_m += np.linalg.norm(here_m - there_m, axis=1)[seen].tolist()
+    assert np.median(off_m[0]) < 0.03 and np.median(off_m[0]) < 0.25 * np.median(off_m[1])
+
+
+def test_hands_that_turn_a_joint_let_the_skirt_hang(body, swinging):
+    """A recorded swing says nothing of how it hangs in another pose; who is only moved keeps it."""
+    shape = Shape(swinging, np.zeros(body.num_shape), None)
+    puppet = Puppet(shape)
+    hips, knee = (next(handle for handle in puppet.handles if handle.name == name) for name in ("hips", "left knee"))
+    swung = np.zeros((swinging.num_joints, 3))
+    swung[body.num_joints, 0] = 0.4
+    filmed = Pose(swung, np.eye(4))
+    assert np.array_equal(puppet.pulled(filmed, hips, np.array([1.0, 0, 1])).joints, swung)
+    for pose in (puppet.turned(filmed, knee, np.eye(3)), puppet.pulled(filmed, knee, puppet.places(filmed)[7] + 0.05)):
+        assert len(pose.joints) == body.num_joints
+        vertices_m = shape.vertices_camera_m(pose.joints, np.eye(4))
+        whole = shape.whole(pose.joints[None])[0]
+        assert not whole[body.num_joints].any()
+        np.testing.assert_array_equal(vertices_m, shape.vertices_camera_m(whole, np.eye(4)))
+
+
+def test_motions_of_a_skeleton_are_exported_with_bones(body, swinging):
+    shape = Shape(swinging, np.zeros(body.num_shape), None)
+    poses = np.stack([np.zeros((body.num_joints, 3)), with_knee_up(body)]).astype(np.float32)
+    whole = shape.whole(poses)
+    assert whole.shape == (2, swinging.num_joints, 3) and whole.dtype == np.float32
+    assert np.array_equal(whole[:, : body.num_joints], poses) and np.abs(whole[1, body.num_joints :]).max() > 0.3
+    assert shape.whole(whole) is whole
+    skeleton, rest_m, joints_m = shape.skeleton()
+    assert skeleton is swinging.bare and rest_m.shape == (len(body.template_m), 3) and len(joints_m) == body.num_joints

@@ -247,11 +247,11 @@ def test_clothes_are_shown_in_the_light_of_their_wearer_and_a_mixture_in_a_mixed
 # ---------------------------------------------------------------------------------------------------- skirts
 
 
-@pytest.fixture(scope="module")
-def with_skirt(cast) -> Avatar:
+@pytest.fixture(scope="module", params=[True, False], ids=["on bones", "on the legs"])
+def with_skirt(cast, request) -> Avatar:
     """The same people; bob wears a skirt."""
     own = cast.bodies["bob"]
-    skirt = Skirt.of(own.body, own.shape, 0.45)
+    skirt = Skirt.of(own.body, own.shape, 0.45, has_bones=request.param)
     assert skirt is not None
     body, offsets_m = skirt.baked(np.where(skirt.is_cloth, 0.05, own.vertex_offsets_m))
     return cast.with_subject("bob", cast.textures["bob"], Shape(body, own.shape, offsets_m.astype(np.float32)))
@@ -264,6 +264,7 @@ def test_a_skirt_goes_with_the_legs_it_was_worn_on(cast, with_skirt):
     for name in ("template_m", "skin_weights"):
         assert not np.array_equal(getattr(naked, name)[legs], getattr(skirt, name)[legs])
         np.testing.assert_allclose(getattr(dressed.body, name)[legs], getattr(skirt, name)[legs], atol=1e-6)
+    assert dressed.body.joint_names == skirt.joint_names and dressed.body.bare.joint_names == naked.joint_names
     np.testing.assert_allclose(dressed.body.skin_weights.sum(1), 1, atol=1e-5)
     assert np.array_equal(dressed.shape, with_skirt.bodies["ada"].shape)
     _, shirt = worn(with_skirt, "ada", {"torso": "bob"})
@@ -281,6 +282,26 @@ def test_a_skirt_grows_while_one_becomes_the_other(with_skirt):
         pose = random_pose(own.body)
         theirs, ours = (s.body.posed(s.shape, pose, None, s.vertex_offsets_m)[0] for s in (own, shape))
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_lent_skirt_hangs_about_the_legs_of_who_wears_it(cast, with_skirt):
+    """By a pose of ada's, who has none, with a knee up: the hem goes where it goes on bob."""
+    pose = np.zeros((cast.bodies["ada"].body.num_joints, 3))
+    pose[cast.bodies["ada"].body.joint_index("upperleg01.L")] = (-1.2, 0, 0)
+    _, dressed = worn(with_skirt, "ada", {"legs": "bob"})
+    own = with_skirt.bodies["bob"]
+    swung = []
+    for shape in (dressed, own):
+        moved, still = (shape.vertices_camera_m(p, np.eye(4)) for p in (pose, np.zeros_like(pose)))
+        rest_m = shape.body.template_m
+        front = (np.abs(rest_m[:, 2] - 0.5) < 0.05) & (rest_m[:, 0] > 0.05) & (rest_m[:, 1] < 0)
+        front &= (
+            shape.body.skin_weights
+            != np.pad(shape.body.bare.skin_weights, ((0, 0), (0, shape.body.num_joints - shape.body.bare.num_joints)))
+        ).any(1)
+        swung.append((moved - still)[front].mean(0))
+    assert swung[1][1] < -0.1  # forwards
+    np.testing.assert_allclose(swung[0], swung[1], atol=0.03)
 
 
 def random_pose(body: BodyModel) -> np.ndarray:

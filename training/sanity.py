@@ -54,8 +54,9 @@ def nearest_frames(fit: Any, train_indices: np.ndarray, wanted_indices: np.ndarr
     so that walking across the picture does not count as turning; weighted by bone length, so that ten fingers do
     not outvote two arms.
     """
-    joints = _view_aligned(np.asarray(fit.joints_color_m, float))
-    rest_m, parents = np.asarray(fit.body.joints_template_m, float), np.maximum(fit.body.parents, 0)
+    body = fit.body.bare
+    joints = _view_aligned(np.asarray(fit.joints_color_m[:, : body.num_joints], float))
+    rest_m, parents = np.asarray(body.joints_template_m, float), np.maximum(body.parents, 0)
     weight = np.linalg.norm(rest_m - rest_m[parents], axis=1)
     candidates = np.array([i for i in train_indices if fit.tracked[i] and np.isfinite(joints[i]).all()], np.int64)
     if not len(candidates):

