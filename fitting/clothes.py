@@ -90,6 +90,12 @@ class Clothes:
             return self
         return replace(self, skirt=Skirt.of(self.naked, self.shape, self.skirt.hem_m, has_bones=True))
 
+    def on_legs(self) -> Clothes:
+        """With the same skirt moved by the legs: where it swings says nothing then, and where the legs are does."""
+        if self.skirt is None:
+            return self
+        return replace(self, skirt=Skirt.of(self.naked, self.shape, self.skirt.hem_m))
+
     def with_landmarks(self, clip: Clip, states: dict[int, State]) -> Clothes:
         """With landmarks where the detector puts them in ``states``."""
         return replace(self, landmarks_m=solve_landmark_offsets(self.chain, clip, states, self.landmarks_m))

@@ -33,14 +33,13 @@ from capture.sampling import evenly
 from capture.video import VideoWriter
 from fitting import verdict
 from fitting.body.model import BodyModel
-from fitting.chain import Chain
 from fitting.clip import Clip, heldout_from
 from fitting.keypoints import Keypoints
 from fitting.landmarkers import AUTO, MEDIAPIPE, check_choice, in_words, landmarks
 from fitting.limbs import LIMBS, parts_of_limbs
 from fitting.mirror import ENDS, Evidence, margins, until_clear
 from fitting.overlay import draw_overlay
-from fitting.passes import figures_of, fit_clip
+from fitting.passes import Found, figures_of, fit_clip
 from fitting.residuals import write_residuals
 from fitting.shape import body_height_m, estimate_focal, solve_shape, spread_frames
 from fitting.solve import State
@@ -86,7 +85,7 @@ class FitConfig:
 class BodyFit:
     """The body in every frame; NaN where lost, not to be trusted where uncertain.
 
-    A skirt's surface goes on below its hem in ``body``; the figures are of ``body.tracked``, which ends there.
+    A skirt's surface goes on below its hem in ``body``; the figures are of one that ends there.
     """
 
     shape: np.ndarray  # (S,)
@@ -203,13 +202,13 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
     shape = _solve_shape(config, body, clip, notes)
 
     found = fit_clip(body, shape, clip, config.offset_rounds, config.vertex_offsets, config.colors)
-    dressed, offsets_m = found.clothes.dressed
+    offsets_m = found.clothes.dressed[1]
     if config.vertex_offsets:
         notes.append(f"clothes and hair: vertex offsets up to {1e3 * np.abs(offsets_m).max():.0f} mm")
     if found.clothes.skirt is not None:
         notes.append(f"a skirt, down to {found.clothes.skirt.hem_m:.2f} m above the floor")
 
-    result = _collect(dressed, found.clothes.chain, found.clip, found.states, shape, offsets_m, notes)
+    result = _collect(found, notes)
     if not result.tracked.any():
         raise UserError(
             f"{recording.source}: the body could not be tracked in any of {len(recording)} frames "
@@ -217,7 +216,7 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
         )
     roomy, offsets_m = found.clothes.with_room().dressed
     if roomy.under is not None:
-        result = replace(result, body=replace(roomy, hemmed=dressed), vertex_offsets_m=offsets_m)
+        result = replace(result, body=replace(roomy, hemmed=found.clothes.on_legs().body), vertex_offsets_m=offsets_m)
     for note in notes:
         log.info("%s", note)
     write_overlays(config, out_dir, recording, keypoints, result)
@@ -295,15 +294,9 @@ def _solve_shape(config: FitConfig, body: BodyModel, clip: Clip, notes: list[str
     return shape
 
 
-def _collect(
-    body: BodyModel,
-    chain: Chain,
-    clip: Clip,
-    states: dict[int, State],
-    shape: np.ndarray,
-    offsets_m: np.ndarray,
-    notes: list[str],
-) -> BodyFit:
+def _collect(found: Found, notes: list[str]) -> BodyFit:
+    clothes, clip, states = found.clothes, found.clip, found.states
+    (body, offsets_m), chain, shape = clothes.dressed, clothes.chain, clothes.shape
     count, joints = len(clip), body.num_joints
     pose = np.full((count, joints, 3), np.nan)
     placed = np.full((count, 4, 4), np.nan)
@@ -321,7 +314,9 @@ def _collect(
         joints_m[i] = chain.transforms(state.pose, state.camera_from_body)[2]
     asked = {i: verdict.in_question(frame) for i, frame in enumerate(figures) if frame is not None}
     if any(asked.values()):
-        raw, _ = margins(Evidence.of(body, chain, clip, states), states, count, asked)
+        legs = clothes.on_legs()  # a skirt on bones fits over legs that are anywhere
+        bare = {i: State(s.pose[: body.num_skeleton], s.camera_from_body) for i, s in states.items()}
+        raw, _ = margins(Evidence.of(legs.body, legs.chain, clip, bare), bare, count, asked)
         figures = _with_margins(figures, until_clear(raw, clip.step_s))
     verdicts = verdict.judge_clip(figures, ahead, joints_m, dict(zip(ENDS, chain.limbs, strict=True)))
     is_lost = np.array([judged.status == verdict.LOST for judged in verdicts])

@@ -14,7 +14,7 @@
               before each, where the detector puts its landmarks                   (clothes)
     bridge    limbs that are wholly hidden, from where they were to where they reappear  (hidden)
     dress     by the poses that stay
-    swing     a skirt by itself, and its form once more                            (sway)
+    swing     a skirt by itself, in turn with its form                             (sway)
 
 N frames.
 """

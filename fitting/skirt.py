@@ -260,14 +260,10 @@ def _with_bones(worn: BodyModel, shape: np.ndarray, legs: _Legs, ring: _Ring, on
     hem = panel * np.exp(-0.5 * ((legs.height_m - legs.height_m[legs.share > 0].min()) / HANGS_M) ** 2)[:, None]
     hem = np.where(share > 0, hem, 0).T  # (B, V)
     hem /= hem.sum(1, keepdims=True)
-    pose_basis_m = worn.pose_basis_m
-    if pose_basis_m is not None:
-        pose_basis_m = np.pad(pose_basis_m, ((0, 9 * (1 + bones.NUM_PANELS)), (0, 0), (0, 0)))
     return replace(
         worn,
         **bones.tables(bare, np.concatenate([middle_m[None], places_m]), shape),
         skin_weights=weights,
-        pose_basis_m=pose_basis_m,
         hem_points_m=(hem @ ring.laid_m).astype(np.float32),
         hem_weights=(hem @ on_legs).astype(np.float32),
     )

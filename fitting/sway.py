@@ -3,9 +3,9 @@
     x_1 .. x_N = argmin  sum_i [ rho(outline_i(x_i)) + rho(depth_i(x_i)) + |(x_i - h_i) / s|^2 ]
                          + sum_i |(x_i-1 - 2 x_i + x_i+1) / (a t^2)|^2
 
-x_i (D,) the free angles of the bones (``fitting.body.bones``), h_i those of the skirt as it hangs about the legs,
-s how far it strays from there, a how it is accelerated and t the time between frames.  Gauss-Newton over all frames at
-once: one banded system.  The legs stay where they are.
+x_i (D,) the free angles of the bones (``fitting.body.bones``), h_i those of the skirt as it hangs about the legs, s how
+far it usually strays from there, a how much it is usually accelerated, t the time between frames.  Gauss-Newton over
+all frames at once: one banded system.  The legs stay where they are.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ MAX_STEP_RAD = 0.3
 def swayed(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State]) -> dict[int, State]:
     """The states with the bones of the ``body``'s skirt where outlines and depth say; those of states that have none
     begin as the skirt hangs."""
-    frames, num_joints = np.array(sorted(states)), body.bare.num_joints
+    frames, num_joints = np.array(sorted(states)), body.num_skeleton
     own = np.flatnonzero(chain.free_joint >= num_joints)
     hung = {i: draped(body, chain.joints_m, states[i].pose[:num_joints]) for i in frames.tolist()}
     poses = {i: states[i].pose if len(states[i].pose) == len(hung[i]) else hung[i] for i in hung}
     at_rest = np.array([chain.dofs(hung[i])[own] for i in hung])
     is_cloth = _hangs_on(body)
     certainty = 1 / body.local_prior_std[chain.free_joint[own], chain.free_axis[own]].astype(float) ** 2
+    limits = [table[chain.free_joint[own], chain.free_axis[own]] for table in (body.local_lower, body.local_upper)]
     stiff = sparse.kron(_bends(frames) / (ACCELERATION * clip.step_s**2) ** 2, sparse.identity(len(own)))
     for gate in GATES:
         blocks, slopes = [], []
@@ -58,7 +59,7 @@ def swayed(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State]) 
             blocks.append(normal + jacobian.T @ (weight[:, None] * jacobian))
             slopes.append(slope - jacobian.T @ (weight * r[kept]))
         step = spsolve((sparse.block_diag(blocks) + stiff).tocsc(), np.concatenate(slopes) - stiff @ now.ravel())
-        moved = now + step.reshape(now.shape).clip(-MAX_STEP_RAD, MAX_STEP_RAD)
+        moved = (now + step.reshape(now.shape).clip(-MAX_STEP_RAD, MAX_STEP_RAD)).clip(*limits)
         for (index, pose), x in zip(list(poses.items()), moved, strict=True):
             dofs = chain.dofs(pose)
             dofs[own] = x
@@ -68,7 +69,7 @@ def swayed(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State]) 
 
 def _hangs_on(body: BodyModel) -> np.ndarray:
     """(V,) bool: what a skirt's bones move."""
-    return np.asarray((body.skin_weights[:, body.bare.num_joints :] > 0).any(1), bool)
+    return np.asarray((body.skin_weights[:, body.num_skeleton :] > 0).any(1), bool)
 
 
 def _bends(frames: np.ndarray) -> sparse.csr_matrix:

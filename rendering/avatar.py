@@ -60,7 +60,7 @@ class Shape(NamedTuple):
         if poses.shape[1] == self.body.num_joints:
             return poses
         _, joints_m = self.body.shaped(self.shape, self.vertex_offsets_m)
-        return np.array([self.body.whole(pose, joints_m) for pose in poses], poses.dtype)
+        return np.array([self.body.whole(pose, joints_m) for pose in poses], poses.dtype).reshape(len(poses), -1, 3)
 
 
 class Placed(NamedTuple):

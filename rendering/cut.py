@@ -91,8 +91,6 @@ def _hangs(body: BodyModel) -> np.ndarray:
 
 def _padded(name: str, values: np.ndarray | None, num_joints: int) -> np.ndarray | None:
     """An array of ``CUT`` for so many joints."""
-    if values is not None and name == "skin_weights":
-        return np.pad(values, ((0, 0), (0, num_joints - values.shape[1])))
-    if values is not None and name == "pose_basis_m":
-        return np.pad(values, ((0, 9 * (num_joints - 1) - len(values)), (0, 0), (0, 0)))
-    return values
+    if values is None or name != "skin_weights":
+        return values
+    return np.pad(values, ((0, 0), (0, num_joints - values.shape[1])))

@@ -23,7 +23,7 @@ from capture.progress import progress
 from rendering.avatar import Avatar
 from rendering.backgrounds import ROOM, STUDIO, TRANSPARENT, Background, Moment, covering_camera, in_studio, plain
 from rendering.captured import Captured
-from rendering.motions import HELDOUT, RECORDING, choose
+from rendering.motions import HELDOUT, RECORDING, choose, fit_folder
 from rendering.pasting import Layer, merged
 from rendering.render import CAPTURE, ORBIT, ORBIT_PERIOD_S, Wish, only_subject
 from rendering.retarget import Motion
@@ -156,7 +156,8 @@ def _actors(
             raise UserError(f"{path}: {subject!r} is not in avatar {person.avatar}; it has {', '.join(avatar.bodies)}")
         beside = path.parent / person.motion  # files are named as seen from the scene
         word = str(beside) if beside.exists() else person.motion
-        captured = Captured.load(workspace / subject) if word in (HELDOUT, RECORDING) else None
+        is_own = word in (HELDOUT, RECORDING) or fit_folder(word, workspace) == workspace / subject / "03_fit"
+        captured = Captured.load(workspace / subject) if is_own else None
         chosen = choose(word, avatar.bodies[subject], workspace, subject, captured).at_rate(rate)
         moved.append((person, avatar, subject, chosen.motion))
     lasts = max(round(person.start_s * rate) + len(motion) for person, *_, motion in moved)

@@ -4,22 +4,26 @@ The first one, "skirt", hangs on the root and sways about the waist; its childre
 left, are panels that swing outwards.  Games and films move skirts in this way, and their file formats know no other.
 
 J joints of the skeleton, then 1 + B bones.  A pose that says nothing of the bones, (J, 3), has the skirt as it hangs
-about the legs: under each panel's middle is a point of the hem, carried by the legs as their skin is, and the panel
-swings as far as that point does.
+about the legs: under each panel's middle is a point of the hem, carried by the legs as their skin is.  The skirt sways
+as far as these points do in the mean, and each panel swings as far as its own does beyond that.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from fitting.body.skinning import kinematics
+
+if TYPE_CHECKING:
+    from fitting.body.model import BodyModel
 
 SKIRT = "skirt"
 NUM_PANELS = 8
 # Axes of a panel: outwards, its hinge (positive swings outwards), and the third; of the sway the body's own.
-SWAY_RAD, TWIST_RAD, SWING_RAD = (-0.6, 0.6), (-0.5, 0.5), (-1.4, 1.4)  # ranges
+SWAY_RAD, TWIST_RAD, SWING_RAD = (-1.7, 1.7), (-0.7, 0.7), (-1.4, 1.4)  # ranges; who sits sways it by a right angle
 SWAY_STD_RAD, TWIST_STD_RAD, SWING_STD_RAD = 0.25, 0.2, 0.25
 
 
@@ -37,7 +41,7 @@ def shares(about: np.ndarray) -> np.ndarray:
     return np.where(np.abs(away) < step, 0.5 + 0.5 * np.cos(np.pi * away / step), 0)
 
 
-def tables(bare: Any, places_m: np.ndarray, shape: np.ndarray) -> dict[str, Any]:
+def tables(bare: BodyModel, places_m: np.ndarray, shape: np.ndarray) -> dict[str, Any]:
     """Every array of joints of the body model ``bare``, with the bones after them; places_m (1 + B, 3) on the body of
     ``shape`` (S,), from where they go with the root in other shapes."""
     count = 1 + NUM_PANELS
@@ -73,22 +77,34 @@ def tables(bare: Any, places_m: np.ndarray, shape: np.ndarray) -> dict[str, Any]
     return joined | {"joints_basis_m": basis_m.astype(np.float32), "joint_names": names}
 
 
-def draped(body: Any, rest_joints_m: np.ndarray, pose: np.ndarray) -> np.ndarray:
+def draped(body: BodyModel, rest_joints_m: np.ndarray, pose: np.ndarray) -> np.ndarray:
     """The whole pose of a ``body`` with bones whose skeleton is in ``pose`` (J, 3) rad: (J + 1 + B, 3) rad, with the
     skirt as it hangs about the legs.  rest_joints_m (J + 1 + B, 3)."""
-    count = len(pose)
+    assert body.hem_points_m is not None and body.hem_weights is not None, "a body without a skirt's bones"
+    count = body.num_skeleton
     rest_m = np.ascontiguousarray(rest_joints_m, np.float64)
     placed = kinematics(np.ascontiguousarray(pose, np.float64), rest_m[:count], body.parents[:count], np.eye(4))
     points_m = np.asarray(body.hem_points_m, float)
     turned_m = np.einsum("jrk,bjk->bjr", placed[:, :, :3], points_m[:, None] - rest_m[:count]) + placed[:, :, 3]
     carried_m = np.einsum("bj,bjr->br", body.hem_weights, turned_m)
     carried_m = (carried_m - placed[0, :, 3]) @ placed[0, :, :3] + rest_m[0]  # as the root sees it
-    hinges_m, axes = rest_m[count + 1 :], np.asarray(body.joint_axes[count + 1 :], float)
+    waist_m, hinges_m = rest_m[count], rest_m[count + 1 :]
+    sway = _least_turn(points_m.mean(0) - waist_m, carried_m.mean(0) - waist_m)
+    carried_m = (carried_m - waist_m) @ Rotation.from_rotvec(sway).as_matrix() + waist_m
+    axes = np.asarray(body.joint_axes[count + 1 :], float)
     swing = _outwards(carried_m - hinges_m, axes) - _outwards(points_m - hinges_m, axes)
     swing = np.clip((swing + np.pi) % (2 * np.pi) - np.pi, *SWING_RAD)
-    return np.concatenate([pose, np.zeros((1, 3)), swing[:, None] * axes[:, :, 1]])
+    return np.concatenate([pose[:count], sway[None], swing[:, None] * axes[:, :, 1]])
+
+
+def _least_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """(3,) axis times angle of the smallest rotation from one direction (3,) to another."""
+    axis = np.cross(start, end)
+    length = float(np.linalg.norm(axis))
+    return np.asarray(axis * (np.arctan2(length, start @ end) / max(length, 1e-12)))
 
 
 def _outwards(down_m: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """(B,) rad by which (B, 3) points outwards from straight down."""
+    """(B,) rad by which ``down_m`` (B, 3) points outwards, by the ``axes`` (B, 3, 3) of the panels, from straight
+    down."""
     return np.asarray(np.arctan2((down_m * axes[:, :, 0]).sum(1), -down_m[:, 2]))

@@ -61,12 +61,13 @@ class BodyModel:
     local_upper: np.ndarray  # (J, 3) rad
     local_prior_mean: np.ndarray  # (J, 3) rad
     local_prior_std: np.ndarray  # (J, 3) rad
-    pose_basis_m: np.ndarray | None = field(default=None)  # (9 (J - 1), V, 3) SMPL's pose correctives, None without
+    pose_basis_m: np.ndarray | None = field(default=None)  # (9 (J0 - 1), V, 3) SMPL's pose correctives, of J0 joints
     # The last joints may be a skirt's bones (fitting.body.bones): a point of the hem under each of its panels, and how
     # the B points hang on the other joints when a pose says nothing of the bones.
     hem_points_m: np.ndarray | None = field(default=None)  # (B, 3)
-    hem_weights: np.ndarray | None = field(default=None)  # (B, J - 1 - B), rows sum to 1
-    # Of somebody in a skirt (fitting.skirt), whose surface goes on below its hem: the same without it, and to the hem.
+    hem_weights: np.ndarray | None = field(default=None)  # (B, J0), rows sum to 1; J = J0 + 1 + B
+    # Of somebody in a skirt (fitting.skirt), whose surface goes on below its hem and is moved by bones: the same
+    # without it, and with one that ends at the hem and is moved by the legs.
     under: BodyModel | None = field(default=None)
     hemmed: BodyModel | None = field(default=None)
 
@@ -81,10 +82,10 @@ class BodyModel:
         for name in _JOINT_TABLES:
             expected[name] = (J, 3)
         if self.pose_basis_m is not None:
-            expected["pose_basis_m"] = (9 * (J - 1), V, 3)
-        if self.hem_points_m is not None and self.hem_weights is not None:
+            expected["pose_basis_m"] = (9 * (self.num_skeleton - 1), V, 3)
+        if self.hem_points_m is not None:
             B = len(self.hem_points_m)
-            expected |= {"hem_points_m": (B, 3), "hem_weights": (B, J - 1 - B)}
+            expected |= {"hem_points_m": (B, 3), "hem_weights": (B, self.num_skeleton)}
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise UserError(f"body model: {name} has shape {getattr(self, name).shape}, expected {shape}")
@@ -109,13 +110,18 @@ class BodyModel:
         return len(self.parents)
 
     @property
+    def num_skeleton(self) -> int:
+        """J0, the number of joints that are no bones of a skirt; they come first."""
+        return self.num_joints - (0 if self.hem_points_m is None else 1 + len(self.hem_points_m))
+
+    @property
     def bare(self) -> BodyModel:
         """The body without a skirt: itself, where it wears none."""
         return self if self.under is None else self.under
 
     @property
     def tracked(self) -> BodyModel:
-        """The body that pictures are compared with: a skirt's surface ends where the skirt does."""
+        """The body to track this person with: a skirt's surface ends where the skirt does, and goes with the legs."""
         return self if self.hemmed is None else self.hemmed
 
     @cached_property
@@ -190,7 +196,7 @@ class BodyModel:
         to_from_joint = kinematics(pose, joints, self.parents, to_from_body)
         vertices = rest_vertices_m
         if self.pose_basis_m is not None:
-            feature = (rotations(pose[1:]) - np.eye(3)).reshape(-1)  # (9 (J - 1),)
+            feature = (rotations(pose[1 : self.num_skeleton]) - np.eye(3)).reshape(-1)  # (9 (J0 - 1),)
             vertices = vertices + np.tensordot(feature.astype(np.float32), self.pose_basis_m, 1)
         vertices = np.ascontiguousarray(vertices, np.float32)
         skinned = skin(vertices, joints, to_from_joint, self.skin_joints, self.skin_values)
@@ -198,9 +204,10 @@ class BodyModel:
 
     def whole(self, pose: np.ndarray, rest_joints_m: np.ndarray) -> np.ndarray:
         """(J, 3) float64: ``pose`` without bones that this body lacks, and with those of its skirt, as it hangs, where
-        ``pose`` says nothing of them."""
-        pose = np.ascontiguousarray(pose, np.float64).reshape(-1, 3)[: self.num_joints]
-        return pose if len(pose) == self.num_joints else draped(self, rest_joints_m, pose)
+        ``pose`` says nothing of them; nothing else may be missing."""
+        pose = np.ascontiguousarray(pose, np.float64).reshape(-1, 3)
+        assert len(pose) >= self.num_skeleton, f"a pose of {len(pose)} joints for a body of {self.num_skeleton}"
+        return pose[: self.num_joints] if len(pose) >= self.num_joints else draped(self, rest_joints_m, pose)
 
     def joint_transforms(
         self, rest_joints_m: np.ndarray, pose: np.ndarray, to_from_body: np.ndarray | None = None

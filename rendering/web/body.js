@@ -4,7 +4,8 @@
 
 class Body {
   /** arrays: rest_vertices (V, 3), rest_joints (J, 3), parents (J,), skin_joints and skin_values (V, K), faces (F, 3),
-   * uv (U, 2), face_uv (F, 3), and pose_basis (9 (J - 1), V, 3) where the body has one. */
+   * uv (U, 2), face_uv (F, 3), and pose_basis (9 (J0 - 1), V, 3) where the body has one, of the J0 <= J joints
+   * that are no bones of a skirt. */
   constructor(arrays) {
     Object.assign(this, arrays);
     this.numVertices = this.rest_vertices.length / 3;
@@ -46,7 +47,7 @@ class Body {
   /** Rest vertices with SMPL's pose correctives. */
   corrected(pose) {
     const found = Float64Array.from(this.rest_vertices), local = new Float64Array(9), size = found.length;
-    for (let j = 1; j < this.numJoints; j++) {
+    for (let j = 1; j <= this.pose_basis.length / (9 * size); j++) {
       rotation(pose, 3 * j, local);
       for (let n = 0; n < 9; n++) {
         const amount = local[n] - (n % 4 === 0 ? 1 : 0), from = (9 * (j - 1) + n) * size;
