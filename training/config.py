@@ -54,8 +54,8 @@ class TrainConfig:
     batch_size: int = 2  # at equal cost, more and smaller steps were better
     shards: int = 2  # parts of a batch, each on a CPU core of its own; a GPU takes the batch whole
     # Alternate R on all frames (Eq. 9) with T on keyframes (Eq. 10); false: both at once on all frames.  The paper
-    # splits, and so do the gpu and paper presets.  In a run of hundreds of steps, half as many updates of each cost
-    # more than the split gains: 0.3 to 0.5 dB on held-out frames of a real clip at equal cost.
+    # splits, and so do the gpu and paper presets.  From noise it is better, with rates that make up for each side's
+    # having half of the updates; begun as here both are level (docs/results.md).
     split: bool = False
     renderer_lr: float = 2e-3
     texture_lr: float = 1e-2  # a texel is seen by few pixels of few frames
