@@ -17,7 +17,9 @@ LIGHT_TERMS = 8  # bands 1 and 2; band 0 is the person's own brightness
 MOST_LOG = 1.5  # a gain of 4.5 either way: beyond, an extrapolated light would burn out
 DARK = 0.04  # of white, added before logarithms are taken: noise in the dark says nothing
 DOUBT = 0.15  # in logarithms of colour: errors by which a sample's weight is halved; wrinkles, wrong poses
-PRIOR = 3e-5  # ridge: where hardly anything turned, there is no light to be seen
+# Ridge of band 1: where hardly anything turned, there is no light to be seen.  A matt surface takes pi, 2 pi / 3 and
+# pi / 4 of bands 0 to 2 of the light about it (Ramamoorthi and Hanrahan 2001): band 2 is that much weaker.
+PRIOR, WEAKER = 5e-5, 8 / 3
 ROUNDS = 5  # of reweighting
 SWEEPS = 8
 
@@ -57,8 +59,8 @@ def found_light(
 
     owner, frame: (S,) int64, which piece of the person each sample shows, and in which picture; each piece has an
     unknown colour, each picture an unknown exposure, which is not taken for light.  weight: (S,).  Least squares of the
-    logarithms, errors beyond DOUBT losing weight (Cauchy), and a small prior for no light at all: sides that were never
-    turned to the camera stay as bright as the others.  Zero without samples.
+    logarithms, errors beyond DOUBT losing weight (Cauchy), and a small prior for no light at all, or else for one of
+    band 1: how bright sides are that were never turned to the camera hangs on it.  Zero without samples.
     """
     if not len(owner):
         return np.zeros((LIGHT_TERMS, 3))
@@ -77,7 +79,7 @@ def found_light(
     belief = weight
     for _ in range(ROUNDS):
         weighted = terms * belief[:, None]
-        ridge = PRIOR * belief.sum() * np.eye(LIGHT_TERMS)
+        ridge = PRIOR * belief.sum() * np.diag([1.0] * 3 + [WEAKER**2] * 5)
         light = np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ logs)
         belief = weight / (1 + (np.abs(logs - terms @ light).mean(axis=1) / DOUBT) ** 2)
     return light
