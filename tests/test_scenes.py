@@ -105,6 +105,28 @@ def test_a_scene_file_becomes_a_film_as_long_as_its_longest_movement(workspace: 
     assert columns[0] > 0 and columns[-1] < 159  # all of them fit
 
 
+def test_a_name_of_ones_own_film_is_the_film_itself(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it was recorded, what swings included; somebody else's name is a movement to be carried over."""
+    asked = []
+
+    class AskedError(Exception):
+        pass
+
+    def choose(word: str, shape: Shape, folder: Path, subject: str, captured: object) -> None:
+        asked.append((word, captured))
+        raise AskedError
+
+    monkeypatch.setattr("rendering.scenes.choose", choose)
+    monkeypatch.setattr("rendering.scenes.Captured.load", lambda folder: f"captured of {folder.name}")
+    for name in ("doll", "eve"):
+        (workspace / name / "03_fit").mkdir(parents=True, exist_ok=True)
+        (workspace / name / "03_fit" / "fit.npz").touch()
+        (workspace / "scenes" / "own.json").write_text(json.dumps({"people": [{"avatar": "ann", "motion": name}]}))
+        with pytest.raises(AskedError):
+            render_scene(workspace / "scenes" / "own.json", workspace, Wish("", image_wh=(64, 48)), workspace / "a.mp4")
+    assert asked == [("doll", "captured of doll"), ("eve", None)]
+
+
 @pytest.mark.parametrize("camera", ["front", "orbit", "camera.json", "in the scene"])
 def test_everybody_in_a_scene_stands_in_the_same_light(
     workspace: Path, tmp_path: Path, painted: list, camera: str

@@ -11,13 +11,15 @@ from test_batch import clip_of, painted, turned
 from test_loose_clothes import dressed
 from test_solve import observe_body, random_state
 
-from fitting import passes, sway
+from fitting import fit as fit_stage
+from fitting import passes, sway, verdict
 from fitting.body.bones import NUM_PANELS
 from fitting.body.model import CUT, BodyModel, rotations
 from fitting.chain import Chain
-from fitting.clip import silhouette_iou
+from fitting.clip import Clip, silhouette_iou
 from fitting.clothes import HEM_ROOM_M, Clothes
 from fitting.fit import load_body
+from fitting.mirror import Evidence
 from fitting.observe import Observation
 from fitting.shape import chain_of
 from fitting.skirt import KNEES, MIN_FRAMES, UNDER_HEM_M, Skirt, find_hem
@@ -320,6 +322,22 @@ def test_all_passes_find_her_legs_under_it(body, chain, worn, clothed, monkeypat
         for fitted, true in zip(found.states.values(), truth, strict=True)
     ]
     assert np.median(np.linalg.norm(np.array(apart_m)[..., :2], axis=2)) < 0.03
+
+    looked_at = []
+
+    def evidence_of(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State]) -> None:
+        looked_at.append((body.num_joints, chain.num_free, {len(state.pose) for state in states.values()}))
+        raise LookedAtError
+
+    monkeypatch.setattr(verdict, "in_question", lambda figures: ["left leg"])
+    monkeypatch.setattr(Evidence, "of", staticmethod(evidence_of))
+    with pytest.raises(LookedAtError):  # whether a leg points the other way is asked of cloth that the legs move
+        fit_stage._collect(found, [])
+    assert looked_at == [(body.num_joints, chain.num_free, {body.num_joints})]
+
+
+class LookedAtError(Exception):
+    """Enough was seen."""
 
 
 # ---------------------------------------------------------------------------------------------------- bones
