@@ -34,7 +34,6 @@ def swayed(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State]) 
     hung = {i: draped(body, chain.joints_m, states[i].pose[:num_joints]) for i in frames.tolist()}
     poses = {i: states[i].pose if len(states[i].pose) == len(hung[i]) else hung[i] for i in hung}
     at_rest = np.array([chain.dofs(hung[i])[own] for i in hung])
-    is_cloth = _hangs_on(body)
     certainty = 1 / body.local_prior_std[chain.free_joint[own], chain.free_axis[own]].astype(float) ** 2
     limits = [table[chain.free_joint[own], chain.free_axis[own]] for table in (body.local_lower, body.local_upper)]
     stiff = sparse.kron(_bends(frames) / (ACCELERATION * clip.step_s**2) ** 2, sparse.identity(len(own)))
@@ -53,7 +52,7 @@ def swayed(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State]) 
                 parts.append(depth_rows(observation, points_m, view.normals, view.visible, gate, zero, False))
             rows = Rows.concatenate(parts)
             r, by_point = residuals(rows, points_m, observation)
-            kept = np.flatnonzero(is_cloth[rows.point])
+            kept = np.flatnonzero(body.is_cloth[rows.point])
             weight = robust_energy(r, rows.scale)[1][kept]
             jacobian = chain.jacobian(pose, placed, rows.point[kept], by_point[kept])[:, own]
             blocks.append(normal + jacobian.T @ (weight[:, None] * jacobian))
@@ -65,11 +64,6 @@ def swayed(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State]) 
             dofs[own] = x
             poses[index] = np.concatenate([pose[:num_joints], chain.with_dofs(pose, dofs)[num_joints:]])
     return {i: State(pose, states[i].camera_from_body) for i, pose in poses.items()}
-
-
-def _hangs_on(body: BodyModel) -> np.ndarray:
-    """(V,) bool: what a skirt's bones move."""
-    return np.asarray((body.skin_weights[:, body.num_skeleton :] > 0).any(1), bool)
 
 
 def _bends(frames: np.ndarray) -> sparse.csr_matrix:

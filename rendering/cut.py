@@ -35,7 +35,7 @@ def mixed_cut(avatar: Avatar, body: str, people: Sequence[str], shares: np.ndarr
             continue
         if theirs.bare.skin_weights.shape != bare.skin_weights.shape:
             raise UserError(f"{subject}'s skirt is on another kind of body; train both with one fit.body")
-        if share[_hangs(theirs)].any():
+        if share[theirs.is_cloth].any():
             skirts.append(Lent(avatar.bodies[subject], share))
     if not skirts:
         return own._replace(body=bare)
@@ -68,7 +68,7 @@ def _lent_bones(bare: BodyModel, figure: np.ndarray, skirts: Sequence[Lent]) -> 
     skirts = [skirt for skirt in skirts if skirt.body.hem_points_m is not None]
     if not skirts:
         return {}
-    amounts = [skirt.share[_hangs(skirt.body)].sum() for skirt in skirts]
+    amounts = [skirt.share[skirt.body.is_cloth].sum() for skirt in skirts]
     rests_m = [skirt.body.shaped(skirt.owner.shape)[1] for skirt in skirts]
 
     def mixed(values: Sequence[np.ndarray]) -> np.ndarray:
@@ -81,12 +81,6 @@ def _lent_bones(bare: BodyModel, figure: np.ndarray, skirts: Sequence[Lent]) -> 
         "hem_points_m": root_m + hem_m,
         "hem_weights": mixed([np.asarray(skirt.body.hem_weights) for skirt in skirts]),
     }
-
-
-def _hangs(body: BodyModel) -> np.ndarray:
-    """(V,) bool: what of a body in a skirt is cloth."""
-    skin = body.bare.skin_weights
-    return np.asarray((body.skin_weights[:, : skin.shape[1]] != skin).any(1), bool)
 
 
 def _padded(name: str, values: np.ndarray | None, num_joints: int) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from fitting.body.ranges import tables_of
 from fitting.body.skinning import kinematics
 
 if TYPE_CHECKING:
@@ -55,19 +56,7 @@ def tables(bare: BodyModel, places_m: np.ndarray, shape: np.ndarray) -> dict[str
     free = ranges[..., 1] > ranges[..., 0]
     std = np.where(free, SWING_STD_RAD, 0)
     std[0] = [SWAY_STD_RAD, SWAY_STD_RAD, TWIST_STD_RAD]
-    reach = np.einsum("jbl,jlr->jblr", axes, ranges)
-    own = {
-        "joint_axes": axes,
-        "local_free": free,
-        "local_lower": ranges[..., 0],
-        "local_upper": ranges[..., 1],
-        "local_prior_mean": np.zeros((count, 3)),
-        "local_prior_std": std,
-        "joint_free": ((np.abs(axes) > 0.1) & free[:, None]).any(2),
-        "joint_lower": reach.min(3).sum(2),
-        "joint_upper": reach.max(3).sum(2),
-        "joint_prior_mean": np.zeros((count, 3)),
-        "joint_prior_std": np.sqrt(np.einsum("jbl,jl->jb", axes**2, std**2)),
+    own = tables_of(axes, free, (ranges[..., 0], ranges[..., 1]), np.zeros((count, 3)), std) | {
         "joints_template_m": template_m,
         "parents": np.array([0, *[len(bare.parents)] * NUM_PANELS]),
     }

@@ -119,6 +119,12 @@ class BodyModel:
         """The body without a skirt: itself, where it wears none."""
         return self if self.under is None else self.under
 
+    @cached_property
+    def is_cloth(self) -> np.ndarray:
+        """(V,) bool: what of a body in a skirt is skirt."""
+        skin = self.bare.skin_weights
+        return np.asarray((self.skin_weights[:, : skin.shape[1]] != skin).any(1), bool)
+
     @property
     def tracked(self) -> BodyModel:
         """The body to track this person with: a skirt's surface ends where the skirt does, and goes with the legs."""

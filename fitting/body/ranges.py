@@ -85,7 +85,15 @@ def joint_tables(
         lower[j], upper[j] = ends.min(0), ends.max(0)
         mean[j], std[j] = np.deg2rad(row.mean - used) * sign, np.deg2rad(row.std) * share
         local_free[j] = [letter in row.free for letter in "ths"]
-    mean = np.clip(mean, lower, upper)
+    return tables_of(axes, local_free, (lower, upper), np.clip(mean, lower, upper), std)
+
+
+def tables_of(
+    axes: np.ndarray, local_free: np.ndarray, ends: tuple[np.ndarray, np.ndarray], mean: np.ndarray, std: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The same from what holds by each joint's own axes (J, 3, 3): free (J, 3) bool, and (J, 3) rad the ``ends`` of
+    its range, lower and upper, mean and standard deviation."""
+    lower, upper = ends
     reach = axes * lower[:, None], axes * upper[:, None]  # (J, 3 body, 3 local): a box around the turned box
     return {
         "joint_axes": axes,
