@@ -144,7 +144,7 @@ STAGES = (
     Stage("03_fit", "fit", 19, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
     Stage("04_keyframes", "keyframes", 3, _keyframes, ("keyframes",), ("03_fit",)),
     Stage("05_rasters", "rasterize", 4, _rasterize, ("raster",), ("01_recording", "03_fit")),
-    Stage("06_avatar", "train", 17, _train, ("train",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True),
+    Stage("06_avatar", "train", 18, _train, ("train",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True),
     Stage(
         "07_report",
         "evaluate",
@@ -158,8 +158,8 @@ STAGES = (
 )
 
 # What may be done to a finished avatar; changes.py runs them.
-ADAPT = Stage("06_avatar", "adapt", 14, _adapt, ("adapt",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
-FINETUNE = Stage("06_avatar", "finetune", 14, _finetune, ("finetune",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+ADAPT = Stage("06_avatar", "adapt", 15, _adapt, ("adapt",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+FINETUNE = Stage("06_avatar", "finetune", 15, _finetune, ("finetune",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
 
 CONFIGS = {
     "recording": "capture.importers.ImportConfig",

@@ -3,7 +3,8 @@
 At the recording's own size the avatar paints a frame; what is left to the truth, without what is smooth, is put onto
 the texture.  Over many frames prints, seams and eyes stay, for the body is tracked; what is of one moment, a fold, a
 shadow, a finger that is elsewhere, averages out; what is left of it is told from detail by how much frames differ
-(Wiener 1949), and where hardly a frame has been, nothing is claimed.
+(Wiener 1949), and where hardly a frame has been, nothing is claimed.  Poses are some pixels off, which would average
+detail away, too: each frame is first laid onto the painting by optical flow (after Zhou and Koltun 2014).
 
 D x D detail texels, K covered pixels, H x W pixels of a frame's crop.  Colours in [0, 1].
 """
@@ -46,6 +47,7 @@ MOST_ROWS = 1024  # that a frame's crop is looked at in
 PX_STEP = 256  # D is a multiple of it
 OWN_ALPHA = 0.97  # of the matte, and of the painting as it is shown: less is background, or an outline
 SMOOTH_PX = 2.0  # of the networks' crop: what is smoother than that they can paint themselves
+FLOW_PX, FLOW_EVERY = 4.0, 2  # of the networks' crop, how smoothly a frame is warped; found on each second pixel
 SPLAT_TEXELS = 0.8  # sigma
 ERROR = 0.1  # of colour, by which a sample's weight is halved (Cauchy)
 ROUNDS = 2  # of reweighting
@@ -151,9 +153,11 @@ class Looked(NamedTuple):
         covered = rasterize_covered(shape.body, shape.vertices_camera_m(pose, placed), cut)
         is_body = np.zeros(wh[0] * wh[1], np.float32)
         is_body[covered.pixel] = ~self.rasters.part_doubted[index][covered.part]
+        enlarged = float(looked_rows(box_px)) / self.avatar.image_wh[1]
+        true, matte = laid_on(shown, true, matte, FLOW_PX * enlarged)
         is_own = is_body.reshape(wh[1], wh[0]) * (matte >= OWN_ALPHA) * (shown[..., 3] >= OWN_ALPHA)
         lacking = true - shown[..., :3]
-        lacking -= _smooth(lacking, is_own, SMOOTH_PX * float(looked_rows(box_px)) / self.avatar.image_wh[1])
+        lacking -= _smooth(lacking, is_own, SMOOTH_PX * enlarged)
         inside = cv2.erode(is_own, np.ones((3, 3))).ravel()[covered.pixel] > 0
         light = self.avatar.textures[self.name].light
         lit = np.ones((len(covered.pixel), RGB), np.float32) if light is None else gains(covered.normal, light)
@@ -176,10 +180,36 @@ def looked_wh(box_px: np.ndarray, crop_wh: tuple[int, int]) -> tuple[int, int]:
     return round(crop_wh[0] * scale), round(crop_wh[1] * scale)
 
 
+def laid_on(shown: np.ndarray, true: np.ndarray, matte: np.ndarray, sigma_px: float) -> tuple[np.ndarray, np.ndarray]:
+    """The picture true (H, W, 3) of somebody and his matte (H, W), warped onto the painting shown (H, W, 4) of him.
+
+    By dense inverse search (Kroeger et al. 2016) inside both outlines, smoothed over ``sigma_px``.
+    """
+    height, width = matte.shape
+    both = ((matte >= 0.5) & (shown[..., 3] >= 0.5)).astype(np.float32)
+    small_wh = width // FLOW_EVERY, height // FLOW_EVERY
+    coarse = cv2.resize(both, small_wh, interpolation=cv2.INTER_AREA)
+    gray = []
+    for picture in (shown[..., :3], true):
+        small = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), small_wh, interpolation=cv2.INTER_AREA)
+        # Neither how bright a film is nor what stands behind anybody is to be matched.
+        small -= _smooth(small[..., None], coarse, 2 * sigma_px / FLOW_EVERY)[..., 0]
+        gray.append(((small * coarse + 0.5) * 255).clip(0, 255).astype(np.uint8))
+    flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = np.asarray(flow_of.calc(gray[0], gray[1], np.zeros((*coarse.shape, 2), np.float32)))
+    flow = _smooth(flow, coarse, sigma_px / FLOW_EVERY) * FLOW_EVERY
+    flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
+    row, column = np.mgrid[:height, :width].astype(np.float32)
+    x, y = column + flow[..., 0], row + flow[..., 1]
+    color = cv2.remap(true, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return color, cv2.remap(matte, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
 def _smooth(values: np.ndarray, mask: np.ndarray, sigma_px: float) -> np.ndarray:
-    """values (H, W, 3) blurred, as far as the mask (H, W) goes."""
+    """values (H, W, C) blurred, as far as the mask (H, W) goes."""
     share = cv2.GaussianBlur(mask, (0, 0), sigma_px)
-    return cv2.GaussianBlur(values * mask[..., None], (0, 0), sigma_px) / np.maximum(share, 0.05)[..., None]
+    blurred = cv2.GaussianBlur(values * mask[..., None], (0, 0), sigma_px).reshape(values.shape)
+    return blurred / np.maximum(share, 0.05)[..., None]
 
 
 def averaged(samples: list[Samples], detail_px: int) -> np.ndarray:
