@@ -5,18 +5,21 @@ Every worker uses one thread, so that two of them use two cores, and goes when i
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, TypeVar
+
+MOST_THREADS = 8  # each holds a picture
 
 T = TypeVar("T")
 
@@ -27,10 +30,11 @@ class Workers:
 
     works_along: this process is one of the workers, so that one less has to be started and to load its libraries,
     which takes a process 3 seconds.  For functions that do the same here as anywhere.
+    loads: a module.  The processes start at once, and load it while this one gets ready to give them tasks.
     """
 
-    def __init__(self, num_workers: int, works_along: bool = False) -> None:
-        self._num_workers, self._works_along = num_workers, works_along
+    def __init__(self, num_workers: int, works_along: bool = False, loads: str | None = None) -> None:
+        self._num_workers, self._works_along, self._loads = num_workers, works_along, loads
         self._pool: ProcessPoolExecutor | None = None
         self._given: weakref.WeakSet[Future[Any]] = weakref.WeakSet()  # all that may still be at work are in it
 
@@ -43,21 +47,41 @@ class Workers:
             for task in tasks:
                 yield function(*task)
             return
+        if self._works_along:
+            yield from self._map_along(self._processes(), function, tasks)
+        else:
+            yield from self.stream(function, tasks, max(1, len(tasks)))
+
+    def stream(self, function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], ahead: int) -> Iterator[T]:
+        """``map`` of tasks that this process makes while the others work; at most ``ahead`` of them are unanswered."""
+        if self._num_workers <= 1:
+            for task in tasks:
+                yield function(*task)
+            return
+        pool, waiting = self._processes(), deque[Future[T]]()
+        try:
+            for task in tasks:
+                waiting.append(self._give(pool, function, task))
+                if len(waiting) >= ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    @property
+    def _num_started(self) -> int:
+        return self._num_workers - int(self._works_along)
+
+    def _processes(self) -> ProcessPoolExecutor:
         if self._pool is None:
             # spawn: a forked child would inherit the locks of torch's and OpenCV's threads in any state.
             context = multiprocessing.get_context("spawn")
-            started = self._num_workers - int(self._works_along)
-            self._pool = ProcessPoolExecutor(started, mp_context=context, initializer=start_worker)
-        if self._works_along:
-            yield from self._map_along(self._pool, function, tasks)
-            return
-        futures = [self._give(self._pool, function, task) for task in tasks]
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
+            self._pool = ProcessPoolExecutor(
+                self._num_started, mp_context=context, initializer=start_worker, initargs=(self._loads,)
+            )
+        return self._pool
 
     def _give(self, pool: ProcessPoolExecutor, function: Callable[..., T], task: tuple[Any, ...]) -> Future[T]:
         future = pool.submit(function, *task)
@@ -113,6 +137,9 @@ class Workers:
             cv2.setNumThreads(num_threads)
 
     def __enter__(self) -> Workers:
+        if self._loads is not None and self._num_workers > 1:
+            for _ in range(self._num_started):
+                self._give(self._processes(), os.getpid, ())
         return self
 
     def __exit__(
@@ -124,7 +151,12 @@ class Workers:
             wait_for([future for future in self._given if not future.cancel()])
 
 
-def start_worker() -> None:
+def num_threads() -> int:
+    """How many threads may each decode a picture: as many as there are cores, but no more than memory bears."""
+    return min(os.cpu_count() or 1, MOST_THREADS)
+
+
+def start_worker(loads: str | None = None) -> None:
     """What every worker process of the project does first: one thread, and an eye on its parent."""
     import cv2
 
@@ -132,6 +164,8 @@ def start_worker() -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+    if loads is not None:
+        importlib.import_module(loads)
 
 
 def _leave_with_parent() -> None:

@@ -294,7 +294,7 @@ def print_found(subject_dir: Path, monkeypatch, away_px: float) -> float:
         def color(self, index: int) -> np.ndarray:
             fit, box = self.captured.fit, self.rasters.boxes_px[index]
             rgba = painter.render("doll", fit.pose[index], fit.camera_from_body[index], fit.camera, tuple(box))
-            aside = np.float32([[1, 0, away_px * (1 if index % 2 else -1)], [0, 1, 0]])
+            aside = np.array([[1, 0, away_px * (1 if index % 2 else -1)], [0, 1, 0]], np.float32)
             color = cv2.warpAffine(rgba[..., :3], aside, fit.camera.image_wh, borderMode=cv2.BORDER_REPLICATE)
             return np.rint(color * 255).clip(0, 255).astype(np.uint8)
 
@@ -302,7 +302,8 @@ def print_found(subject_dir: Path, monkeypatch, away_px: float) -> float:
 
     def loaded(folder: Path) -> Any:
         captured, rasters = load(folder), module.Rasters.load(folder / "05_rasters")
-        return replace(captured, recording=Filmed(captured, rasters))
+        filmed: Any = Filmed(captured, rasters)
+        return replace(captured, recording=filmed)
 
     monkeypatch.setattr(module.Captured, "load", loaded)
     found = found_detail(plain, "doll", subject_dir)
@@ -325,7 +326,7 @@ def test_a_frame_is_laid_onto_the_painting_whatever_stands_behind_and_however_br
     painted = (painted - 0.5) * 4 + 0.5
     matte = np.zeros((256, 160), np.float32)
     cv2.ellipse(matte, (80, 128), (50, 100), 0, 0, 360, 1, -1)
-    aside = np.float32([[1, 0, 3], [0, 1, -2]])
+    aside = np.array([[1, 0, 3], [0, 1, -2]], np.float32)
     wh = matte.shape[::-1]
     filmed, there = (cv2.warpAffine(a, aside, wh, borderMode=cv2.BORDER_REPLICATE) for a in (painted, matte))
     elsewhere = np.where(there[..., None] > 0.5, 0.8 * filmed + 0.05, rng.uniform(size=filmed.shape)).astype(np.float32)

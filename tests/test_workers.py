@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,32 @@ def test_this_process_works_along_and_answers_keep_their_order() -> None:
     assert [number for number, _ in answers] == list(range(40)) and [number for number, _ in again] == list(range(6))
     by = {pid: sum(p == pid for _, p in answers) for _, pid in answers}
     assert len(by) == 2 and 5 < by[os.getpid()] < 35
+
+
+def test_tasks_are_made_while_the_others_work_and_no_more_than_asked_for_are_open() -> None:
+    made: list[int] = []
+
+    def tasks() -> Iterator[tuple[int]]:
+        for number in range(30):
+            made.append(number)
+            yield (number,)
+
+    with Workers(2) as workers:
+        answers = []
+        for answer in workers.stream(who, tasks(), 5):
+            answers.append(answer)
+            assert len(made) <= len(answers) + 5
+    assert [number for number, _ in answers] == list(range(30)) and os.getpid() not in {pid for _, pid in answers}
+    with Workers(1, loads="json") as alone:
+        assert list(alone.stream(who, [(1,), (2,)], 5)) == [(1, os.getpid()), (2, os.getpid())]
+
+
+def test_processes_that_start_early_have_loaded_what_they_need() -> None:
+    with Workers(2, loads="wave") as workers:
+        assert len(multiprocessing.active_children()) == 2
+        assert all(workers.map(has_loaded, [("wave",)] * 8))
+
+
+def has_loaded(module: str) -> bool:
+    time.sleep(0.05)
+    return module in sys.modules

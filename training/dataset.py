@@ -6,7 +6,9 @@ Only the frames that are asked for are read: held-out pictures never enter memor
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import cv2
@@ -19,6 +21,7 @@ from capture.errors import UserError
 from capture.matting import Masks
 from capture.progress import progress
 from capture.recording import Recording
+from capture.workers import num_threads
 from rendering.networks import Surface
 from rendering.rasters import CompactRaster, Rasters
 from rendering.texels import push_pull
@@ -79,8 +82,13 @@ class SubjectFrames:
             raise UserError(f"{name}: the body was found in none of {count} frames; see 03_fit/overlay.mp4")
         planes = np.zeros((len(found), NUM_PLANES, height, width), np.uint8)
         compact = [rasters[int(i)] for i in found]
-        for plane, i in zip(planes, progress(found.tolist(), f"crop {name}"), strict=True):
-            plane[:] = crop_planes(recording.color(i), masks[i], rasters.boxes_px[i], (width, height), room)
+
+        def cut(position: int) -> None:
+            i = int(found[position])
+            planes[position] = crop_planes(recording.color(i), masks[i], rasters.boxes_px[i], (width, height), room)
+
+        with ThreadPoolExecutor(num_threads()) as pool:
+            deque(progress(pool.map(cut, range(len(found))), f"crop {name}", len(found)), maxlen=0)
         for plane, raster, i in zip(planes, compact, found, strict=True):
             plane[VALID] *= ~in_doubt(raster, np.flatnonzero(rasters.part_doubted[i]), plane[ALPHA][0] > 0)
         counts = [len(raster.pixel) for raster in compact]

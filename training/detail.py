@@ -12,7 +12,6 @@ D x D detail texels, K covered pixels, H x W pixels of a frame's crop.  Colours 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,6 +26,7 @@ from numba import njit
 from torch import Tensor
 
 from capture.sampling import evenly
+from capture.workers import num_threads
 from fitting.keyframes import Keyframes
 from rendering.avatar import Avatar
 from rendering.captured import Captured
@@ -42,7 +42,6 @@ from training.dataset import crop_image
 from training.train import reproducible
 
 FRAMES, MOST_FRAMES = 24, 64  # evenly spread ones beside the keyframes, which differ in pose; and of both at most
-MOST_THREADS = 8  # each holds a picture
 MOST_ROWS = 1024  # that a frame's crop is looked at in
 PX_STEP = 256  # D is a multiple of it
 OWN_ALPHA = 0.97  # of the matte, and of the painting as it is shown: less is background, or an outline
@@ -133,20 +132,18 @@ class Looked(NamedTuple):
         for painting in (self.avatar, self.avatar.close_up):
             if painting is not None:
                 painting.painter  # noqa: B018  made once, before there are threads
-        threads = min(os.cpu_count() or 1, MOST_THREADS) if self.avatar.device.type == "cpu" else 1
+        threads = num_threads() if self.avatar.device.type == "cpu" else 1
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for begin in range(0, len(frames), threads):
-                some = frames[begin : begin + threads].tolist()
-                pictures = [(self.captured.recording.color(i), self.captured.masks[i]) for i in some]
-                yield from pool.map(partial(self.said, detail_px=detail_px), some, pictures)
+            yield from pool.map(partial(self.said, detail_px=detail_px), frames.tolist())
 
-    def said(self, index: int, picture: tuple[np.ndarray, np.ndarray], detail_px: int) -> Samples:
-        """What one frame, its picture (H0, W0, 3) uint8 and its matte (H0, W0), says."""
+    def said(self, index: int, detail_px: int) -> Samples:
+        """What one frame says."""
         fit, camera, box_px = self.captured.fit, self.rasters.camera, self.rasters.boxes_px[index]
         wh = looked_wh(box_px, self.avatar.image_wh)
         cut = camera.crop(tuple(box_px), wh)
-        true = crop_image(picture[0], box_px, wh, cv2.BORDER_REPLICATE).astype(np.float32) / 255
-        matte = crop_image(picture[1], box_px, wh, cv2.BORDER_CONSTANT)
+        color, alpha = self.captured.recording.color(index), self.captured.masks[index]
+        true = crop_image(color, box_px, wh, cv2.BORDER_REPLICATE).astype(np.float32) / 255
+        matte = crop_image(alpha, box_px, wh, cv2.BORDER_CONSTANT)
         pose, placed = fit.pose[index], fit.camera_from_body[index]
         shown = self.avatar.render(self.name, pose, placed, cut, (0.0, 0.0, float(wh[0]), float(wh[1])))
         shape = self.avatar.bodies[self.name]

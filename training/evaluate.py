@@ -20,7 +20,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("flip_crop_frames", "flip_full_frames", "picture_frames"), (0, ANY)),
     "turntable_frames": (1, ANY),
 }
-CHUNK = 6  # frames held in memory at a time
+AHEAD = 6  # frames that are painted and not measured yet, at most
 
 log = logging.getLogger(__name__)
 
@@ -99,18 +100,19 @@ def evaluate(config: EvaluateConfig, out_dir: Path, avatar_dir: Path, subjects: 
         avatar.check_subject(name)
     lpips, why_no_lpips = load_lpips()
     results = {}
-    for name, folder in subjects.items():
-        subject = Subject.load(name, folder, config.full_long_side_px)
-        suffix = "" if len(subjects) == 1 else f"-{name}"
-        rows, flicker = score_frames(config, out_dir, avatar, subject, lpips, suffix)
-        write_csv(out_dir / "heldout" / f"{name}.csv", rows)
-        heads, head = score_heads(avatar, subject, out_dir / "pictures" / name, config.picture_frames)
-        if heads:
-            write_csv(out_dir / "heldout" / f"{name}-heads.csv", heads)
-        write_turntable(config, out_dir, avatar, subject, suffix)
-        coverage = write_coverage(out_dir / "pictures" / name, subject)
-        results[name] = summarize(subject, rows, head, flicker, coverage, why_no_lpips)
-        log.info("%s: %s", name, in_one_line(results[name]))
+    with Workers(workers(config), loads=metrics.__name__) as pool:
+        for name, folder in subjects.items():
+            subject = Subject.load(name, folder, config.full_long_side_px)
+            suffix = "" if len(subjects) == 1 else f"-{name}"
+            rows, flicker = score_frames(config, out_dir, avatar, subject, lpips, suffix, pool)
+            write_csv(out_dir / "heldout" / f"{name}.csv", rows)
+            heads, head = score_heads(avatar, subject, out_dir / "pictures" / name, config.picture_frames)
+            if heads:
+                write_csv(out_dir / "heldout" / f"{name}-heads.csv", heads)
+            write_turntable(config, out_dir, avatar, subject, suffix)
+            coverage = write_coverage(out_dir / "pictures" / name, subject)
+            results[name] = summarize(subject, rows, head, flicker, coverage, why_no_lpips)
+            log.info("%s: %s", name, in_one_line(results[name]))
     folders = tuple(dict.fromkeys([avatar_dir.parent, *subjects.values()]))
     made_with = Manifest.load(avatar_dir)
     textures = sum(p.numel() for texture in avatar.textures.values() for p in texture.parameters())
@@ -133,7 +135,13 @@ def evaluate(config: EvaluateConfig, out_dir: Path, avatar_dir: Path, subjects: 
 
 
 def score_frames(
-    config: EvaluateConfig, out_dir: Path, avatar: Avatar, subject: Subject, lpips: Lpips | None, suffix: str
+    config: EvaluateConfig,
+    out_dir: Path,
+    avatar: Avatar,
+    subject: Subject,
+    lpips: Lpips | None,
+    suffix: str,
+    pool: Workers,
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """One row of figures per held-out frame and method, and the avatar's flicker; writes heldout.mp4 and the report's
     pictures on the way."""
@@ -145,32 +153,31 @@ def score_frames(
     if not count:
         return rows, None
     flicker = Flicker.of(subject.rasters, subject.heldout, len(subject.captured.fit.body.part_names) - 1)
-    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-    frames_per_second = subject.captured.recording.frames_per_second
-    with VideoWriter(out_dir / f"heldout{suffix}.mp4", frames_per_second) as video, Workers(workers(config)) as pool:
-        for chunk in progress(chunks, f"evaluate {subject.name}"):
-            tasks: list[tuple[Any, ...]] = []
-            for position in chunk:
-                index = int(subject.heldout[position])
-                scene, crops = load_scene(subject, index), predict(avatar, subject, position)
-                flips = (position in flip_crop, position in flip_full)
-                compared = {method: comparison(scene, crops[method]) for method in METHODS}
-                camera = subject.captured.fit.camera.resize(subject.full_wh)
-                pasted = seen_by(avatar, subject, index, camera, scene.box_px)
-                compared[AVATAR] = comparison(scene, crops[AVATAR], pasted)
-                tasks += [(*compared[method], *flips) for method in METHODS]
-                image, truth, *_ = compared[AVATAR]
-                flicker.add(index, subject.rasters[index], image, truth, scene.crop.alpha > metrics.MASK_THRESHOLD)
-                video.add(heldout_picture(avatar, subject, index, scene, crops[AVATAR], config.video_height_px))
-                if position in shown:
-                    folder = out_dir / "pictures" / subject.name
-                    write_pictures(folder, avatar, subject, index, scene, crops, config.picture_height_px)
-            named = [(int(subject.heldout[position]), method) for position in chunk for method in METHODS]
-            for (index, method), task, row in zip(named, tasks, pool.map(metrics.measure, tasks), strict=True):
-                crop, crop_truth, full, full_truth, *_ = task
-                row["crop_lpips"] = lpips(crop, crop_truth) if lpips is not None else np.nan
-                row["full_lpips"] = lpips(full, full_truth) if lpips is not None else np.nan
-                rows.append({"frame": index, "method": method, **row})
+    unmeasured: deque[tuple[int, str, tuple[Any, ...]]] = deque()
+
+    def tasks(video: VideoWriter) -> Iterator[tuple[Any, ...]]:
+        for position in progress(range(count), f"evaluate {subject.name}"):
+            index = int(subject.heldout[position])
+            scene, crops = load_scene(subject, index), predict(avatar, subject, position)
+            compared = {method: comparison(scene, crops[method]) for method in METHODS}
+            camera = subject.captured.fit.camera.resize(subject.full_wh)
+            compared[AVATAR] = comparison(scene, crops[AVATAR], seen_by(avatar, subject, index, camera, scene.box_px))
+            for method in METHODS:
+                unmeasured.append((index, method, compared[method]))
+                yield (*compared[method], position in flip_crop, position in flip_full)
+            image, truth, *_ = compared[AVATAR]
+            flicker.add(index, subject.rasters[index], image, truth, scene.crop.alpha > metrics.MASK_THRESHOLD)
+            video.add(heldout_picture(avatar, subject, index, scene, crops[AVATAR], config.video_height_px))
+            if position in shown:
+                folder = out_dir / "pictures" / subject.name
+                write_pictures(folder, avatar, subject, index, scene, crops, config.picture_height_px)
+
+    with VideoWriter(out_dir / f"heldout{suffix}.mp4", subject.captured.recording.frames_per_second) as video:
+        for row in pool.stream(metrics.measure, tasks(video), AHEAD * len(METHODS)):
+            index, method, (crop, crop_truth, full, full_truth, *_) = unmeasured.popleft()
+            row["crop_lpips"] = lpips(crop, crop_truth) if lpips is not None else np.nan
+            row["full_lpips"] = lpips(full, full_truth) if lpips is not None else np.nan
+            rows.append({"frame": index, "method": method, **row})
     return rows, flicker.figures()
 
 
