@@ -316,7 +316,7 @@ def _collect(found: Found, notes: list[str]) -> BodyFit:
     if any(asked.values()):
         legs = clothes.on_legs()  # a skirt on bones fits over legs that are anywhere
         bare = {i: State(s.pose[: body.num_skeleton], s.camera_from_body) for i, s in states.items()}
-        raw, _ = margins(Evidence.of(legs.body, legs.chain, clip, bare), bare, count, asked)
+        raw, _ = margins(Evidence.of(legs.body, legs.chain, clip, bare, found.samples), bare, count, asked)
         figures = _with_margins(figures, until_clear(raw, clip.step_s))
     verdicts = verdict.judge_clip(figures, ahead, joints_m, dict(zip(ENDS, chain.limbs, strict=True)))
     is_lost = np.array([judged.status == verdict.LOST for judged in verdicts])

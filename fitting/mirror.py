@@ -26,7 +26,7 @@ from fitting.clip import REFINE, Clip, default_prior
 from fitting.contact import Touch, inside_rows
 from fitting.keypoints import LANDMARK_NAMES
 from fitting.observe import Observation
-from fitting.photometric import SIGMA, Appearance, Pictures, learn
+from fitting.photometric import SIGMA, Appearance, Pictures, Samples, learn
 from fitting.solve import (
     EVERYWHERE,
     LIMIT_SIGMA_RAD,
@@ -77,8 +77,10 @@ class Evidence:
     appearance: Appearance
 
     @staticmethod
-    def of(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State]) -> Evidence:
-        pictures = Pictures(clip, 1.5)
+    def of(
+        body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], samples: Samples | None = None
+    ) -> Evidence:
+        pictures = Pictures(clip, 1.5, samples)
         teachers = [i for i in states if i < clip.num_teaching]
         appearance = learn(body, chain, clip, states, teachers, pictures)
         return Evidence(body, chain, clip, default_prior(body, chain), Touch.of(body), pictures, appearance)

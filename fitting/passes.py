@@ -40,7 +40,7 @@ from fitting.hidden import bridged
 from fitting.legs import follow_legs, settle_legs
 from fitting.limbs import Limb, limb_figures
 from fitting.mirror import Evidence, apart, turned
-from fitting.photometric import Pictures, color_rows, learn
+from fitting.photometric import Pictures, Samples, color_rows, learn
 from fitting.shape import body_height_m
 from fitting.solve import Prior, State
 from fitting.sway import swayed
@@ -61,6 +61,7 @@ class Found:
     clothes: Clothes
     clip: Clip  # its landmarks named as they were used
     states: dict[int, State]
+    samples: Samples
 
 
 def fit_clip(
@@ -71,6 +72,7 @@ def fit_clip(
     prior = default_prior(body, clothes.chain)
     height_m = body_height_m(body, shape)
     clip = follow_legs(clip)
+    samples = Samples(clip.recording)
     states = track(body, clothes.chain, clip, prior, progress(range(len(clip)), "tracking", len(clip)))
     clip, states = settle_legs(body, clothes.chain, clip, prior, states)
     limits = Limits.of(body, clothes.chain, clip, states)
@@ -86,16 +88,16 @@ def fit_clip(
             body, chain, before = clothes.body, clothes.chain, states
             states = track(body, chain, clip, prior, progress(range(len(clip)), "tracking again", len(clip)))
             clip, states = settle_legs(body, chain, clip, prior, states)
-            states = returned(body, chain, clip, states, before)
+            states = returned(body, chain, clip, states, before, samples)
         body, chain = clothes.body, clothes.chain
         states = refine(body, chain, clip, prior, states, more=limits.rows(chain, states))
     body = clothes.body
-    states = _mirrored(body, clothes.chain, clip, prior, states, height_m, limits)
+    states = _mirrored(body, clothes.chain, clip, prior, states, height_m, limits, samples)
 
     for blur_px in POLISH_BLURS_PX if with_colors else ():
         if rounds:  # poses and landmark offsets wait for each other: after each pass they are read off once more
             clothes = clothes.with_landmarks(clip, good())
-        pictures, chain = Pictures(clip, blur_px), clothes.chain
+        pictures, chain = Pictures(clip, blur_px, samples), clothes.chain
         appearance = learn(body, chain, clip, states, teaching(clip, states), pictures)
         allowed = limits.rows(chain, states)
 
@@ -113,7 +115,7 @@ def fit_clip(
             clothes = clothes.learned(clip, seen)
         clothes = clothes.with_landmarks(clip, seen)
         clothes, states = _swinging(clothes, clip, states, set(seen))
-    return Found(clothes, clip, states)
+    return Found(clothes, clip, states, samples)
 
 
 def _swinging(
@@ -131,7 +133,12 @@ def _swinging(
 
 
 def returned(
-    body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], before: dict[int, State]
+    body: BodyModel,
+    chain: Chain,
+    clip: Clip,
+    states: dict[int, State],
+    before: dict[int, State],
+    samples: Samples | None = None,
 ) -> dict[int, State]:
     """The states with limbs where they were ``before``, where that explains the picture better.
 
@@ -141,7 +148,8 @@ def returned(
     asked = {i: [limb for limb in limbs if limb.endswith("arm")] for i, limbs in moved.items()}  # legs were settled
     if not any(asked.values()):
         return states
-    states, exchanged = turned(Evidence.of(body, chain, clip, states), states, len(clip), asked, before, ELSEWHERE_M)
+    evidence = Evidence.of(body, chain, clip, states, samples)
+    states, exchanged = turned(evidence, states, len(clip), asked, before, ELSEWHERE_M)
     log.info("limbs that were in a better place before: %d", exchanged)
     return states
 
@@ -154,12 +162,13 @@ def _mirrored(
     states: dict[int, State],
     height_m: float,
     limits: Limits,
+    samples: Samples,
 ) -> dict[int, State]:
     """The states with limbs exchanged that explain the picture better pointing the other way, refined once more."""
     asked = {i: verdict.in_question(figures_of(body, chain, clip, i, s, height_m)) for i, s in states.items()}
     if not any(asked.values()):
         return states
-    states, exchanged = turned(Evidence.of(body, chain, clip, states), states, len(clip), asked)
+    states, exchanged = turned(Evidence.of(body, chain, clip, states, samples), states, len(clip), asked)
     log.info("limbs that pointed the wrong way in depth: %d", exchanged)
     return refine(body, chain, clip, prior, states, more=limits.rows(chain, states)) if exchanged else states
 

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from capture.camera import Camera, distort, pixel_rays
+from capture.recording import Recording
 from capture.sampling import evenly
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
@@ -49,11 +50,34 @@ class Sight:
     solid: np.ndarray  # (h, w) bool the matte, eroded: no background bleeds in
 
 
+class Samples:
+    """A recording's pictures on finer grids, decoded once, whatever blurs are asked for."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.of = lru_cache(maxsize=MAX_SIGHTS)(self._sampled)
+
+    def _sampled(self, index: int, grid: Camera, color_camera: Camera) -> np.ndarray:
+        """(h, w, 3) uint8 of a frame that ``color_camera`` took."""
+        camera = _finer(grid)
+        xy = distort(pixel_rays(camera)[..., :2], color_camera.distortion)
+        map_x = (xy[..., 0] * color_camera.fx_px + color_camera.cx_px - 0.5).astype(np.float32)
+        map_y = (xy[..., 1] * color_camera.fy_px + color_camera.cy_px - 0.5).astype(np.float32)
+        cell = color_camera.fx_px / camera.fx_px  # colour pixels per cell
+        margin = int(4 * cell) + 2
+        left, top = (max(int(m.min()) - margin, 0) for m in (map_x, map_y))
+        right, bottom = (int(m.max()) + margin for m in (map_x, map_y))
+        picture = self.recording.color(index)[top:bottom, left:right]
+        if cell > 1.3:  # mean over the footprint
+            picture = cv2.GaussianBlur(picture, (0, 0), 0.4 * cell)
+        return cv2.remap(picture, map_x - left, map_y - top, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
 class Pictures:
     """The sights of a clip at one blur, made when asked for; longer clips make them again."""
 
-    def __init__(self, clip: Clip, blur_px: float) -> None:
-        self.clip, self.blur_px = clip, blur_px
+    def __init__(self, clip: Clip, blur_px: float, samples: Samples | None = None) -> None:
+        self.clip, self.blur_px, self.samples = clip, blur_px, samples or Samples(clip.recording)
         self._kept = lru_cache(maxsize=MAX_SIGHTS)(self._look)
 
     def __getitem__(self, index: int) -> Sight:
@@ -62,27 +86,19 @@ class Pictures:
     def _look(self, index: int) -> Sight:
         observation = self.clip[index]
         assert observation is not None
-        return look(self.clip, index, observation, self.blur_px)
+        return look(self.samples.of(index, observation.camera, self.clip.camera), observation, self.blur_px)
 
 
-def look(clip: Clip, index: int, observation: Observation, blur_px: float) -> Sight:
-    """Sample a frame's picture on the finer grid."""
-    grid, color_camera = observation.camera, clip.camera
+def _finer(grid: Camera) -> Camera:
     width, height = grid.image_wh
-    camera = grid.crop((0, 0, width, height), (width * FINER, height * FINER))
-    xy = distort(pixel_rays(camera)[..., :2], color_camera.distortion)
-    map_x = (xy[..., 0] * color_camera.fx_px + color_camera.cx_px - 0.5).astype(np.float32)
-    map_y = (xy[..., 1] * color_camera.fy_px + color_camera.cy_px - 0.5).astype(np.float32)
-    cell = color_camera.fx_px / camera.fx_px  # colour pixels per cell
-    margin = int(4 * cell) + 2
-    left, top = (max(int(m.min()) - margin, 0) for m in (map_x, map_y))
-    right, bottom = (int(m.max()) + margin for m in (map_x, map_y))
-    picture = clip.recording.color(index)[top:bottom, left:right]
-    if cell > 1.3:  # mean over the footprint
-        picture = cv2.GaussianBlur(picture, (0, 0), 0.4 * cell)
-    color = cv2.remap(picture, map_x - left, map_y - top, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return grid.crop((0, 0, width, height), (width * FINER, height * FINER))
+
+
+def look(color: np.ndarray, observation: Observation, blur_px: float) -> Sight:
+    """A frame's picture as ``Samples`` has it (h, w, 3), blurred, and where it is the person's."""
+    camera = _finer(observation.camera)
     color = cv2.GaussianBlur(color.astype(np.float32) / 255, (0, 0), blur_px)
-    solid = cv2.resize(observation.mask, (width * FINER, height * FINER), interpolation=cv2.INTER_LINEAR)
+    solid = cv2.resize(observation.mask, camera.image_wh, interpolation=cv2.INTER_LINEAR)
     solid = cv2.erode(solid, np.ones((3, 3), np.uint8), iterations=max(1, round(blur_px)))
     return Sight(camera, color.astype(np.float16), solid > 0.9)
 
