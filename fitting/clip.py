@@ -5,7 +5,7 @@ N frames.  A frame that cannot be explained is lost and says why; its pose is no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -44,6 +44,7 @@ MAX_TURN_RAD = 0.9  # a fresh start that faces this far elsewhere contradicts th
 LOST_LANDMARK = 0.10  # median landmark error over the person's height: beyond it the pose is another one
 LOST_IOU = 0.35
 USUAL_STEP_S = 1 / 30
+MAX_OBSERVED = 1500  # frames whose evidence is kept, 0.7 MB each; longer clips read it again on the next pass
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ class Clip:
     _cached: object = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # A frame's evidence takes about 0.7 MB; longer clips read it again on the next pass.
-        object.__setattr__(self, "_cached", lru_cache(maxsize=1500)(self._observe))
+        object.__setattr__(self, "_cached", lru_cache(maxsize=MAX_OBSERVED)(self._observe))
 
     def __len__(self) -> int:
         return len(self.recording)
@@ -92,6 +92,18 @@ class Clip:
             keypoints.visibility[index],
             keypoints.world_m[index],
         )
+
+    def with_legs_exchanged(self, frames: Sequence[int]) -> Clip:
+        """The same clip if the detector had taken one leg for the other in ``frames``, from the knees down."""
+        named = replace(self, keypoints=self.keypoints.with_legs_exchanged(frames))
+        exchanged = frozenset(frames)
+
+        def observed(index: int) -> Observation | None:
+            own = self[index]  # masks and depth need not be read again
+            return own.with_legs_exchanged() if own is not None and index in exchanged else own
+
+        object.__setattr__(named, "_cached", lru_cache(maxsize=MAX_OBSERVED)(observed))
+        return named
 
     def why_unseen(self, index: int) -> str:
         """The reason why frame ``index`` has no evidence."""

@@ -72,7 +72,7 @@ def follow_legs(clip: Clip) -> Clip:
     if not exchanged:
         return clip
     log.info("names of left and right leg hopped in %d frames", len(exchanged))
-    return replace(clip, keypoints=clip.keypoints.with_legs_exchanged(exchanged))
+    return clip.with_legs_exchanged(exchanged)
 
 
 def settle_legs(
@@ -93,7 +93,7 @@ def settle_legs(
     if not exchanged:
         return clip, settled
     log.info("left and right leg exchanged in %d frames", len(exchanged))
-    return replace(clip, keypoints=clip.keypoints.with_legs_exchanged(exchanged)), settled
+    return clip.with_legs_exchanged(exchanged), settled
 
 
 def passages(chain: Chain, clip: Clip, states: dict[int, State]) -> list[list[int]]:

@@ -1,6 +1,6 @@
 """Stage 03 on a recording by an ideal sensor: the body is the one that is tracked, so the truth is known exactly."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +152,29 @@ def test_heldout_frames_measure_no_body(fitted) -> None:  # type: ignore[no-unty
     )
     assert len(spread_frames(clip, 50)) == 8 and max(spread_frames(clip, 50)) < 9
     assert list(teaching(clip, dict.fromkeys(range(NUM_FRAMES)))) == list(range(9))  # type: ignore[arg-type]
+
+
+def test_a_clip_with_legs_exchanged_is_what_it_would_be_if_it_were_read_again(fitted, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    _, _, result, folder = fitted
+    recording, masks = Recording.load(folder / "01_recording"), IdealMasks(folder / "02_masks")
+    keypoints = Keypoints.load(folder / "03_fit" / "keypoints.npz")
+    clip = Clip(recording, masks, keypoints, CAMERA, result.first_heldout)  # type: ignore[arg-type]
+    wrong = [1, 4]
+    anew = replace(clip, keypoints=keypoints.with_legs_exchanged(wrong))
+    seen = [clip[i] for i in range(NUM_FRAMES)]
+    monkeypatch.setattr(Clip, "_observe", lambda _, index: pytest.fail(f"frame {index} is read once more"))
+    named = clip.with_legs_exchanged(wrong)
+    np.testing.assert_array_equal(named.keypoints.points_px, anew.keypoints.points_px)
+    found = [named[i] for i in range(NUM_FRAMES)]
+    monkeypatch.undo()
+    assert found[EMPTY_FRAME] is None
+    for i, (own, before) in enumerate(zip(found, seen, strict=True)):
+        expected = anew[i]
+        assert (own is None) == (expected is None) and (own is before) == (i not in wrong)
+        for field in () if own is None else fields(own):
+            same = getattr(own, field.name), getattr(expected, field.name)
+            if isinstance(same[0], np.ndarray):
+                np.testing.assert_array_equal(*same)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -1.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -38,6 +39,9 @@ class Walk:
             confidence=words.visibility[index],
             world_m=words.world_m[index],
         )
+
+    def with_legs_exchanged(self, frames: Sequence[int]) -> Walk:
+        return replace(self, keypoints=self.keypoints.with_legs_exchanged(frames))
 
 
 def striding(chain: Chain, phase_rad: float) -> State:
@@ -76,7 +80,7 @@ def test_a_swing_moves_the_legs_apart(chain: Chain, truth: list[State]) -> None:
 def test_legs_exchanged_for_a_while_are_named_anew(body: BodyModel, chain: Chain, truth: list[State]) -> None:
     clip = walk_of(body, chain, truth)
     wrong = [6, 7, 8]
-    misled = replace(clip, keypoints=clip.keypoints.with_legs_exchanged(wrong))
+    misled = clip.with_legs_exchanged(wrong)
     # What a tracker makes of it that believes the names: the stride of the other foot.
     states = {i: striding(chain, -(0.9 + 0.08 * i)) if i in wrong else s for i, s in enumerate(truth)}
     settled_clip, settled = settle_legs(body, chain, misled, default_prior(body, chain), states)
@@ -149,7 +153,7 @@ def test_exchanging_legs_twice_changes_nothing_and_leaves_the_trunk(
 
 def test_names_that_hop_are_followed_through_the_picture(body: BodyModel, chain: Chain, truth: list[State]) -> None:
     walk = walk_of(body, chain, truth)
-    hopped = replace(walk, keypoints=walk.keypoints.with_legs_exchanged([5, 6, 7, 11]))
+    hopped = walk.with_legs_exchanged([5, 6, 7, 11])
     np.testing.assert_array_equal(follow_legs(hopped).keypoints.points_px, walk.keypoints.points_px)
     assert follow_legs(walk).keypoints is walk.keypoints
 
