@@ -63,6 +63,8 @@ class Chain:
         naked = np.asarray(body.bare.skin_weights, float)
         bare_weights = np.pad(naked, ((0, 0), (0, weights.shape[1] - naked.shape[1])))  # a skirt has bones of its own
         bare = vertices if bare_m is None else np.asarray(bare_m, float)
+        near = landmarks.any(0)  # few vertices carry landmarks
+        landmarks, bare_weights, bare = landmarks[:, near], bare_weights[near], bare[near]
         landmark_weights = landmarks @ bare_weights
         landmark_weighted = np.einsum("lv,vj,vx->ljx", landmarks, bare_weights, bare, optimize=True)
         if landmark_offsets_m is not None:
