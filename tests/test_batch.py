@@ -20,7 +20,7 @@ from fitting.light import LIGHT_TERMS, light_terms
 from fitting.light import gains as light_gains
 from fitting.observe import Observation
 from fitting.offsets import solve_landmark_offsets, solve_offsets
-from fitting.photometric import Appearance, Pictures, color_rows, learn
+from fitting.photometric import Appearance, Pictures, Samples, color_rows, learn
 from fitting.solve import State, advance
 from fitting.terms import residuals
 
@@ -303,6 +303,25 @@ def test_heldout_frames_teach_no_colours(body: BodyModel, chain: Chain, show) ->
     second = learn(body, chain, other, states, range(8), Pictures(other, 1.0))
     np.testing.assert_array_equal(first.color, second.color)
     assert set(second.gain) == set(states) and not np.allclose(first.gain[9], second.gain[9])
+
+
+def test_a_picture_is_decoded_once_for_all_blurs_and_anew_for_another_grid(body: BodyModel, chain: Chain, show) -> None:
+    clip, _ = show
+    decoded: list[int] = []
+
+    def color(index: int) -> np.ndarray:
+        decoded.append(index)
+        picture: np.ndarray = clip.pictures[index]
+        return picture
+
+    samples = Samples(SimpleNamespace(color=color))  # type: ignore[arg-type]
+    sights = [Pictures(clip, blur_px, samples)[3] for blur_px in (3.0, 1.5)]
+    assert decoded == [3]
+    for sight, blur_px in zip(sights, (3.0, 1.5), strict=True):
+        np.testing.assert_array_equal(sight.color, Pictures(clip, blur_px)[3].color)
+    assert not np.array_equal(sights[0].color, sights[1].color)
+    other = GRID.crop((0, 0, *GRID.image_wh), (GRID.image_wh[0] // 2, GRID.image_wh[1] // 2))
+    assert samples.of(3, other, GRID).shape != samples.of(3, GRID, GRID).shape and decoded == [3, 3]
 
 
 def test_gradient_of_the_colour_term_is_numerical(body: BodyModel, chain: Chain, show) -> None:

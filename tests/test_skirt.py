@@ -325,7 +325,7 @@ def test_all_passes_find_her_legs_under_it(body, chain, worn, clothed, monkeypat
 
     looked_at = []
 
-    def evidence_of(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State]) -> None:
+    def evidence_of(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], _: object) -> None:
         looked_at.append((body.num_joints, chain.num_free, {len(state.pose) for state in states.values()}))
         raise LookedAtError
 
