@@ -35,6 +35,7 @@ FINER = 2  # picture cells per grid cell
 SIGMA = 0.06  # of full scale: noise, compression, shading
 COUNT = 120.0  # rows of one frame are worth so many independent ones
 MAX_SIGHTS = 500  # 0.7 MB each
+MAX_SAMPLES = 1500  # 0.3 MB each
 MIN_FACING = 0.35  # cosine; slanted skin smears
 MIN_FRAMES = 8  # a vertex seen less often has no colour to believe
 LIGHT_FRAMES = 200  # evenly spread: a light has 24 unknowns
@@ -51,11 +52,11 @@ class Sight:
 
 
 class Samples:
-    """A recording's pictures on finer grids, decoded once, whatever blurs are asked for."""
+    """A recording's pictures on finer grids, decoded once for all blurs; longer recordings decode them again."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
-        self.of = lru_cache(maxsize=MAX_SIGHTS)(self._sampled)
+        self.of = lru_cache(maxsize=MAX_SAMPLES)(self._sampled)
 
     def _sampled(self, index: int, grid: Camera, color_camera: Camera) -> np.ndarray:
         """(h, w, 3) uint8 of a frame that ``color_camera`` took."""

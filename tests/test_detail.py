@@ -339,6 +339,15 @@ def test_a_frame_is_laid_onto_the_painting_whatever_stands_behind_and_however_br
         assert np.abs(its_matte - matte).mean() < 0.5 * np.abs(there - matte).mean()
 
 
+@pytest.mark.parametrize("wh", [(18, 23), (19, 24), (16, 16)])
+def test_a_picture_too_small_for_flow_stays_where_it_is(wh):
+    true, shown = (np.random.default_rng(k).uniform(size=(wh[1], wh[0], 3 + k)).astype(np.float32) for k in (0, 1))
+    shown[..., 3] = 1
+    laid, matte = laid_on(shown, true, np.ones((wh[1], wh[0]), np.float32), 4.0)
+    assert laid.shape == true.shape and matte.shape == true.shape[:2] and np.isfinite(laid).all()
+    assert np.array_equal(laid, true) == (max(wh) < 24)
+
+
 def seen_otherwise(monkeypatch, **changes: Any) -> None:
     """Recording or masks as ``changes``, functions of what is there, make them."""
     load = module.Captured.load

@@ -47,6 +47,7 @@ PX_STEP = 256  # D is a multiple of it
 OWN_ALPHA = 0.97  # of the matte, and of the painting as it is shown: less is background, or an outline
 SMOOTH_PX = 2.0  # of the networks' crop: what is smoother than that they can paint themselves
 FLOW_PX, FLOW_EVERY = 4.0, 2  # of the networks' crop, how smoothly a frame is warped; found on each second pixel
+LEAST_FLOW_PX = 12  # longer side; OpenCV finds no flow in smaller pictures
 SPLAT_TEXELS = 0.8  # sigma
 ERROR = 0.1  # of colour, by which a sample's weight is halved (Cauchy)
 ROUNDS = 2  # of reweighting
@@ -185,6 +186,8 @@ def laid_on(shown: np.ndarray, true: np.ndarray, matte: np.ndarray, sigma_px: fl
     height, width = matte.shape
     both = ((matte >= 0.5) & (shown[..., 3] >= 0.5)).astype(np.float32)
     small_wh = width // FLOW_EVERY, height // FLOW_EVERY
+    if max(small_wh) < LEAST_FLOW_PX:
+        return true, matte
     coarse = cv2.resize(both, small_wh, interpolation=cv2.INTER_AREA)
     gray = []
     for picture in (shown[..., :3], true):
