@@ -50,24 +50,29 @@ class Workers:
         if self._works_along:
             yield from self._map_along(self._processes(), function, tasks)
         else:
-            yield from self.stream(function, tasks, max(1, len(tasks)))
+            yield from (answer for _, answer in self.stream(function, tasks, max(1, len(tasks))))
 
-    def stream(self, function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], ahead: int) -> Iterator[T]:
-        """``map`` of tasks that this process makes while the others work; at most ``ahead`` of them are unanswered."""
+    def stream(
+        self, function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], ahead: int
+    ) -> Iterator[tuple[tuple[Any, ...], T]]:
+        """(task, answer) of tasks that this process makes while the others work, in their order; at most ``ahead`` of
+        them are unanswered."""
         if self._num_workers <= 1:
             for task in tasks:
-                yield function(*task)
+                yield task, function(*task)
             return
-        pool, waiting = self._processes(), deque[Future[T]]()
+        pool, waiting = self._processes(), deque[tuple[tuple[Any, ...], Future[T]]]()
         try:
             for task in tasks:
-                waiting.append(self._give(pool, function, task))
+                waiting.append((task, self._give(pool, function, task)))
                 if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
+                    first, future = waiting.popleft()
+                    yield first, future.result()
             while waiting:
-                yield waiting.popleft().result()
+                first, future = waiting.popleft()
+                yield first, future.result()
         finally:
-            for future in waiting:
+            for _, future in waiting:
                 future.cancel()
 
     @property

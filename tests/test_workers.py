@@ -110,12 +110,13 @@ def test_tasks_are_made_while_the_others_work_and_no_more_than_asked_for_are_ope
 
     with Workers(2) as workers:
         answers = []
-        for answer in workers.stream(who, tasks(), 5):
+        for task, answer in workers.stream(who, tasks(), 5):
+            assert task == (answer[0],)
             answers.append(answer)
             assert len(made) <= len(answers) + 5
     assert [number for number, _ in answers] == list(range(30)) and os.getpid() not in {pid for _, pid in answers}
     with Workers(1, loads="json") as alone:
-        assert list(alone.stream(who, [(1,), (2,)], 5)) == [(1, os.getpid()), (2, os.getpid())]
+        assert list(alone.stream(who, [(1,), (2,)], 5)) == [((1,), (1, os.getpid())), ((2,), (2, os.getpid()))]
 
 
 def test_processes_that_start_early_have_loaded_what_they_need() -> None:

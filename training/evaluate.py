@@ -20,8 +20,7 @@ import json
 import logging
 import os
 import sys
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,11 +148,9 @@ def score_frames(
     # Every method is measured on the same frames, FLIP included.
     flip_crop, flip_full = (spread(count, n) for n in (config.flip_crop_frames, config.flip_full_frames))
     shown = spread(count, config.picture_frames)
-    rows: list[dict[str, Any]] = []
     if not count:
-        return rows, None
+        return [], None
     flicker = Flicker.of(subject.rasters, subject.heldout, len(subject.captured.fit.body.part_names) - 1)
-    unmeasured: deque[tuple[int, str, tuple[Any, ...]]] = deque()
 
     def tasks(video: VideoWriter) -> Iterator[tuple[Any, ...]]:
         for position in progress(range(count), f"evaluate {subject.name}"):
@@ -163,7 +160,6 @@ def score_frames(
             camera = subject.captured.fit.camera.resize(subject.full_wh)
             compared[AVATAR] = comparison(scene, crops[AVATAR], seen_by(avatar, subject, index, camera, scene.box_px))
             for method in METHODS:
-                unmeasured.append((index, method, compared[method]))
                 yield (*compared[method], position in flip_crop, position in flip_full)
             image, truth, *_ = compared[AVATAR]
             flicker.add(index, subject.rasters[index], image, truth, scene.crop.alpha > metrics.MASK_THRESHOLD)
@@ -173,12 +169,20 @@ def score_frames(
                 write_pictures(folder, avatar, subject, index, scene, crops, config.picture_height_px)
 
     with VideoWriter(out_dir / f"heldout{suffix}.mp4", subject.captured.recording.frames_per_second) as video:
-        for row in pool.stream(metrics.measure, tasks(video), AHEAD * len(METHODS)):
-            index, method, (crop, crop_truth, full, full_truth, *_) = unmeasured.popleft()
-            row["crop_lpips"] = lpips(crop, crop_truth) if lpips is not None else np.nan
-            row["full_lpips"] = lpips(full, full_truth) if lpips is not None else np.nan
-            rows.append({"frame": index, "method": method, **row})
+        named = ((int(index), method) for index in subject.heldout for method in METHODS)
+        found = measured(pool, tasks(video), AHEAD * len(METHODS), lpips)
+        rows = [{"frame": index, "method": method, **row} for (index, method), row in zip(named, found, strict=True)]
     return rows, flicker.figures()
+
+
+def measured(
+    pool: Workers, tasks: Iterable[tuple[Any, ...]], ahead: int, lpips: Lpips | None
+) -> Iterator[dict[str, float]]:
+    """Every figure of ``tasks``, the arguments of ``metrics.measure``, which are made meanwhile, at most ``ahead``."""
+    for (crop, crop_truth, full, full_truth, *_), row in pool.stream(metrics.measure, tasks, ahead):
+        row["crop_lpips"] = lpips(crop, crop_truth) if lpips is not None else np.nan
+        row["full_lpips"] = lpips(full, full_truth) if lpips is not None else np.nan
+        yield row
 
 
 def workers(config: EvaluateConfig) -> int:

@@ -16,7 +16,6 @@ import json
 import logging
 import shutil
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -32,7 +31,7 @@ from rendering.avatar import Avatar
 from rendering.networks import num_parameters
 from rendering.painter import pick_device
 from training import metrics
-from training.evaluate import AHEAD, EvaluateConfig, workers
+from training.evaluate import AHEAD, EvaluateConfig, measured, workers
 from training.features import VGG19_FILE, weights_dir
 from training.flicker import Flicker
 from training.lpips import ALEXNET_FILE, Lpips, load_lpips
@@ -148,26 +147,19 @@ def score(config: EvaluateConfig, avatar: Avatar, subject: Subject, lpips: Lpips
     count = len(subject.heldout)
     flip_crop, flip_full = (spread(count, n) for n in (config.flip_crop_frames, config.flip_full_frames))
     flicker = Flicker.of(subject.rasters, subject.heldout, len(subject.captured.fit.body.part_names) - 1)
-    rows: list[dict[str, Any]] = []
     show = Showing(avatar, subject)
-    unmeasured: deque[tuple[Any, ...]] = deque()
 
     def tasks() -> Iterator[tuple[Any, ...]]:
         for position in range(count):
             index = int(subject.heldout[position])
             scene = load_scene(subject, index)
             compared = comparison(scene, show(position))
-            unmeasured.append(compared)
             yield (*compared, position in flip_crop, position in flip_full)
             seen = scene.crop.alpha > metrics.MASK_THRESHOLD
             flicker.add(index, subject.rasters[index], compared[0], compared[1], seen)
 
     with Workers(workers(config), loads=metrics.__name__) as pool:
-        for row in pool.stream(metrics.measure, tasks(), AHEAD):
-            crop, crop_truth, full, full_truth, *_ = unmeasured.popleft()
-            row["crop_lpips"] = lpips(crop, crop_truth) if lpips is not None else np.nan
-            row["full_lpips"] = lpips(full, full_truth) if lpips is not None else np.nan
-            rows.append({"method": AVATAR, **row})
+        rows = [{"method": AVATAR, **row} for row in measured(pool, tasks(), AHEAD, lpips)]
     nested = means(rows, AVATAR)
     flat = {f"{p}_{figure}": value for p in ("crop", "full") for figure, value in nested[p].items()}
     whole = {figure: nested[figure] for figure in OWN_FIGURES}
