@@ -15,6 +15,7 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ from commands import (
 from comparing import ablate, compare
 from presets import PRESETS
 from project import Job, Stage
+from rehearsal import rehearsed
 from settings import read_assignments
 from show_commands import COMMANDS
 from stages import plan, run
@@ -224,7 +226,10 @@ def run_command(
     if dry_run:
         show(plan(project, last, force), project)
         return
-    run(project, last, force)
+    fit = ATLAS.stage("fit")
+    is_new = any(not project.folder(fit, subject).exists() for subject in project.subjects)
+    with rehearsed() if is_new else nullcontext():
+        run(project, last, force)
     if last in (None, STAGES[-1]):
         click.echo(project.folder(STAGES[-1], project.avatar) / "report.html")
 

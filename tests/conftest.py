@@ -1,10 +1,15 @@
 """The shipped body, its chain at the mean shape, and an eye on the light that people are painted in."""
 
+import os
+
 import numpy as np
 import pytest
 
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
+from rehearsal import SWITCH
+
+os.environ[SWITCH] = "0"  # the tests' own runs are many and short
 
 
 @pytest.fixture(scope="session")
