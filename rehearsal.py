@@ -7,6 +7,7 @@ Numba compiles a function when it is first called and keeps it on disk for whoev
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import multiprocessing
 import os
@@ -59,34 +60,35 @@ def is_needed() -> bool:
 
 
 def rehearse(folder: Path) -> None:
-    """Go through all stages from the masks to the training in an empty folder."""
-    from capture.matting import MatteConfig, matte
+    """Go through all stages from the fit to the training in an empty folder."""
     from fitting.fit import FitConfig, fit
+
+    recording, masks, fitted, chosen, rasters, avatar = (
+        folder / name for name in ("01_recording", "02_masks", "03_fit", "04_keyframes", "05_rasters", "06_avatar")
+    )
+    for made in (masks / "masks", fitted, chosen, rasters, avatar):
+        made.mkdir(parents=True)
+    _film(recording, masks, fitted)
+    fit(FitConfig(shape_frames=2, shape_rounds=1), fitted, recording, masks)
+
+    # Not before: the run beside this one waits for nobody, and torch takes seconds to load.
     from fitting.keyframes import KeyframeConfig, keyframes
     from rendering.rasters import RasterConfig, rasterize
     from training.close_up import train_avatar
     from training.config import TrainConfig
 
-    recording, masks, fitted, chosen, rasters, avatar = (
-        folder / name for name in ("01_recording", "02_masks", "03_fit", "04_keyframes", "05_rasters", "06_avatar")
-    )
-    for made in (masks, fitted, chosen, rasters, avatar):
-        made.mkdir()
-    _film(recording, fitted)
-    matte(MatteConfig(workers=1), masks, recording)
-    fit(FitConfig(shape_frames=2, shape_rounds=1), fitted, recording, masks)
     keyframes(KeyframeConfig(), chosen, fitted)
     rasterize(RasterConfig(), rasters, recording, fitted)
     train_avatar(TrainConfig(steps=2, device="cpu"), avatar, {"nobody": folder})
 
 
-def _film(recording_dir: Path, fit_dir: Path) -> None:
-    """Somebody who raises an arm, by an ideal sensor, with masks of his own and the landmarks that a detector would
-    find."""
+def _film(recording_dir: Path, masks_dir: Path, fit_dir: Path) -> None:
+    """Somebody who raises an arm, by an ideal sensor, with his masks and the landmarks that a detector would find."""
     import numpy as np
 
     from capture.camera import Camera, Rig, project
     from capture.files import encode_png
+    from capture.matte_job import mask_path
     from capture.recording import RecordingWriter
     from fitting.body.model import BodyModel
     from fitting.keypoints import Keypoints
@@ -96,7 +98,6 @@ def _film(recording_dir: Path, fit_dir: Path) -> None:
     camera = Camera(IMAGE_WH, FOCAL_PX, FOCAL_PX, IMAGE_WH[0] / 2, IMAGE_WH[1] / 2)
     placed = np.array([[1, 0, 0, 0], [0, 0, -1, LENS_M], [0, 1, 0, AWAY_M], [0, 0, 0, 1]], float)
     writer = RecordingWriter(recording_dir, Rig(camera, camera, np.eye(4)), "a rehearsal")
-    (recording_dir / "masks").mkdir()
     landmarks_m = []
     for i in range(FRAMES):
         pose = np.zeros((body.num_joints, 3))
@@ -106,9 +107,11 @@ def _film(recording_dir: Path, fit_dir: Path) -> None:
         mask = face_index >= 0
         depth_mm = np.where(mask, 1000 * np.nan_to_num(z_m, posinf=0), 0).astype(np.uint16)
         writer.add(i / FRAMES_PER_SECOND, (mask[..., None] * np.array(SKIN, np.uint8)), depth_mm)
-        (recording_dir / "masks" / f"{i:06d}.png").write_bytes(encode_png(mask.astype(np.uint8) * 255))
+        mask_path(masks_dir, i).write_bytes(encode_png(mask.astype(np.uint8) * 255))
         landmarks_m.append(body.landmarks(vertices_m))
     writer.finish()
+    frames = [{"confidence": 1, "box_px": [0, 0, *IMAGE_WH]}] * FRAMES
+    (masks_dir / "masks.json").write_text(json.dumps({"frames": frames, "notes": []}))
     points_m = np.array(landmarks_m)
     points_px = np.array([project(camera, each) for each in points_m])
     world_m = points_m - points_m[:, [23, 24]].mean(1, keepdims=True)  # the hips
@@ -128,6 +131,7 @@ def _rehearse_aside(folder: Path) -> None:
     stamp = _stamp()
     try:
         rehearse(folder)
+        _mark().parent.mkdir(parents=True, exist_ok=True)
         _mark().write_text(stamp)
     except Exception:  # whatever it is, the run beside it will say it, or has no use for this
         os._exit(1)
