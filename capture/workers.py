@@ -13,7 +13,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from multiprocessing.connection import wait
 from types import TracebackType
@@ -21,6 +21,9 @@ from typing import Any, TypeVar
 
 MOST_THREADS = 8  # each holds a picture
 
+AHEAD = 2  # items per thread that wait to be asked for
+
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -154,6 +157,27 @@ class Workers:
             # Idle processes go by themselves, which takes them half a second; only what is at work is waited for.
             self._pool.shutdown(wait=False, cancel_futures=True)
             wait_for([future for future in self._given if not future.cancel()])
+
+
+def in_threads(function: Callable[[A], T], items: Iterable[A], threads: int | None = None) -> Iterator[T]:
+    """``function(item)`` of every item, in their order; ``num_threads()`` threads are a few items ahead.
+
+    For what lets other threads work meanwhile: decoding, coding, drawing.  An exception is raised where its item is
+    due.
+    """
+    threads = threads or num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque[Future[T]]()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def num_threads() -> int:

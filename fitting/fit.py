@@ -31,6 +31,7 @@ from capture.progress import progress
 from capture.recording import Recording
 from capture.sampling import evenly
 from capture.video import VideoWriter
+from capture.workers import in_threads
 from fitting import verdict
 from fitting.body.model import BodyModel
 from fitting.clip import Clip, heldout_from
@@ -49,6 +50,7 @@ log = logging.getLogger(__name__)
 LIMB_NAMES = tuple(LIMBS)
 SHORT_M, TALL_M = 0.5, 2.5  # what a person's height may be
 AS_GIVEN_M = 0.01
+STILL_PX = 900
 
 
 @dataclass(frozen=True)
@@ -250,19 +252,27 @@ def write_overlays(
     """overlay.mp4 of all frames and a few stills."""
     (out_dir / "overlay").mkdir(exist_ok=True)
     stills = set(evenly(range(len(fitted)), config.overlay_frames).tolist())
+
+    doubted = fitted.part_doubted
+
+    def drawn(i: int) -> tuple[np.ndarray, bytes | None]:
+        """A frame of the film, and its still where it is to have one."""
+        status, words = fitted.status[i], fitted.reason[i] or f"IoU {fitted.silhouette_iou[i]:.2f}"
+        vertices_m = fitted.vertices_color_m(i) if status != verdict.LOST else None
+        caption = f"{i}  " + (f"{status}: {words}" if fitted.reason[i] else words)
+        seen = recording.color(i), fitted.camera, fitted.body, vertices_m, keypoints.points_px[i], caption
+        pale = np.flatnonzero(doubted[i])
+        still = encode_jpeg(draw_overlay(*seen, STILL_PX, pale), 88) if i in stills else None
+        return draw_overlay(*seen, pale_parts=pale), still
+
+    frames = range(len(fitted))
     with VideoWriter(out_dir / "overlay.mp4", recording.frames_per_second, crf=23) as video:
-        for i in progress(range(len(fitted)), "overlay"):
-            color = recording.color(i)
-            status = fitted.status[i]
-            vertices_m = fitted.vertices_color_m(i) if status != verdict.LOST else None
-            words = fitted.reason[i] or f"IoU {fitted.silhouette_iou[i]:.2f}"
-            caption = f"{i}  " + (f"{status}: {words}" if fitted.reason[i] else words)
-            seen = color, fitted.camera, fitted.body, vertices_m, keypoints.points_px[i], caption
-            pale = np.flatnonzero(fitted.part_doubted[i])
-            video.add(draw_overlay(*seen, pale_parts=pale))
-            if i in stills:
-                still = draw_overlay(*seen, 900, pale)
-                write_atomically(out_dir / "overlay" / f"{i:06d}.jpg", encode_jpeg(still, 88))
+        for i, (picture, still) in zip(
+            frames, progress(in_threads(drawn, frames), "overlay", len(frames)), strict=True
+        ):
+            video.add(picture)
+            if still is not None:
+                write_atomically(out_dir / "overlay" / f"{i:06d}.jpg", still)
 
 
 def _keypoints(config: FitConfig, out_dir: Path, recording: Recording, masks: Masks) -> Keypoints:

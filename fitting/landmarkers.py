@@ -16,6 +16,7 @@ import numpy as np
 from capture.errors import UserError
 from capture.importers.openpose import MIN_SHARE, files_by_frame
 from capture.recording import Recording
+from capture.workers import in_threads
 from fitting.keypoints import Keypoints, detect
 from fitting.openpose import read_openpose
 from fitting.tasks import detect_with_task
@@ -45,7 +46,7 @@ def landmarks(choice: str, recording: Recording, mask: Callable[[int], np.ndarra
     openpose = openpose_paths(choice, recording)
     if openpose is not None:
         return read_openpose(openpose, recording.rig.color.image_wh, mask)
-    images = (recording.color(i) for i in range(len(recording)))
+    images = in_threads(recording.color, range(len(recording)), 1)
     if choice in (AUTO, MEDIAPIPE):
         return detect(images, len(recording))
     return detect_with_task(images, recording.times_s, Path(choice))

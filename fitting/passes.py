@@ -24,10 +24,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from capture.progress import progress
+from capture.workers import in_threads
 from fitting import verdict
 from fitting.batch import refine
 from fitting.body.model import BodyModel, vertex_normals
@@ -73,7 +75,10 @@ def fit_clip(
     height_m = body_height_m(body, shape)
     clip = follow_legs(clip)
     samples = Samples(clip.recording)
-    states = track(body, clothes.chain, clip, prior, progress(range(len(clip)), "tracking", len(clip)))
+
+    # Another thread reads ahead what is tracked here, and looked at later.
+    frames = progress(in_threads(partial(samples.read, clip), range(len(clip)), 1), "tracking", len(clip))
+    states = track(body, clothes.chain, clip, prior, frames)
     clip, states = settle_legs(body, clothes.chain, clip, prior, states)
     limits = Limits.of(body, clothes.chain, clip, states)
 

@@ -58,6 +58,13 @@ class Samples:
         self.recording = recording
         self.of = lru_cache(maxsize=MAX_SAMPLES)(self._sampled)
 
+    def read(self, clip: Clip, index: int) -> int:
+        """Decode a frame before anybody asks for it, unless too many come after it to be kept; returns ``index``."""
+        observation = clip[index]
+        if observation is not None and len(clip) <= MAX_SAMPLES:
+            self.of(index, observation.camera, clip.camera)
+        return index
+
     def _sampled(self, index: int, grid: Camera, color_camera: Camera) -> np.ndarray:
         """(h, w, 3) uint8 of a frame that ``color_camera`` took."""
         camera = _finer(grid)

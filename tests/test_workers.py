@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from capture.workers import Workers
+from capture.workers import Workers, in_threads
 
 ROOT = Path(__file__).parents[1]
 
@@ -129,3 +129,25 @@ def test_processes_that_start_early_have_loaded_what_they_need() -> None:
 def has_loaded(module: str) -> bool:
     time.sleep(0.05)
     return module in sys.modules
+
+
+def test_threads_answer_in_order_and_stay_a_few_items_ahead() -> None:
+    begun: list[int] = []
+
+    def slow_first(item: int) -> int:
+        begun.append(item)
+        time.sleep(0.05 * (item == 0))
+        return 2 * item
+
+    answers = in_threads(slow_first, range(100), 2)
+    assert [next(answers) for _ in range(3)] == [0, 2, 4]
+    answers.close()
+    assert len(begun) < 12
+    assert list(in_threads(slow_first, [], 2)) == []
+
+
+def test_what_a_thread_raises_is_raised_where_its_item_is_due() -> None:
+    answers = in_threads(lambda item: 6 // item, [3, 2, 0, 1], 1)
+    assert [next(answers), next(answers)] == [2, 3]
+    with pytest.raises(ZeroDivisionError):
+        next(answers)
