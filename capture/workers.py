@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from multiprocessing.connection import wait
@@ -159,7 +159,7 @@ class Workers:
             wait_for([future for future in self._given if not future.cancel()])
 
 
-def in_threads(function: Callable[[A], T], items: Iterable[A], threads: int | None = None) -> Iterator[T]:
+def in_threads(function: Callable[[A], T], items: Iterable[A], threads: int | None = None) -> Generator[T]:
     """``function(item)`` of every item, in their order; ``num_threads()`` threads are a few items ahead.
 
     For what lets other threads work meanwhile: decoding, coding, drawing.  An exception is raised where its item is

@@ -40,7 +40,7 @@ from fitting.landmarkers import AUTO, MEDIAPIPE, check_choice, in_words, landmar
 from fitting.limbs import LIMBS, parts_of_limbs
 from fitting.mirror import ENDS, Evidence, margins, until_clear
 from fitting.overlay import draw_overlay
-from fitting.passes import Found, figures_of, fit_clip
+from fitting.passes import Found, all_figures, fit_clip
 from fitting.residuals import write_residuals
 from fitting.shape import body_height_m, estimate_focal, solve_shape, spread_frames
 from fitting.solve import State
@@ -312,12 +312,10 @@ def _collect(found: Found, notes: list[str]) -> BodyFit:
     placed = np.full((count, 4, 4), np.nan)
     joints_m = np.full((count, joints, 3), np.nan)
     height_m = body_height_m(body, shape)
-    figures: list[verdict.Figures | None] = [None] * count
+    found_figures = all_figures(body, chain, clip, states, height_m)
+    figures: list[verdict.Figures | None] = [found_figures.get(i) for i in range(count)]
     ahead = np.full((count, 3), np.nan)
     for i, state in states.items():
-        observation = clip[i]
-        assert observation is not None
-        figures[i] = figures_of(body, chain, clip, i, state, height_m)
         landmarks_m = chain.posed(state.pose, state.camera_from_body)[chain.num_vertices :]
         ahead[i] = verdict.trunk_ahead(landmarks_m)
         pose[i], placed[i] = state.pose, state.camera_from_body

@@ -20,8 +20,9 @@ from fitting import verdict
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import ALONE, LOST_LANDMARK, Clip, default_prior, follow, landmark_error
-from fitting.fit import FitConfig, figures_of
+from fitting.fit import FitConfig
 from fitting.observe import Observation, observe
+from fitting.passes import figures_of
 from fitting.settle import Beside, FirstSeconds, Here
 from fitting.shape import body_height_m, chain_of
 from fitting.solve import Prior, State, solve_pose

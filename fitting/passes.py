@@ -170,7 +170,8 @@ def _mirrored(
     samples: Samples,
 ) -> dict[int, State]:
     """The states with limbs exchanged that explain the picture better pointing the other way, refined once more."""
-    asked = {i: verdict.in_question(figures_of(body, chain, clip, i, s, height_m)) for i, s in states.items()}
+    figures = all_figures(body, chain, clip, states, height_m)
+    asked = {i: verdict.in_question(frame) for i, frame in figures.items()}
     if not any(asked.values()):
         return states
     states, exchanged = turned(Evidence.of(body, chain, clip, states, samples), states, len(clip), asked)
@@ -258,11 +259,16 @@ def teaching(clip: Clip, states: dict[int, State]) -> dict[int, State]:
 
 def believed(body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], height_m: float) -> dict[int, State]:
     """The states of frames that nothing speaks against, not even in a limb: a wrong pose must not dent the body."""
-    return {
-        i: state
-        for i, state in states.items()
-        if verdict.judge(figures_of(body, chain, clip, i, state, height_m)).is_sound
-    }
+    figures = all_figures(body, chain, clip, states, height_m)
+    return {i: states[i] for i, frame in figures.items() if verdict.judge(frame).is_sound}
+
+
+def all_figures(
+    body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], height_m: float
+) -> dict[int, verdict.Figures]:
+    """``figures_of`` every frame that has a state."""
+    found = in_threads(lambda i: figures_of(body, chain, clip, i, states[i], height_m), states)
+    return dict(zip(states, found, strict=True))
 
 
 def figures_of(body: BodyModel, chain: Chain, clip: Clip, index: int, state: State, height_m: float) -> verdict.Figures:
