@@ -32,6 +32,8 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FEW_BYTES = 1 << 20  # with less than this left, any failure to write is a full disk, whatever it calls itself
 PACKAGES = ("numpy", "numba", "torch", "opencv-contrib-python", "mediapipe", "av")  # those that shape the output
 
+aside: set[int] = set()  # processes that this one started and that do none of a stage's work
+
 
 class DiskFull(UserError):
     """No room to write: what was finished is intact, and what was begun can be resumed."""
@@ -203,12 +205,13 @@ class Meter:
 
 
 def _family(pid: int) -> Iterator[int]:
-    """A process and everything it started, directly or not."""
+    """A process and everything it started, directly or not, but for what is ``aside``."""
     yield pid
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):  # it has just ended
             for child in path.read_text().split():
-                yield from _family(int(child))
+                if int(child) not in aside:
+                    yield from _family(int(child))
 
 
 def _memory_mb(pid: int, field: str) -> float:

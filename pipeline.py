@@ -226,9 +226,8 @@ def run_command(
     if dry_run:
         show(plan(project, last, force), project)
         return
-    fit = ATLAS.stage("fit")
-    is_new = any(not project.folder(fit, subject).exists() for subject in project.subjects)
-    with rehearsed() if is_new else nullcontext():
+    is_tracked = last not in STAGES[:2]  # before that there is nothing to rehearse
+    with rehearsed() if is_tracked else nullcontext():
         run(project, last, force)
     if last in (None, STAGES[-1]):
         click.echo(project.folder(STAGES[-1], project.avatar) / "report.html")

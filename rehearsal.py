@@ -8,50 +8,49 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import multiprocessing
 import os
-import signal
+import platform
+import shutil
+import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import attempt
 
 SWITCH = "ANR_REHEARSAL"  # environment variable; 0: never
 HOME = Path(__file__).parent
 MARK = "rehearsed"
-PACKAGES = ("capture", "fitting", "rendering", "training", "demo")
+PACKAGES = ("capture", "fitting", "rendering", "training")
 LEAST_CORES = 2
+LEAVE_S = 5.0
 IMAGE_WH, FOCAL_PX, FRAMES, FRAMES_PER_SECOND = (300, 400), 400.0, 12, 30  # enough for keyframes, a close-up and detail
 AWAY_M, LENS_M, RAISED_RAD = 2.5, 0.9, 0.1
-NICEST = 19
-
 SKIN = 200, 120, 80
+NICEST = 19
 
 
 @contextmanager
 def rehearsed() -> Iterator[None]:
-    """While the block runs, and where nothing of this code was compiled before, compile it in another process, which
-    ends with the block.  Where that is not possible everything is compiled when it is needed, as it would be anyway."""
-    if not is_needed():
+    """While the block runs, and where this code was not compiled before, compile it in another process, which ends with
+    the block.  Where that is not possible everything is compiled when it is needed, as it would be anyway."""
+    process = _started() if is_needed() else None
+    try:
         yield
-        return
-    with tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True) as folder:
-        context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_rehearse_aside, args=(Path(folder),), daemon=True)
-        process.start()
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.join()
+    finally:
+        if process is not None:
+            _end(process)
 
 
 def is_needed() -> bool:
     """Whether something is to be compiled, and there is a core for it that would idle."""
-    if os.environ.get(SWITCH) == "0" or (os.cpu_count() or 1) < LEAST_CORES:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if os.environ.get(SWITCH) == "0" or cores < LEAST_CORES:
         return False
     try:
         return _mark().read_text() != _stamp()
@@ -79,7 +78,8 @@ def rehearse(folder: Path) -> None:
 
     keyframes(KeyframeConfig(), chosen, fitted)
     rasterize(RasterConfig(), rasters, recording, fitted)
-    train_avatar(TrainConfig(steps=2, device="cpu"), avatar, {"nobody": folder})
+    config = TrainConfig(steps=2, device="cpu", feature_kind="ssim", adversarial=False)
+    train_avatar(config, avatar, {"nobody": folder})
 
 
 def _film(recording_dir: Path, masks_dir: Path, fit_dir: Path) -> None:
@@ -119,33 +119,98 @@ def _film(recording_dir: Path, masks_dir: Path, fit_dir: Path) -> None:
     Keypoints(points_px, seen, world_m, np.zeros(FRAMES, bool)).save(fit_dir / "keypoints.npz")
 
 
-def _rehearse_aside(folder: Path) -> None:
-    """``rehearse``, out of everybody's way."""
-    from capture.workers import start_worker
+# ------------------------------------------------------------------------------------------------------ the process
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+
+def _started() -> subprocess.Popen[bytes] | None:
+    """The process, silent and out of everybody's way; None where the system has none to spare.  It ends when its
+    standard input does, and so with this process however that ends; Ctrl-C is none of its business."""
+    aside: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        aside = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.IDLE_PRIORITY_CLASS}
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    nowhere = subprocess.DEVNULL
+    try:
+        process = subprocess.Popen(
+            [sys.executable, str(HOME / "rehearsal.py")],
+            stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, env=os.environ | one_thread, **aside,
+        )  # fmt: skip
+    except OSError:
+        return None
+    attempt.aside.add(process.pid)
+    return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(LEAVE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    attempt.aside.discard(process.pid)
+
+
+def _rehearse_aside() -> None:
+    """What the process does."""
+    import cv2
+
     if hasattr(os, "nice"):
         os.nice(NICEST)
-    start_worker()
-    logging.disable()
-    stamp = _stamp()
+    folder, is_saving = Path(tempfile.mkdtemp(prefix="rehearsal-")), threading.Lock()
+    threading.Thread(target=_leave_when_told, args=(folder, is_saving), daemon=True).start()
+    _save_as_a_whole(is_saving)
+    cv2.setNumThreads(1)
     try:
+        stamp = _stamp()
         rehearse(folder)
         _mark().parent.mkdir(parents=True, exist_ok=True)
         _mark().write_text(stamp)
-    except Exception:  # whatever it is, the run beside it will say it, or has no use for this
-        os._exit(1)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _leave_when_told(folder: Path, is_saving: threading.Lock) -> None:
+    sys.stdin.buffer.read()
+    is_saving.acquire()
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
+def _save_as_a_whole(is_saving: threading.Lock) -> None:
+    """Hold the lock while numba saves: it writes an index and then the code, and an index of new source beside code of
+    old source would be believed for ever."""
+    from numba.core.caching import IndexDataCacheFile
+
+    save = IndexDataCacheFile.save
+
+    def whole(file: IndexDataCacheFile, key: Any, data: Any) -> None:
+        with is_saving:
+            save(file, key, data)
+
+    IndexDataCacheFile.save = whole  # type: ignore[method-assign]
 
 
 def _mark() -> Path:
-    """A file beside what numba keeps, which says what was compiled there."""
-    return Path(os.environ.get("NUMBA_CACHE_DIR", HOME / "__pycache__")) / MARK
+    """A file where numba keeps what it compiled, which says what that is of."""
+    name = f"{MARK}-{hashlib.sha256(str(HOME).encode()).hexdigest()[:8]}"
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        return Path(chosen) / name
+    return (HOME / "__pycache__" if os.access(HOME, os.W_OK) else Path.home() / ".cache" / "anr") / name
 
 
 def _stamp() -> str:
-    """Of all files that hold something to be compiled, as numba looks at them: one that changed is compiled again."""
-    digest = hashlib.sha256(f"{sys.version} {version('numba')}".encode())
+    """Of all files that hold something to be compiled, and of the machine that it is compiled for."""
+    digest = hashlib.sha256(f"{sys.version} {version('numba')} {platform.node()}".encode())
     for path in sorted(path for package in PACKAGES for path in (HOME / package).rglob("*.py")):
-        if b"njit" in path.read_bytes():
-            digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
+        with suppress(OSError):  # a link that leads nowhere
+            source = path.read_bytes()
+            if b"njit" in source:
+                digest.update(str(path).encode() + source)
     return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    _rehearse_aside()
