@@ -125,7 +125,8 @@ def _film(recording_dir: Path, masks_dir: Path, fit_dir: Path) -> None:
 def _started() -> subprocess.Popen[bytes] | None:
     """The process, silent and out of everybody's way; None where the system has none to spare.  It ends when its
     standard input does, and so with this process however that ends; Ctrl-C is none of its business."""
-    aside: dict[str, Any] = {"start_new_session": True}
+    # No session of its own: Linux would give that as much of a busy machine as all of this one's together.
+    aside: dict[str, Any] = {"process_group": 0}
     if sys.platform == "win32":
         aside = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.IDLE_PRIORITY_CLASS}
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
