@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 LIGHT_TERMS = 8  # bands 1 and 2; band 0 is the person's own brightness
 MOST_LOG = 1.5  # a gain of 4.5 either way: beyond, an extrapolated light would burn out
@@ -69,10 +70,10 @@ def found_light(
     def within_groups(values: np.ndarray) -> np.ndarray:
         """(S, M) less their piece's and their picture's weighted means: the one, then the other, until neither is
         left (Gauss-Seidel)."""
+        values = np.array(values, np.float64, order="C")
         for _ in range(SWEEPS):
             for group, mass in groups:
-                means = np.stack([np.bincount(group, weight * c, len(mass)) / mass for c in values.T], axis=1)
-                values = values - means[group]
+                _take_means(values, weight, group, mass)
         return values
 
     terms, logs = within_groups(terms), within_groups(np.log(colors.astype(np.float64) + DARK))
@@ -83,3 +84,19 @@ def found_light(
         light = np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ logs)
         belief = weight / (1 + (np.abs(logs - terms @ light).mean(axis=1) / DOUBT) ** 2)
     return light
+
+
+@njit(cache=True, nogil=True)
+def _take_means(values, weight, group, mass):  # type: ignore[no-untyped-def]
+    """Values (S, M) less the weighted mean of their group, in place; group (S,) indexes mass (G,), its sum of weights."""
+    count, columns = values.shape
+    means = np.zeros((len(mass), columns))
+    for s in range(count):
+        for c in range(columns):
+            means[group[s], c] += weight[s] * values[s, c]
+    for g in range(len(mass)):
+        for c in range(columns):
+            means[g, c] /= mass[g]
+    for s in range(count):
+        for c in range(columns):
+            values[s, c] -= means[group[s], c]
