@@ -88,7 +88,7 @@ def found_light(
 
 @njit(cache=True, nogil=True)
 def _take_means(values, weight, group, mass):  # type: ignore[no-untyped-def]
-    """Values (S, M) less the weighted mean of their group, in place; group (S,) indexes mass (G,), its sum of weights."""
+    """Values (S, M) less their group's weighted mean, in place; group (S,) indexes mass (G,), its sum of weights."""
     count, columns = values.shape
     means = np.zeros((len(mass), columns))
     for s in range(count):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import cv2
@@ -21,7 +20,7 @@ from capture.errors import UserError
 from capture.matting import Masks
 from capture.progress import progress
 from capture.recording import Recording
-from capture.workers import num_threads
+from capture.workers import in_threads
 from rendering.networks import Surface
 from rendering.rasters import CompactRaster, Rasters
 from rendering.texels import push_pull
@@ -87,8 +86,7 @@ class SubjectFrames:
             i = int(found[position])
             planes[position] = crop_planes(recording.color(i), masks[i], rasters.boxes_px[i], (width, height), room)
 
-        with ThreadPoolExecutor(num_threads()) as pool:
-            deque(progress(pool.map(cut, range(len(found))), f"crop {name}", len(found)), maxlen=0)
+        deque(progress(in_threads(cut, range(len(found))), f"crop {name}", len(found)), maxlen=0)
         for plane, raster, i in zip(planes, compact, found, strict=True):
             plane[VALID] *= ~in_doubt(raster, np.flatnonzero(rasters.part_doubted[i]), plane[ALPHA][0] > 0)
         counts = [len(raster.pixel) for raster in compact]
