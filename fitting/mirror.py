@@ -14,8 +14,9 @@ Enters: evidence and poses of a clip.  Leaves: margins per frame and limb, in un
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
@@ -58,6 +59,7 @@ SETTLE = Schedule(
 WORLD_SIGMA_M = float(np.sqrt(np.prod(EVERYWHERE.world_sigma_m)))  # as ``pose_cost`` counts it
 COLOR_COUNT = 750.0  # half of what the outline's cells count for: shading and folds are no other limb
 COLOR_KERNEL, UNKNOWN_COLOR = 2.0, 0.4  # in sigma; the usual cost of a cell, for those whose colour nobody knows
+KEPT_FRAMES = 64
 SURE, LEAST = 60.0, -40.0  # beyond these, margins say no more
 MEAN_S = 0.3  # a limb seldom crosses the picture's plane twice within this time; noise does all the time
 TURN_FRAMES = 9  # so many pictures turn a limb, at any frame rate: a wrong turn lasts
@@ -75,6 +77,11 @@ class Evidence:
     touch: Touch
     pictures: Pictures
     appearance: Appearance
+
+    @cached_property
+    def _cells(self) -> Callable[[int], np.ndarray]:
+        """``_cells_of`` a frame, kept: its poses are compared one after another."""
+        return lru_cache(maxsize=KEPT_FRAMES)(self._cells_of)
 
     @staticmethod
     def of(
@@ -107,15 +114,19 @@ class Evidence:
         assert observation is not None
         return observation
 
+    def _cells_of(self, index: int) -> np.ndarray:
+        """(h, w, 3) float32 mean colours of the grid's cells."""
+        (height, width), color = self._seen(index).mask.shape, self.pictures[index].color
+        finer = color.shape[0] // height
+        return color.astype(np.float32).reshape(height, finer, width, finer, 3).mean((1, 3))
+
     def _color(self, index: int, vertices_m: np.ndarray) -> float:
         """COLOR_COUNT * mean over the cells of body or person of min(1, |I / gain - c|^2 / (kernel sigma)^2)."""
-        seen, sight = self._seen(index), self.pictures[index]
+        seen = self._seen(index)
         _, face_index, _ = drawn(seen, vertices_m, self.body.faces)
         known = (face_index >= 0) & (seen.mask > 0.9) & seen.inside
         corners = self.body.faces[face_index[known]]  # (K, 3)
-        height, width = known.shape
-        finer = sight.color.shape[0] // height
-        cells = sight.color.astype(np.float32).reshape(height, finer, width, finer, 3).mean((1, 3))[known]
+        cells = self._cells(index)[known]
         normals = vertex_normals(vertices_m, self.body.faces).astype(float)[corners].mean(1)
         gain = self.appearance.gains(index, normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9))
         expected, sigma = self.appearance.color[corners].mean(1), self.appearance.sigma[corners].mean(1)
