@@ -15,19 +15,22 @@ Enters: evidence and poses of a clip.  Leaves: margins per frame and limb, in un
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Protocol, TypeVar
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
+from threadpoolctl import threadpool_limits
 
+from capture.workers import Workers, num_threads
 from fitting.body.model import BodyModel, vertex_normals
 from fitting.chain import Chain
 from fitting.clip import REFINE, Clip, default_prior
 from fitting.contact import Touch, inside_rows
 from fitting.keypoints import LANDMARK_NAMES
 from fitting.observe import Observation
-from fitting.photometric import SIGMA, Appearance, Pictures, Samples, learn
+from fitting.photometric import SIGMA, Appearance, Pictures, Samples, Sight, learn
 from fitting.solve import (
     EVERYWHERE,
     LIMIT_SIGMA_RAD,
@@ -60,10 +63,17 @@ WORLD_SIGMA_M = float(np.sqrt(np.prod(EVERYWHERE.world_sigma_m)))  # as ``pose_c
 COLOR_COUNT = 750.0  # half of what the outline's cells count for: shading and folds are no other limb
 COLOR_KERNEL, UNKNOWN_COLOR = 2.0, 0.4  # in sigma; the usual cost of a cell, for those whose colour nobody knows
 KEPT_FRAMES = 64
+MANY, AT_ONCE = 48, 6  # frames that are worth other processes, and how many go there together
 SURE, LEAST = 60.0, -40.0  # beyond these, margins say no more
 MEAN_S = 0.3  # a limb seldom crosses the picture's plane twice within this time; noise does all the time
 TURN_FRAMES = 9  # so many pictures turn a limb, at any frame rate: a wrong turn lasts
 FIT = -1  # no limb's other pose
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class _ByFrame(Protocol[T_co]):
+    def __getitem__(self, index: int, /) -> T_co: ...
 
 
 @dataclass(frozen=True)
@@ -72,10 +82,10 @@ class Evidence:
 
     body: BodyModel
     chain: Chain
-    clip: Clip
+    clip: _ByFrame[Observation | None]
     prior: Prior
     touch: Touch
-    pictures: Pictures
+    pictures: _ByFrame[Sight]
     appearance: Appearance
 
     @cached_property
@@ -91,6 +101,10 @@ class Evidence:
         teachers = [i for i in states if i < clip.num_teaching]
         appearance = learn(body, chain, clip, states, teachers, pictures)
         return Evidence(body, chain, clip, default_prior(body, chain), Touch.of(body), pictures, appearance)
+
+    def of_frames(self, frames: Sequence[int]) -> Evidence:
+        """What speaks in these frames alone, to be sent elsewhere."""
+        return replace(self, clip={i: self.clip[i] for i in frames}, pictures={i: self.pictures[i] for i in frames})
 
     def settled(self, index: int, state: State) -> State:
         """The pose that the frame alone makes of ``state``."""
@@ -194,7 +208,9 @@ def margins(
     asked: the limbs in question, by frame; of_fit: more than the fit itself costs, settled on its frame.  A pose that
     was possible in one frame is tried in those beside it, too: what is uncertain stays so until something tells.
     """
-    names, tasks = list(ENDS), {i: _Frame(evidence, i, state) for i, state in states.items() if asked[i]}
+    names = list(ENDS)
+    wanted = {i: [names.index(name) for name in asked[i]] for i in states if asked[i]}
+    tasks = _competing(evidence, [(i, states[i], limbs, (others or {}).get(i)) for i, limbs in wanted.items()])
     raw = np.full((count, len(names)), SURE)
     best: dict[tuple[int, int], State] = {}
 
@@ -204,13 +220,7 @@ def margins(
             if other is not None:
                 best[index, limb] = other
 
-    for i, frame in tasks.items():
-        wanted = [names.index(name) for name in asked[i]]
-        for limb, start in mirrored(evidence.chain, frame.fit, evidence.prior, wanted):
-            frame.settle(limb, start)
-        if others is not None and i in others:
-            for limb in wanted:
-                frame.settle(limb, with_limb(evidence.chain, frame.fit, others[i], limb))
+    for i in tasks:
         ask(i)
     for step in (1, -1):
         for i in sorted(tasks, reverse=step < 0):
@@ -220,6 +230,36 @@ def margins(
                     tasks[i].settle(limb, with_limb(evidence.chain, tasks[i].fit, best[beside], limb))
                     ask(i)
     return raw, best
+
+
+_Job = tuple[int, State, list[int], State | None]  # a frame, its fit, the limbs in question, what else competes
+
+
+def _competing(evidence: Evidence, jobs: Sequence[_Job]) -> dict[int, _Frame]:
+    """By frame, the poses that compete before any are taken over from the frames beside it.
+
+    Frames are independent, and in each a dozen poses are settled: many frames are shared with other processes.
+    """
+    parts = [jobs[first : first + AT_ONCE] for first in range(0, len(jobs), AT_ONCE)]
+    with Workers(num_threads() if len(jobs) >= MANY else 1, works_along=True) as workers:
+        tasks = [(evidence.of_frames([job[0] for job in part]), part) for part in parts]
+        settled = [one for part in workers.map(_settled_in, tasks) for one in part]
+    return {job[0]: _Frame(evidence, job[0], job[1], one) for job, one in zip(jobs, settled, strict=True)}
+
+
+def _settled_in(evidence: Evidence, jobs: Sequence[_Job]) -> list[list[_Settled]]:
+    """What ``_competing`` asks of some frames."""
+    found = []
+    with threadpool_limits(1, "blas"):  # as in the fit: sums in one order
+        for i, fit, limbs, other in jobs:
+            frame = _Frame.of(evidence, i, fit)
+            for limb, start in mirrored(evidence.chain, fit, evidence.prior, limbs):
+                frame.settle(limb, start)
+            if other is not None:
+                for limb in limbs:
+                    frame.settle(limb, with_limb(evidence.chain, fit, other, limb))
+            found.append(frame.settled)
+    return found
 
 
 def over_time(raw: np.ndarray, frames: int) -> np.ndarray:
@@ -261,11 +301,17 @@ class _Settled:
 class _Frame:
     """The poses of one frame that compete: the fit as it is, the fit and other poses settled on this frame alone."""
 
-    def __init__(self, evidence: Evidence, index: int, fit: State) -> None:
-        self._evidence, self._index, self.fit = evidence, index, fit
+    def __init__(self, evidence: Evidence, index: int, fit: State, settled: list[_Settled]) -> None:
+        self._evidence, self._index, self.fit, self.settled = evidence, index, fit, settled
         self._fit_m = self._landmarks_m(fit)
-        self._settled = [_Settled(FIT, fit, np.zeros(len(ENDS)), evidence.costs(index, fit))]
-        self.settle(FIT, fit)
+
+    @staticmethod
+    def of(evidence: Evidence, index: int, fit: State) -> _Frame:
+        """The fit, as it is and settled."""
+        unmoved = _Settled(FIT, fit, np.zeros(len(ENDS)), evidence.costs(index, fit))
+        frame = _Frame(evidence, index, fit, [unmoved])
+        frame.settle(FIT, fit)
+        return frame
 
     def _landmarks_m(self, state: State) -> np.ndarray:
         chain = self._evidence.chain
@@ -276,7 +322,7 @@ class _Frame:
         state = self._evidence.settled(self._index, start)
         moved_m = np.linalg.norm(self._landmarks_m(state) - self._fit_m, axis=1)
         away_m = np.array([moved_m[list(marks[1:])].max() for marks in ENDS.values()])
-        self._settled.append(_Settled(limb, state, away_m, self._evidence.costs(self._index, state)))
+        self.settled.append(_Settled(limb, state, away_m, self._evidence.costs(self._index, state)))
 
     def margin(self, limb: int, of_fit: bool = False, apart_m: float = APART_M) -> tuple[float, State | None]:
         """(what the best other pose of the limb costs more, that pose); SURE and None without any.
@@ -285,17 +331,17 @@ class _Frame:
         not find the fit again, that is no reproach to this one.  ``of_fit``: more than the settled fit, whoever is to
         blame; where that is in a bad place, any way out is worth trying.
         """
-        stays = [s.costs for s in self._settled if s.away_m[limb] < apart_m]
-        rest, world = self._settled[1].costs if of_fit else min(stays, key=sum)
+        stays = [s.costs for s in self.settled if s.away_m[limb] < apart_m]
+        rest, world = self.settled[1].costs if of_fit else min(stays, key=sum)
         others = [
             (s.costs[0] - rest + min(s.costs[1] - world, 0.0), k)
-            for k, s in enumerate(self._settled)
+            for k, s in enumerate(self.settled)
             if s.limb == limb and s.away_m[limb] >= apart_m
         ]
         if not others:
             return SURE, None
         least, k = min(others)
-        return float(np.clip(least, LEAST, SURE)), self._settled[k].state
+        return float(np.clip(least, LEAST, SURE)), self.settled[k].state
 
 
 def mirrored(chain: Chain, state: State, prior: Prior, limbs: Sequence[int]) -> list[tuple[int, State]]:

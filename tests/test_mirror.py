@@ -9,6 +9,8 @@ import pytest
 from test_batch import clip_of, painted
 from test_solve import observe_body, random_state
 
+from capture.workers import Workers
+from fitting import mirror
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import default_prior
@@ -163,6 +165,28 @@ def test_limbs_nobody_asks_for_are_sure(body, chain, pointing) -> None:
     np.testing.assert_array_equal(found, np.full((9, 4), SURE))
 
 
+def test_other_processes_find_the_very_same_poses(body, chain, pointing, monkeypatch) -> None:
+    clip, states = scene(body, chain, pointing, with_depth=True)
+    evidence, asked = Evidence.of(body, chain, clip, states), {i: ["left arm", "right arm"] for i in states}
+    found = [margins(evidence, states, 9, asked)]
+    given, give = [], Workers._give
+
+    def noted(*work: Any) -> Any:
+        given.append(work)
+        return give(*work)
+
+    monkeypatch.setattr(mirror, "MANY", 2)
+    monkeypatch.setattr(mirror, "AT_ONCE", 2)
+    monkeypatch.setattr(mirror, "num_threads", lambda: 2)
+    monkeypatch.setattr(Workers, "_give", noted)
+    found.append(margins(evidence, states, 9, asked))
+    assert given  # to another process
+    (here, others), (there, their_others) = found
+    np.testing.assert_array_equal(here, there)
+    assert others and others.keys() == their_others.keys()
+    assert all(np.array_equal(state.pose, their_others[key].pose) for key, state in others.items())
+
+
 def test_doubt_lasts_until_a_frame_is_clear() -> None:
     own = np.array([SURE, 8.0, 3.0, MIN_MARGIN - 0.1, MIN_MARGIN, 8.0, 8.5, 20.0, 8.0, -4.0, 8.0, SURE])
     held = until_clear(np.column_stack([own, np.full(len(own), SURE)]), 1.0)  # each frame by itself
@@ -183,7 +207,7 @@ def test_a_wrong_limb_is_no_reproach_to_the_others() -> None:
     leg = list(ENDS).index("left leg")
     fit, turned_arm, lifted_leg = (State(np.zeros((1, 3)), np.eye(4)) for _ in range(3))
     frame = object.__new__(_Frame)
-    frame._settled = [
+    frame.settled = [
         _Settled(FIT, fit, here, (100.0, 0.0)),
         _Settled(ARM, turned_arm, elsewhere[ARM], (60.0, 0.0)),
         _Settled(leg, lifted_leg, elsewhere[leg], (90.0, 0.0)),
