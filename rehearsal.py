@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import attempt
+from capture.workers import num_cores
 
 SWITCH = "ANR_REHEARSAL"  # environment variable; 0: never
 HOME = Path(__file__).parent
@@ -49,12 +50,11 @@ def rehearsed() -> Iterator[None]:
 
 def is_needed() -> bool:
     """Whether something is to be compiled, and there is a core for it that would idle."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if os.environ.get(SWITCH) == "0" or cores < LEAST_CORES:
+    if os.environ.get(SWITCH) == "0" or num_cores() < LEAST_CORES:
         return False
     try:
         return _mark().read_text() != _stamp()
-    except OSError:
+    except (OSError, ValueError, RuntimeError):  # no mark, no text, no home
         return True
 
 
@@ -155,15 +155,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _rehearse_aside() -> None:
     """What the process does."""
-    import cv2
-
     if hasattr(os, "nice"):
         os.nice(NICEST)
     folder, is_saving = Path(tempfile.mkdtemp(prefix="rehearsal-")), threading.Lock()
     threading.Thread(target=_leave_when_told, args=(folder, is_saving), daemon=True).start()
-    _save_as_a_whole(is_saving)
-    cv2.setNumThreads(1)
     try:
+        import cv2
+
+        _save_as_a_whole(is_saving)
+        cv2.setNumThreads(1)
         stamp = _stamp()
         rehearse(folder)
         _mark().parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,8 @@ def _rehearse_aside() -> None:
 def _leave_when_told(folder: Path, is_saving: threading.Lock) -> None:
     sys.stdin.buffer.read()
     is_saving.acquire()
-    shutil.rmtree(folder, ignore_errors=True)
+    while folder.exists():  # the other thread may still write into it
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

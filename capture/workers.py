@@ -182,7 +182,12 @@ def in_threads(function: Callable[[A], T], items: Iterable[A], threads: int | No
 
 def num_threads() -> int:
     """How many threads may each decode a picture: as many as there are cores, but no more than memory bears."""
-    return min(os.cpu_count() or 1, MOST_THREADS)
+    return min(num_cores(), MOST_THREADS)
+
+
+def num_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def start_worker(loads: str | None = None) -> None:

@@ -14,7 +14,9 @@ Enters: evidence and poses of a clip.  Leaves: margins per frame and limb, in un
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Protocol, TypeVar
@@ -23,7 +25,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 from threadpoolctl import threadpool_limits
 
-from capture.workers import Workers, num_threads
+from capture.workers import Workers, num_cores
 from fitting.body.model import BodyModel, vertex_normals
 from fitting.chain import Chain
 from fitting.clip import REFINE, Clip, default_prior
@@ -63,13 +65,15 @@ WORLD_SIGMA_M = float(np.sqrt(np.prod(EVERYWHERE.world_sigma_m)))  # as ``pose_c
 COLOR_COUNT = 750.0  # half of what the outline's cells count for: shading and folds are no other limb
 COLOR_KERNEL, UNKNOWN_COLOR = 2.0, 0.4  # in sigma; the usual cost of a cell, for those whose colour nobody knows
 KEPT_FRAMES = 64
-MANY, AT_ONCE = 48, 6  # frames that are worth other processes, and how many go there together
+MANY, AT_ONCE, BATCH = 48, 6, 4  # frames that are worth other processes, how many go together, and how often at once
+MOST_PROCESSES = 4  # 200 MB each
 SURE, LEAST = 60.0, -40.0  # beyond these, margins say no more
 MEAN_S = 0.3  # a limb seldom crosses the picture's plane twice within this time; noise does all the time
 TURN_FRAMES = 9  # so many pictures turn a limb, at any frame rate: a wrong turn lasts
 FIT = -1  # no limb's other pose
 
 T_co = TypeVar("T_co", covariant=True)
+log = logging.getLogger(__name__)
 
 
 class _ByFrame(Protocol[T_co]):
@@ -240,11 +244,24 @@ def _competing(evidence: Evidence, jobs: Sequence[_Job]) -> dict[int, _Frame]:
 
     Frames are independent, and in each a dozen poses are settled: many frames are shared with other processes.
     """
-    parts = [jobs[first : first + AT_ONCE] for first in range(0, len(jobs), AT_ONCE)]
-    with Workers(num_threads() if len(jobs) >= MANY else 1, works_along=True) as workers:
-        tasks = [(evidence.of_frames([job[0] for job in part]), part) for part in parts]
-        settled = [one for part in workers.map(_settled_in, tasks) for one in part]
+    cores = min(num_cores(), MOST_PROCESSES)
+    if len(jobs) < MANY or cores < 2:
+        settled = _settled_in(evidence, jobs)
+    else:
+        settled = []
+        try:
+            with Workers(cores, works_along=True) as workers:
+                for batch in _cut(jobs, AT_ONCE * cores * BATCH):  # what is sent is held meanwhile
+                    parts = [(evidence.of_frames([job[0] for job in part]), part) for part in _cut(batch, AT_ONCE)]
+                    settled += [one for part in workers.map(_settled_in, parts) for one in part]
+        except BrokenProcessPool:
+            log.warning("a process beside this one was ended, perhaps for want of memory; what it did is done here")
+            settled += _settled_in(evidence, jobs[len(settled) :])
     return {job[0]: _Frame(evidence, job[0], job[1], one) for job, one in zip(jobs, settled, strict=True)}
+
+
+def _cut(jobs: Sequence[_Job], size: int) -> list[Sequence[_Job]]:
+    return [jobs[first : first + size] for first in range(0, len(jobs), size)]
 
 
 def _settled_in(evidence: Evidence, jobs: Sequence[_Job]) -> list[list[_Settled]]:

@@ -77,7 +77,8 @@ def fit_clip(
     samples = Samples(clip.recording)
 
     # Another thread reads ahead what is tracked here, and looked at later.
-    frames = progress(in_threads(partial(samples.read, clip), range(len(clip)), 1), "tracking", len(clip))
+    read = in_threads(partial(samples.read, clip), range(len(clip)), 1) if with_colors else range(len(clip))
+    frames = progress(read, "tracking", len(clip))
     states = track(body, clothes.chain, clip, prior, frames)
     clip, states = settle_legs(body, clothes.chain, clip, prior, states)
     limits = Limits.of(body, clothes.chain, clip, states)

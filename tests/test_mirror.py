@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
@@ -165,22 +166,31 @@ def test_limbs_nobody_asks_for_are_sure(body, chain, pointing) -> None:
     np.testing.assert_array_equal(found, np.full((9, 4), SURE))
 
 
-def test_other_processes_find_the_very_same_poses(body, chain, pointing, monkeypatch) -> None:
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_other_processes_find_the_very_same_poses_and_nothing_is_lost_with_them(
+    body, chain, pointing, monkeypatch, is_broken
+) -> None:
     clip, states = scene(body, chain, pointing, with_depth=True)
     evidence, asked = Evidence.of(body, chain, clip, states), {i: ["left arm", "right arm"] for i in states}
     found = [margins(evidence, states, 9, asked)]
-    given, give = [], Workers._give
+    given, give, batches, map_all = [], Workers._give, [], Workers.map
 
     def noted(*work: Any) -> Any:
         given.append(work)
         return give(*work)
 
-    monkeypatch.setattr(mirror, "MANY", 2)
-    monkeypatch.setattr(mirror, "AT_ONCE", 2)
-    monkeypatch.setattr(mirror, "num_threads", lambda: 2)
+    def broken(*work: Any) -> Any:
+        batches.append(work)
+        if is_broken and len(batches) > 1:
+            raise BrokenProcessPool
+        return map_all(*work)
+
+    for name, value in (("MANY", 2), ("AT_ONCE", 2), ("BATCH", 1), ("num_cores", lambda: 2)):
+        monkeypatch.setattr(mirror, name, value)
     monkeypatch.setattr(Workers, "_give", noted)
+    monkeypatch.setattr(Workers, "map", broken)
     found.append(margins(evidence, states, 9, asked))
-    assert given  # to another process
+    assert given and len(batches) > 1  # to another process
     (here, others), (there, their_others) = found
     np.testing.assert_array_equal(here, there)
     assert others and others.keys() == their_others.keys()

@@ -14,9 +14,10 @@ import rehearsal
 from rendering.avatar import Avatar
 
 RUN = """
-import sys, time
-from rehearsal import rehearsed
-with rehearsed():
+import time
+import rehearsal
+rehearsal.LEAST_CORES = 1
+with rehearsal.rehearsed():
     print("begun", flush=True)
     time.sleep(60)
 """
