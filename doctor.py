@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from capture.errors import UserError
+from capture.workers import num_cores
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 # Shared libraries that wheels expect of the system -> the Debian package that has them, and who needs it.
@@ -189,7 +190,7 @@ def system_libraries() -> Iterator[Check]:
 
 def machine(workspace: Path) -> Iterator[Check]:
     """Cores, memory, disk."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = num_cores()
     try:
         flags = set(re.findall(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)[0].split())
         fast = sorted(flags & {"avx512_bf16", "amx_bf16"})

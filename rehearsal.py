@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import attempt
-from capture.workers import num_cores
+from capture.workers import ONE_THREAD, num_cores
 
 SWITCH = "ANR_REHEARSAL"  # environment variable; 0: never
 HOME = Path(__file__).parent
@@ -129,12 +129,11 @@ def _started() -> subprocess.Popen[bytes] | None:
     aside: dict[str, Any] = {"process_group": 0}
     if sys.platform == "win32":
         aside = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.IDLE_PRIORITY_CLASS}
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     nowhere = subprocess.DEVNULL
     try:
         process = subprocess.Popen(
             [sys.executable, str(HOME / "rehearsal.py")],
-            stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, env=os.environ | one_thread, **aside,
+            stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, env=os.environ | ONE_THREAD, **aside,
         )  # fmt: skip
     except OSError:
         return None

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 MOST_THREADS = 8  # each holds a picture
-
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # environment
 AHEAD = 2  # items per thread that wait to be asked for
 
 A = TypeVar("A")
@@ -195,8 +195,7 @@ def start_worker(loads: str | None = None) -> None:
     import cv2
 
     cv2.setNumThreads(1)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
+    os.environ.update(ONE_THREAD)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     if loads is not None:
         importlib.import_module(loads)

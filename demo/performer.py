@@ -11,7 +11,6 @@ Everything follows from the seed: the same settings give the same bytes.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from capture.errors import UserError
 from capture.files import encode_jpeg, encode_png, write_atomically
 from capture.progress import progress
 from capture.recording import RecordingWriter
-from capture.workers import start_worker
+from capture.workers import num_cores, start_worker
 from demo import renderer, room, sensor
 from demo.character import PERFORMERS, Character
 from demo.choreography import score
@@ -191,7 +190,7 @@ class Studio:
 
 def _crew(config: DemoConfig) -> Executor:
     """Worker processes, or a single thread where they would not pay."""
-    workers = min(config.num_workers, os.cpu_count() or 1, config.num_frames // 8)
+    workers = min(config.num_workers, num_cores(), config.num_frames // 8)
     if workers < 2:
         return ThreadPoolExecutor(1)
     # spawn, not fork: the caller may hold threads (torch, OpenMP) that do not survive a fork.

@@ -35,10 +35,11 @@ from capture.workers import in_threads
 from fitting import verdict
 from fitting.body.model import BodyModel
 from fitting.clip import Clip, heldout_from
+from fitting.evidence import Evidence
 from fitting.keypoints import Keypoints
 from fitting.landmarkers import AUTO, MEDIAPIPE, check_choice, in_words, landmarks
 from fitting.limbs import LIMBS, parts_of_limbs
-from fitting.mirror import ENDS, Evidence, margins, until_clear
+from fitting.mirror import ENDS, margins, until_clear
 from fitting.overlay import draw_overlay
 from fitting.passes import Found, all_figures, fit_clip
 from fitting.residuals import write_residuals
@@ -252,7 +253,6 @@ def write_overlays(
     """overlay.mp4 of all frames and a few stills."""
     (out_dir / "overlay").mkdir(exist_ok=True)
     stills = set(evenly(range(len(fitted)), config.overlay_frames).tolist())
-
     doubted = fitted.part_doubted
 
     def drawn(i: int) -> tuple[np.ndarray, bytes | None]:
@@ -265,11 +265,9 @@ def write_overlays(
         still = encode_jpeg(draw_overlay(*seen, STILL_PX, pale), 88) if i in stills else None
         return draw_overlay(*seen, pale_parts=pale), still
 
-    frames = range(len(fitted))
+    pictures = progress(in_threads(drawn, range(len(fitted))), "overlay", len(fitted))
     with VideoWriter(out_dir / "overlay.mp4", recording.frames_per_second, crf=23) as video:
-        for i, (picture, still) in zip(
-            frames, progress(in_threads(drawn, frames), "overlay", len(frames)), strict=True
-        ):
+        for i, (picture, still) in enumerate(pictures):
             video.add(picture)
             if still is not None:
                 write_atomically(out_dir / "overlay" / f"{i:06d}.jpg", still)
@@ -312,8 +310,8 @@ def _collect(found: Found, notes: list[str]) -> BodyFit:
     placed = np.full((count, 4, 4), np.nan)
     joints_m = np.full((count, joints, 3), np.nan)
     height_m = body_height_m(body, shape)
-    found_figures = all_figures(body, chain, clip, states, height_m)
-    figures: list[verdict.Figures | None] = [found_figures.get(i) for i in range(count)]
+    by_frame = all_figures(body, chain, clip, states, height_m)
+    figures = [by_frame.get(i) for i in range(count)]
     ahead = np.full((count, 3), np.nan)
     for i, state in states.items():
         landmarks_m = chain.posed(state.pose, state.camera_from_body)[chain.num_vertices :]

@@ -6,8 +6,7 @@ other poses.  Those that joints allow are settled on the frame's evidence as the
 than the fit is the margin by which the frame knows better.
 
 The detector's skeleton may accuse a pose in this, and never acquit it: where a fit is mirrored it mostly followed that
-skeleton.  The person's own colours say more (a sleeve is not a palm), and so does the trunk, which no arm reaches
-through.
+skeleton (``fitting.evidence``).
 
 Enters: evidence and poses of a clip.  Leaves: margins per frame and limb, in units of ``solve.pose_cost``.
 """
@@ -15,38 +14,20 @@ Enters: evidence and poses of a clip.  Leaves: margins per frame and limb, in un
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 from threadpoolctl import threadpool_limits
 
 from capture.workers import Workers, num_cores
-from fitting.body.model import BodyModel, vertex_normals
 from fitting.chain import Chain
-from fitting.clip import REFINE, Clip, default_prior
-from fitting.contact import Touch, inside_rows
+from fitting.evidence import Evidence
 from fitting.keypoints import LANDMARK_NAMES
-from fitting.observe import Observation
-from fitting.photometric import SIGMA, Appearance, Pictures, Samples, Sight, learn
-from fitting.solve import (
-    EVERYWHERE,
-    LIMIT_SIGMA_RAD,
-    Prior,
-    Schedule,
-    State,
-    advance,
-    pose_cost,
-    prior_terms,
-    solve_pose,
-)
-from fitting.terms import residuals, robust_energy, world_rows
+from fitting.solve import LIMIT_SIGMA_RAD, Prior, State, advance, prior_terms
 from fitting.verdict import MIN_MARGIN
-from fitting.view import drawn
 
 ENDS = {  # in the order of ``Chain.limbs``: the landmarks at a limb's root, middle and end
     f"{side} {limb}": tuple(LANDMARK_NAMES.index(f"{side}_{name}") for name in names)
@@ -57,14 +38,6 @@ APART_M = 0.25  # poses of a limb that are nearer to each other than this are no
 MIN_STEP_M = 0.075  # a segment that mirrors by less lies in the picture's plane
 REACHED_M = 0.08  # a mirrored pose that the joints do not bring nearer is none
 REACH_SIGMA_M, REACH_STEPS, MAX_STEP_RAD = 0.02, 10, 0.6
-SETTLE = Schedule(
-    4, (REFINE.landmark_scale[0], 3.0), REFINE.gate_m, REFINE.gate_outline, REFINE.world_sigma_m,
-    landmark_depth_sigma_m=REFINE.landmark_depth_sigma_m,
-)  # fmt: skip
-WORLD_SIGMA_M = float(np.sqrt(np.prod(EVERYWHERE.world_sigma_m)))  # as ``pose_cost`` counts it
-COLOR_COUNT = 750.0  # half of what the outline's cells count for: shading and folds are no other limb
-COLOR_KERNEL, UNKNOWN_COLOR = 2.0, 0.4  # in sigma; the usual cost of a cell, for those whose colour nobody knows
-KEPT_FRAMES = 64
 MANY, AT_ONCE, BATCH = 48, 6, 4  # frames that are worth other processes, how many go together, and how often at once
 MOST_PROCESSES = 4  # 200 MB each
 SURE, LEAST = 60.0, -40.0  # beyond these, margins say no more
@@ -72,86 +45,7 @@ MEAN_S = 0.3  # a limb seldom crosses the picture's plane twice within this time
 TURN_FRAMES = 9  # so many pictures turn a limb, at any frame rate: a wrong turn lasts
 FIT = -1  # no limb's other pose
 
-T_co = TypeVar("T_co", covariant=True)
 log = logging.getLogger(__name__)
-
-
-class _ByFrame(Protocol[T_co]):
-    def __getitem__(self, index: int, /) -> T_co: ...
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that speaks for or against a pose of one clip."""
-
-    body: BodyModel
-    chain: Chain
-    clip: _ByFrame[Observation | None]
-    prior: Prior
-    touch: Touch
-    pictures: _ByFrame[Sight]
-    appearance: Appearance
-
-    @cached_property
-    def _cells(self) -> Callable[[int], np.ndarray]:
-        """``_cells_of`` a frame, kept: its poses are compared one after another."""
-        return lru_cache(maxsize=KEPT_FRAMES)(self._cells_of)
-
-    @staticmethod
-    def of(
-        body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], samples: Samples | None = None
-    ) -> Evidence:
-        pictures = Pictures(clip, 1.5, samples)
-        teachers = [i for i in states if i < clip.num_teaching]
-        appearance = learn(body, chain, clip, states, teachers, pictures)
-        return Evidence(body, chain, clip, default_prior(body, chain), Touch.of(body), pictures, appearance)
-
-    def of_frames(self, frames: Sequence[int]) -> Evidence:
-        """What speaks in these frames alone, to be sent elsewhere."""
-        return replace(self, clip={i: self.clip[i] for i in frames}, pictures={i: self.pictures[i] for i in frames})
-
-    def settled(self, index: int, state: State) -> State:
-        """The pose that the frame alone makes of ``state``."""
-        return solve_pose(self.chain, self.body.faces, self._seen(index), state, self.prior, SETTLE)[0]
-
-    def costs(self, index: int, state: State) -> tuple[float, float]:
-        """(all but the detector's skeleton, the detector's skeleton)."""
-        seen = self._seen(index)
-        points_m = self.chain.posed(state.pose, state.camera_from_body)
-        rows = world_rows(seen, points_m, self.chain.num_vertices, WORLD_SIGMA_M)
-        world = robust_energy(residuals(rows, points_m, seen)[0], rows.scale)[0]
-        total = pose_cost(self.chain, self.body.faces, seen, state, self.prior)
-        vertices_m = points_m[: self.chain.num_vertices]
-        normals = vertex_normals(vertices_m, self.body.faces).astype(float)
-        rows = inside_rows(self.touch, vertices_m, normals)
-        inside = robust_energy(residuals(rows, points_m, seen)[0], rows.scale)[0]
-        return total - world + inside + self._color(index, vertices_m), world
-
-    def _seen(self, index: int) -> Observation:
-        observation = self.clip[index]
-        assert observation is not None
-        return observation
-
-    def _cells_of(self, index: int) -> np.ndarray:
-        """(h, w, 3) float32 mean colours of the grid's cells."""
-        (height, width), color = self._seen(index).mask.shape, self.pictures[index].color
-        finer = color.shape[0] // height
-        return color.astype(np.float32).reshape(height, finer, width, finer, 3).mean((1, 3))
-
-    def _color(self, index: int, vertices_m: np.ndarray) -> float:
-        """COLOR_COUNT * mean over the cells of body or person of min(1, |I / gain - c|^2 / (kernel sigma)^2)."""
-        seen = self._seen(index)
-        _, face_index, _ = drawn(seen, vertices_m, self.body.faces)
-        known = (face_index >= 0) & (seen.mask > 0.9) & seen.inside
-        corners = self.body.faces[face_index[known]]  # (K, 3)
-        cells = self._cells(index)[known]
-        normals = vertex_normals(vertices_m, self.body.faces).astype(float)[corners].mean(1)
-        gain = self.appearance.gains(index, normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9))
-        expected, sigma = self.appearance.color[corners].mean(1), self.appearance.sigma[corners].mean(1)
-        square = ((cells / gain - expected) ** 2).mean(1) / (SIGMA**2 + sigma**2) / COLOR_KERNEL**2
-        cost = np.where(np.isfinite(square), np.minimum(square, 1.0), UNKNOWN_COLOR)
-        count = ((face_index >= 0) | (seen.mask > 0.5)).sum()
-        return float(COLOR_COUNT * cost.sum() / max(count, 1))
 
 
 def turned(

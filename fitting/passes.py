@@ -37,11 +37,12 @@ from fitting.chain import Chain
 from fitting.clip import Clip, default_prior, depth_residual_mm, landmark_errors_px, silhouette_iou, track
 from fitting.clothes import Clothes
 from fitting.contact import Touch, floor_rows, inside_rows, standing_rows, standing_targets
+from fitting.evidence import Evidence
 from fitting.floor import Plane, find_floor
 from fitting.hidden import bridged
 from fitting.legs import follow_legs, settle_legs
 from fitting.limbs import Limb, limb_figures
-from fitting.mirror import Evidence, apart, turned
+from fitting.mirror import apart, turned
 from fitting.photometric import Pictures, Samples, color_rows, learn
 from fitting.shape import body_height_m
 from fitting.solve import Prior, State
@@ -75,7 +76,6 @@ def fit_clip(
     height_m = body_height_m(body, shape)
     clip = follow_legs(clip)
     samples = Samples(clip.recording)
-
     # Another thread reads ahead what is tracked here, and looked at later.
     read = in_threads(partial(samples.read, clip), range(len(clip)), 1) if with_colors else range(len(clip))
     frames = progress(read, "tracking", len(clip))

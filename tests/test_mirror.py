@@ -15,13 +15,13 @@ from fitting import mirror
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import default_prior
+from fitting.evidence import Evidence
 from fitting.mirror import (
     APART_M,
     ENDS,
     FIT,
     REACHED_M,
     SURE,
-    Evidence,
     _Frame,
     _Settled,
     apart,

@@ -18,7 +18,6 @@ import time
 import rehearsal
 rehearsal.LEAST_CORES = 1
 with rehearsal.rehearsed():
-    print("begun", flush=True)
     time.sleep(60)
 """
 
@@ -99,10 +98,12 @@ def test_the_process_ends_with_the_run_and_leaves_no_files(cache: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_the_process_ends_with_a_run_that_is_killed(cache: Path) -> None:
-    run = subprocess.Popen([sys.executable, "-c", RUN], cwd=rehearsal.HOME, stdout=subprocess.PIPE)
-    wait_for(lambda: list(cache.glob("rehearsal-*/01_recording")))
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    run = subprocess.Popen([sys.executable, "-c", RUN], cwd=rehearsal.HOME)
+    try:
+        wait_for(lambda: list(cache.glob("rehearsal-*/01_recording")))
+    finally:
+        run.send_signal(signal.SIGKILL)
+        run.wait()
     wait_for(lambda: not list(cache.glob("rehearsal-*")))
 
 

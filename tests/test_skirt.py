@@ -18,8 +18,8 @@ from fitting.body.model import CUT, BodyModel, rotations
 from fitting.chain import Chain
 from fitting.clip import Clip, silhouette_iou
 from fitting.clothes import HEM_ROOM_M, Clothes
+from fitting.evidence import Evidence
 from fitting.fit import load_body
-from fitting.mirror import Evidence
 from fitting.observe import Observation
 from fitting.shape import chain_of
 from fitting.skirt import KNEES, MIN_FRAMES, UNDER_HEM_M, Skirt, find_hem

@@ -18,7 +18,6 @@ import csv
 import io
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from capture.files import encode_jpeg, encode_png, write_atomically
 from capture.manifest import Manifest, read_peak_rss_mb, read_timings_s
 from capture.progress import progress
 from capture.video import VideoWriter
-from capture.workers import Workers
+from capture.workers import Workers, num_cores
 from fitting.verdict import LOST, UNCERTAIN
 from rendering.avatar import Avatar
 from rendering.coverage import by_region, cover
@@ -187,7 +186,7 @@ def measured(
 
 def workers(config: EvaluateConfig) -> int:
     """As many processes as there are cores, at most as many as asked for."""
-    return max(1, min(config.num_workers, os.cpu_count() or 1))
+    return max(1, min(config.num_workers, num_cores()))
 
 
 def heldout_picture(avatar: Avatar, subject: Subject, index: int, scene: Scene, guess: Crop, height: int) -> np.ndarray:
@@ -391,4 +390,4 @@ def device_name(device: torch.device) -> str:
     """Where the pictures were computed."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+    return f"CPU, {num_cores()} cores"
