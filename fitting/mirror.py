@@ -2,8 +2,8 @@
 
 A segment seen in a picture has two directions that look alike, towards the camera and away from it (Lee and Chen,
 "Determination of 3D human body postures from a single view", CVGIP 1985).  A limb has two segments, so up to three
-other poses.  Those that joints allow are settled on the frame's evidence as the fit is, and what they then cost more
-than the fit is the margin by which the frame knows better.
+other poses.  Those that joints allow compete (``contest``), and what they cost more than the fit is the margin by which
+the frame knows better.
 
 The detector's skeleton may accuse a pose in this, and never acquit it: where a fit is mirrored it mostly followed that
 skeleton (``fitting.evidence``).
@@ -13,68 +13,42 @@ Enters: evidence and poses of a clip.  Leaves: margins per frame and limb, in un
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import uniform_filter1d
-from threadpoolctl import threadpool_limits
 
-from capture.workers import Workers, num_cores
 from fitting.chain import Chain
+from fitting.contest import APART_M, ENDS, SURE, Frame, competing, exchanged, over_time, with_limb
 from fitting.evidence import Evidence
-from fitting.keypoints import LANDMARK_NAMES
 from fitting.solve import LIMIT_SIGMA_RAD, Prior, State, advance, prior_terms
 from fitting.verdict import MIN_MARGIN
 
-ENDS = {  # in the order of ``Chain.limbs``: the landmarks at a limb's root, middle and end
-    f"{side} {limb}": tuple(LANDMARK_NAMES.index(f"{side}_{name}") for name in names)
-    for limb, names in (("arm", ("shoulder", "elbow", "wrist")), ("leg", ("hip", "knee", "ankle")))
-    for side in ("left", "right")
-}
-APART_M = 0.25  # poses of a limb that are nearer to each other than this are no two places to be
 MIN_STEP_M = 0.075  # a segment that mirrors by less lies in the picture's plane
 REACHED_M = 0.08  # a mirrored pose that the joints do not bring nearer is none
 REACH_SIGMA_M, REACH_STEPS, MAX_STEP_RAD = 0.02, 10, 0.6
-MANY, AT_ONCE, BATCH = 48, 6, 4  # frames that are worth other processes, how many go together, and how often at once
-MOST_PROCESSES = 4  # 200 MB each
-SURE, LEAST = 60.0, -40.0  # beyond these, margins say no more
 MEAN_S = 0.3  # a limb seldom crosses the picture's plane twice within this time; noise does all the time
-TURN_FRAMES = 9  # so many pictures turn a limb, at any frame rate: a wrong turn lasts
-FIT = -1  # no limb's other pose
-
-log = logging.getLogger(__name__)
 
 
 def turned(
+    evidence: Evidence, states: Mapping[int, State], count: int, asked: Mapping[int, Sequence[str]]
+) -> tuple[dict[int, State], int]:
+    """The states with every limb exchanged that explains the picture better pointing another way, and how many were."""
+    return exchanged(evidence.chain, states, *margins(evidence, states, count, asked))
+
+
+def returned(
     evidence: Evidence,
     states: Mapping[int, State],
     count: int,
     asked: Mapping[int, Sequence[str]],
-    others: Mapping[int, State] | None = None,
-    apart_m: float = APART_M,
+    before: Mapping[int, State],
+    apart_m: float,
 ) -> tuple[dict[int, State], int]:
-    """The states with every limb exchanged whose other pose explains the picture better, and how many were.
+    """The same, with the poses that were found ``before`` competing, too, and whatever is ``apart_m`` away.
 
-    others: poses that were found before, whose limbs compete, too; apart_m: what counts as another pose.
+    The frame may be lost altogether: any way out is worth trying, whatever limb is to blame.
     """
-    raw, best = margins(evidence, states, count, asked, True, others, apart_m)
-    by_limb = over_time(raw, TURN_FRAMES)
-    result, exchanged = dict(states), 0
-    for (i, limb), other in best.items():
-        if by_limb[i, limb] < 0:
-            result[i] = with_limb(evidence.chain, result[i], other, limb)
-            exchanged += 1
-    return result, exchanged
-
-
-def with_limb(chain: Chain, state: State, other: State, limb: int) -> State:
-    """``state`` with one limb posed as in ``other``."""
-    pose, joints = state.pose.copy(), chain.limbs[limb]
-    pose[joints] = other.pose[joints]
-    return State(pose, state.camera_from_body)
+    return exchanged(evidence.chain, states, *margins(evidence, states, count, asked, True, before, apart_m))
 
 
 def apart(
@@ -108,7 +82,8 @@ def margins(
     """
     names = list(ENDS)
     wanted = {i: [names.index(name) for name in asked[i]] for i in states if asked[i]}
-    tasks = _competing(evidence, [(i, states[i], limbs, (others or {}).get(i)) for i, limbs in wanted.items()])
+    jobs = [(i, states[i], (limbs, (others or {}).get(i))) for i, limbs in wanted.items()]
+    tasks = competing(evidence, _enter, jobs)
     raw = np.full((count, len(names)), SURE)
     best: dict[tuple[int, int], State] = {}
 
@@ -130,55 +105,14 @@ def margins(
     return raw, best
 
 
-_Job = tuple[int, State, list[int], State | None]  # a frame, its fit, the limbs in question, what else competes
-
-
-def _competing(evidence: Evidence, jobs: Sequence[_Job]) -> dict[int, _Frame]:
-    """By frame, the poses that compete before any are taken over from the frames beside it.
-
-    Frames are independent, and in each a dozen poses are settled: many frames are shared with other processes.
-    """
-    cores = min(num_cores(), MOST_PROCESSES)
-    if len(jobs) < MANY or cores < 2:
-        settled = _settled_in(evidence, jobs)
-    else:
-        settled = []
-        try:
-            with Workers(cores, works_along=True) as workers:
-                for batch in _cut(jobs, AT_ONCE * cores * BATCH):  # what is sent is held meanwhile
-                    parts = [(evidence.of_frames([job[0] for job in part]), part) for part in _cut(batch, AT_ONCE)]
-                    settled += [one for part in workers.map(_settled_in, parts) for one in part]
-        except BrokenProcessPool:
-            log.warning("a process beside this one was ended, perhaps for want of memory; what it did is done here")
-            settled += _settled_in(evidence, jobs[len(settled) :])
-    return {job[0]: _Frame(evidence, job[0], job[1], one) for job, one in zip(jobs, settled, strict=True)}
-
-
-def _cut(jobs: Sequence[_Job], size: int) -> list[Sequence[_Job]]:
-    return [jobs[first : first + size] for first in range(0, len(jobs), size)]
-
-
-def _settled_in(evidence: Evidence, jobs: Sequence[_Job]) -> list[list[_Settled]]:
-    """What ``_competing`` asks of some frames."""
-    found = []
-    with threadpool_limits(1, "blas"):  # as in the fit: sums in one order
-        for i, fit, limbs, other in jobs:
-            frame = _Frame.of(evidence, i, fit)
-            for limb, start in mirrored(evidence.chain, fit, evidence.prior, limbs):
-                frame.settle(limb, start)
-            if other is not None:
-                for limb in limbs:
-                    frame.settle(limb, with_limb(evidence.chain, fit, other, limb))
-            found.append(frame.settled)
-    return found
-
-
-def over_time(raw: np.ndarray, frames: int) -> np.ndarray:
-    """The margins (N, 4) of single frames as those of a passage; frames in which a limb has no other pose say nothing
-    about those in which it has one."""
-    has_other = raw < SURE
-    total, share = (uniform_filter1d(x, frames, axis=0, mode="nearest") for x in (has_other * raw, 1.0 * has_other))
-    return np.where(has_other, total / np.where(has_other, share, 1.0), SURE)
+def _enter(evidence: Evidence, frame: Frame, given: tuple[list[int], State | None]) -> None:
+    """Mirrored poses of some limbs compete, and those of another state."""
+    limbs, other = given
+    for limb, start in mirrored(evidence.chain, frame.fit, evidence.prior, limbs):
+        frame.settle(limb, start)
+    if other is not None:
+        for limb in limbs:
+            frame.settle(limb, with_limb(evidence.chain, frame.fit, other, limb))
 
 
 def until_clear(raw: np.ndarray, step_s: float) -> np.ndarray:
@@ -197,62 +131,6 @@ def until_clear(raw: np.ndarray, step_s: float) -> np.ndarray:
             if len(run) and unclear[run[0]]:
                 own[run] = np.where(own[run] < 0, own[run], max(own[run].min(), 0.0))
     return held
-
-
-@dataclass(frozen=True)
-class _Settled:
-    """A pose that a frame alone makes of some start."""
-
-    limb: int  # whose other pose was the start; FIT for the fit itself
-    state: State
-    away_m: np.ndarray  # (4,) how far the ends of each limb are from those of the fit
-    costs: tuple[float, float]  # as ``Evidence.costs``
-
-
-class _Frame:
-    """The poses of one frame that compete: the fit as it is, the fit and other poses settled on this frame alone."""
-
-    def __init__(self, evidence: Evidence, index: int, fit: State, settled: list[_Settled]) -> None:
-        self._evidence, self._index, self.fit, self.settled = evidence, index, fit, settled
-        self._fit_m = self._landmarks_m(fit)
-
-    @staticmethod
-    def of(evidence: Evidence, index: int, fit: State) -> _Frame:
-        """The fit, as it is and settled."""
-        unmoved = _Settled(FIT, fit, np.zeros(len(ENDS)), evidence.costs(index, fit))
-        frame = _Frame(evidence, index, fit, [unmoved])
-        frame.settle(FIT, fit)
-        return frame
-
-    def _landmarks_m(self, state: State) -> np.ndarray:
-        chain = self._evidence.chain
-        return chain.posed(state.pose, state.camera_from_body)[chain.num_vertices :]
-
-    def settle(self, limb: int, start: State) -> None:
-        """Let ``start``, another pose of ``limb``, compete."""
-        state = self._evidence.settled(self._index, start)
-        moved_m = np.linalg.norm(self._landmarks_m(state) - self._fit_m, axis=1)
-        away_m = np.array([moved_m[list(marks[1:])].max() for marks in ENDS.values()])
-        self.settled.append(_Settled(limb, state, away_m, self._evidence.costs(self._index, state)))
-
-    def margin(self, limb: int, of_fit: bool = False, apart_m: float = APART_M) -> tuple[float, State | None]:
-        """(what the best other pose of the limb costs more, that pose); SURE and None without any.
-
-        More than the best pose that leaves this limb where it is: where another limb is wrong, or the frame alone does
-        not find the fit again, that is no reproach to this one.  ``of_fit``: more than the settled fit, whoever is to
-        blame; where that is in a bad place, any way out is worth trying.
-        """
-        stays = [s.costs for s in self.settled if s.away_m[limb] < apart_m]
-        rest, world = self.settled[1].costs if of_fit else min(stays, key=sum)
-        others = [
-            (s.costs[0] - rest + min(s.costs[1] - world, 0.0), k)
-            for k, s in enumerate(self.settled)
-            if s.limb == limb and s.away_m[limb] >= apart_m
-        ]
-        if not others:
-            return SURE, None
-        least, k = min(others)
-        return float(np.clip(least, LEAST, SURE)), self.settled[k].state
 
 
 def mirrored(chain: Chain, state: State, prior: Prior, limbs: Sequence[int]) -> list[tuple[int, State]]:

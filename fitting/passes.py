@@ -3,6 +3,7 @@
     follow    which leg is which in the picture                                      (legs)
     track     frame by frame, each from the one before                             (clip)
     settle    which leg is which, passage by passage                               (legs)
+    recall    arms that went astray, from where they are at other times            (recall)
     dress     where cloth, hair and landmarks lie on this person, and whether
               cloth hangs about both legs                                          (clothes)
     track, settle: again, for what is now known changes which poses can be found at all
@@ -30,7 +31,7 @@ import numpy as np
 
 from capture.progress import progress
 from capture.workers import in_threads
-from fitting import verdict
+from fitting import mirror, verdict
 from fitting.batch import refine
 from fitting.body.model import BodyModel, vertex_normals
 from fitting.chain import Chain
@@ -42,8 +43,8 @@ from fitting.floor import Plane, find_floor
 from fitting.hidden import bridged
 from fitting.legs import follow_legs, settle_legs
 from fitting.limbs import Limb, limb_figures
-from fitting.mirror import apart, turned
 from fitting.photometric import Pictures, Samples, color_rows, learn
+from fitting.recall import ELSEWHERE_M, recalled
 from fitting.shape import body_height_m
 from fitting.solve import Prior, State
 from fitting.sway import swayed
@@ -53,7 +54,6 @@ log = logging.getLogger(__name__)
 
 POLISH_BLURS_PX = (3.0, 1.5)
 SWING_ROUNDS = 2  # its form and how it swings wait for each other
-ELSEWHERE_M = 0.1  # between two trackings of one limb: as far as an arm beside the trunk is from one within it
 RowsOf = Callable[[int, State], Rows]
 
 
@@ -81,6 +81,7 @@ def fit_clip(
     frames = progress(read, "tracking", len(clip))
     states = track(body, clothes.chain, clip, prior, frames)
     clip, states = settle_legs(body, clothes.chain, clip, prior, states)
+    states = _recalled(body, clothes.chain, clip, states, samples)
     limits = Limits.of(body, clothes.chain, clip, states)
 
     def good() -> dict[int, State]:
@@ -138,6 +139,17 @@ def _swinging(
     return clothes, states
 
 
+def _recalled(
+    body: BodyModel, chain: Chain, clip: Clip, states: dict[int, State], samples: Samples
+) -> dict[int, State]:
+    """The states with arms as they are at other times, where that explains the picture better."""
+    if not states:
+        return states
+    states, exchanged = recalled(Evidence.of(body, chain, clip, states, samples), states, len(clip))
+    log.info("arms that are elsewhere at other times, and were better there: %d", exchanged)
+    return states
+
+
 def returned(
     body: BodyModel,
     chain: Chain,
@@ -150,12 +162,12 @@ def returned(
 
     Cloth that was just learned leaves room for an arm behind it, and what a frame loses, tracking hands on.
     """
-    moved = apart(chain, states, before, ELSEWHERE_M)
+    moved = mirror.apart(chain, states, before, ELSEWHERE_M)
     asked = {i: [limb for limb in limbs if limb.endswith("arm")] for i, limbs in moved.items()}  # legs were settled
     if not any(asked.values()):
         return states
     evidence = Evidence.of(body, chain, clip, states, samples)
-    states, exchanged = turned(evidence, states, len(clip), asked, before, ELSEWHERE_M)
+    states, exchanged = mirror.returned(evidence, states, len(clip), asked, before, ELSEWHERE_M)
     log.info("limbs that were in a better place before: %d", exchanged)
     return states
 
@@ -175,7 +187,7 @@ def _mirrored(
     asked = {i: verdict.in_question(frame) for i, frame in figures.items()}
     if not any(asked.values()):
         return states
-    states, exchanged = turned(Evidence.of(body, chain, clip, states, samples), states, len(clip), asked)
+    states, exchanged = mirror.turned(Evidence.of(body, chain, clip, states, samples), states, len(clip), asked)
     log.info("limbs that pointed the wrong way in depth: %d", exchanged)
     return refine(body, chain, clip, prior, states, more=limits.rows(chain, states)) if exchanged else states
 

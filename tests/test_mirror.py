@@ -11,26 +11,13 @@ from test_batch import clip_of, painted
 from test_solve import observe_body, random_state
 
 from capture.workers import Workers
-from fitting import mirror
+from fitting import contest
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import default_prior
+from fitting.contest import APART_M, ENDS, FIT, SURE, Frame, Settled, over_time
 from fitting.evidence import Evidence
-from fitting.mirror import (
-    APART_M,
-    ENDS,
-    FIT,
-    REACHED_M,
-    SURE,
-    _Frame,
-    _Settled,
-    apart,
-    margins,
-    mirrored,
-    over_time,
-    turned,
-    until_clear,
-)
+from fitting.mirror import REACHED_M, apart, margins, mirrored, turned, until_clear
 from fitting.passes import returned
 from fitting.solve import Prior, State, advance
 from fitting.verdict import MIN_MARGIN
@@ -86,10 +73,12 @@ def furthest_m(chain: Chain, state: State, prior: Prior) -> float:
     return max((np.linalg.norm(ends_m(chain, s, ARM) - here_m, axis=1).max() for _, s in found), default=0.0)
 
 
-def scene(body: BodyModel, chain: Chain, truth: State, with_depth: bool) -> tuple[Any, dict[int, State]]:
-    """Nine frames of a person who sways: the clip and the true states."""
+def scene(
+    body: BodyModel, chain: Chain, truth: State, with_depth: bool, count: int = 9
+) -> tuple[Any, dict[int, State]]:
+    """Frames of a person who sways: the clip and the true states."""
     states = {}
-    for k in range(9):
+    for k in range(count):
         step = np.zeros(chain.num_free + 6)
         step[chain.num_free + 1] = 0.02 * (k - FRAME)
         states[k] = advance(truth, step, chain)
@@ -134,14 +123,16 @@ def test_a_limb_that_points_the_wrong_way_is_turned_back_and_a_right_one_is_left
     assert turned(evidence, truth, len(truth), asked)[1] == 0
 
 
+def with_arm_in_the_trunk(body: BodyModel, state: State) -> State:
+    pose = state.pose.copy()
+    pose[body.joint_index("upperarm01.L")] += (0.0, 0.7, 0.5)
+    return State(pose, state.camera_from_body)
+
+
 def test_an_arm_that_the_second_tracking_lost_in_the_trunk_goes_back_to_where_the_first_had_it(body, chain) -> None:
     state = random_state(chain, 5, 0.02)
     clip, truth = scene(body, chain, state, with_depth=True)
-    lost = {}
-    for i, right in truth.items():
-        pose = right.pose.copy()
-        pose[body.joint_index("upperarm01.L")] += (0.0, 0.7, 0.5)
-        lost[i] = State(pose, right.camera_from_body)
+    lost = {i: with_arm_in_the_trunk(body, right) for i, right in truth.items()}
     before = truth | {1: lost[1]}  # one frame was wrong before, too
     assert apart(chain, lost, before, 0.1)[FRAME] == ["left arm"] and apart(chain, lost, before, 0.1)[1] == []
     found = returned(body, chain, clip, lost, before)
@@ -186,7 +177,7 @@ def test_other_processes_find_the_very_same_poses_and_nothing_is_lost_with_them(
         return map_all(*work)
 
     for name, value in (("MANY", 2), ("AT_ONCE", 2), ("BATCH", 1), ("num_cores", lambda: 2)):
-        monkeypatch.setattr(mirror, name, value)
+        monkeypatch.setattr(contest, name, value)
     monkeypatch.setattr(Workers, "_give", noted)
     monkeypatch.setattr(Workers, "map", broken)
     found.append(margins(evidence, states, 9, asked))
@@ -216,11 +207,11 @@ def test_a_wrong_limb_is_no_reproach_to_the_others() -> None:
     here, elsewhere = np.zeros(len(ENDS)), 2 * APART_M * np.eye(len(ENDS))
     leg = list(ENDS).index("left leg")
     fit, turned_arm, lifted_leg = (State(np.zeros((1, 3)), np.eye(4)) for _ in range(3))
-    frame = object.__new__(_Frame)
+    frame = object.__new__(Frame)
     frame.settled = [
-        _Settled(FIT, fit, here, (100.0, 0.0)),
-        _Settled(ARM, turned_arm, elsewhere[ARM], (60.0, 0.0)),
-        _Settled(leg, lifted_leg, elsewhere[leg], (90.0, 0.0)),
+        Settled(FIT, fit, here, (100.0, 0.0)),
+        Settled(ARM, turned_arm, elsewhere[ARM], (60.0, 0.0)),
+        Settled(leg, lifted_leg, elsewhere[leg], (90.0, 0.0)),
     ]
     for limb, margin, state in ((ARM, -30.0, turned_arm), (leg, 30.0, lifted_leg), (1, SURE, None)):
         found = frame.margin(limb)
