@@ -6,7 +6,8 @@ N frames, D pose degrees of freedom and six of placement per frame, U = D + 6 un
 
 and the same for the joints' places in space (``steady``), whose matrix is block-pentadiagonal: one banded Cholesky
 solves a whole clip.  Accelerations are penalised, not velocities: a steady turn costs nothing, so it is carried through
-the views in which its angle cannot be seen (a back turned by +10 and by -10 degrees look the same).
+the views in which its angle cannot be seen (a back turned by +10 and by -10 degrees look the same).  A limb that is not
+seen at all would creep away as steadily, and be back elsewhere: the less is seen of it, the more its steps cost, too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from scipy.spatial.transform import Rotation
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import REFINE, Clip
+from fitting.contest import ENDS
 from fitting.rest import resting
 from fitting.solve import Prior, State, advance, build_rows, normal_equations, total_energy
 from fitting.steady import Steadiness
@@ -37,6 +39,7 @@ class Smoothness:
     """Standard deviations of the change between two neighbouring steps, at 30 frames per second."""
 
     pose_rad: float = 0.03
+    drift_rad: float = 0.02  # of a step itself, where a limb is not seen
     turn_rad: float = 0.008
     place_m: float = 0.004
 
@@ -91,7 +94,11 @@ def _solve(
     alone = replace(prior, neighbour=None)
     current = [states[i] for i in frames]
     step_s = _step_s(clip, frames)
-    weight = _weights(chain, smoothness, step_s) / _pace(clip, frames)[1:-1, None] ** 2
+    pace = _pace(clip, frames)
+    weight = _weights(chain, smoothness, step_s) / pace[1:-1, None] ** 2
+    unseen = _unseen(chain, clip, frames)
+    drift_rad = smoothness.drift_rad * step_s / USUAL_STEP_S * np.maximum(pace[1:], pace[:-1])
+    drift = np.minimum(unseen[1:], unseen[:-1]) * drift_rad[:, None] ** -2.0
     steady = Steadiness.of(chain, current, step_s, resting(clip, frames, step_s)) if len(frames) > 2 else None
     for round_ in range(rounds):
         progress = round_ / max(rounds - 1, 1)
@@ -108,8 +115,9 @@ def _solve(
             gradients.append(gradient)
             energy += value
         bends = _bends(chain, current)
-        energy += _bend_energy(bends, weight)
+        energy += _bend_energy(bends, weight) + _drift_energy(chain, current, drift)
         coupled, gradient = _coupled(np.array(blocks)), np.array(gradients)
+        _add_drift(coupled, gradient, chain, current, drift)
         if steady is not None:
             energy += steady.energy(current)
             more_coupled, more_gradient = steady.normal_equations(current)
@@ -118,6 +126,7 @@ def _solve(
         for factor in (1.0, 0.5, 0.25, 0.1):
             candidate = [advance(state, factor * s, chain) for state, s in zip(current, step, strict=True)]
             after = _energy(chain, clip, frames, candidate, alone, rows, weight)
+            after += _drift_energy(chain, candidate, drift)
             if steady is not None:
                 after += steady.energy(candidate)
             if after <= energy:
@@ -157,6 +166,15 @@ def _pace(clip: Clip, frames: list[int]) -> np.ndarray:
     return np.clip(fastest / USUAL_PACE, *PACES)
 
 
+def _unseen(chain: Chain, clip: Clip, frames: list[int]) -> np.ndarray:
+    """(N, D) from 0 to 1, how little is seen of the limb that an angle belongs to; 0 for the trunk's."""
+    confidence = np.array([clip[i].confidence for i in frames])  # type: ignore[union-attr]
+    unseen = np.zeros((len(frames), chain.num_free))
+    for joints, (_, *marks) in zip(chain.limbs, ENDS.values(), strict=True):
+        unseen[:, np.isin(chain.free_joint, joints)] = 1 - confidence[:, marks].mean(1, keepdims=True)
+    return unseen
+
+
 def _weights(chain: Chain, smoothness: Smoothness, step_s: float) -> np.ndarray:
     """(U,) one over sigma^2 at the usual pace; the same motion bends less between frames that are closer in time."""
     share = (step_s / USUAL_STEP_S) ** 2
@@ -182,6 +200,26 @@ def _bends(chain: Chain, states: list[State]) -> np.ndarray:
 
 def _bend_energy(bends: np.ndarray, weight: np.ndarray) -> float:
     return float((bends**2 * weight).sum())
+
+
+def _drifts(chain: Chain, states: list[State]) -> np.ndarray:
+    """(N - 1, D) how far the pose goes from frame to frame."""
+    return np.diff([chain.dofs(state.pose) for state in states], axis=0)
+
+
+def _drift_energy(chain: Chain, states: list[State], weight: np.ndarray) -> float:
+    return float((_drifts(chain, states) ** 2 * weight).sum())
+
+
+def _add_drift(blocks: np.ndarray, gradient: np.ndarray, chain: Chain, states: list[State], weight: np.ndarray) -> None:
+    """Add the steps' own term, weight (N - 1, D), to blocks (3, N, U, U) and gradient (N, U)."""
+    pull = weight * _drifts(chain, states)
+    own = np.arange(chain.num_free)
+    gradient[1:, own] += pull
+    gradient[:-1, own] -= pull
+    blocks[0, 1:, own, own] += weight.T
+    blocks[0, :-1, own, own] += weight.T
+    blocks[1, :-1, own, own] -= weight.T
 
 
 def _energy(

@@ -12,7 +12,17 @@ import pytest
 from test_solve import GRID, observe_body, random_state
 
 from fitting import batch
-from fitting.batch import _banded_step, _bend_energy, _bends, _pace, _pieces, refine
+from fitting.batch import (
+    Smoothness,
+    _add_drift,
+    _banded_step,
+    _bend_energy,
+    _bends,
+    _drift_energy,
+    _pace,
+    _pieces,
+    refine,
+)
 from fitting.body.model import BodyModel, vertex_normals
 from fitting.chain import Chain
 from fitting.clip import default_prior
@@ -96,6 +106,47 @@ def test_a_trembling_start_becomes_still_and_right(body: BodyModel, chain: Chain
 
     assert error_m(refined) < 0.6 * error_m(start)
     assert tremble_m(refined) < 0.2 * tremble_m(start)
+
+
+def test_an_arm_that_is_not_seen_does_not_creep_and_one_that_is_seen_is_not_held(body: BodyModel, chain: Chain) -> None:
+    state, joint, prior = random_state(chain, 3, 0.02), body.joint_index("lowerarm02.L"), default_prior(body, chain)
+    arm = [11 + 2 * k for k in range(1, 6)]  # elbow, wrist and fingers
+    own = int(np.flatnonzero(chain.free_joint == joint)[0])  # a twist: outlines hardly tell
+    start = {}
+    for k in range(16):
+        step = np.zeros(chain.num_free + 6)
+        step[own] = 0.03 * k
+        start[k] = advance(state, step, chain)
+    seen = observe_body(body, chain, state, with_depth=False)
+    confidence = seen.confidence.copy()
+    confidence[arm] = 0
+    unseen = replace(seen, confidence=confidence)
+
+    def twists(observation: Observation, smoothness: Smoothness) -> np.ndarray:
+        found = refine(body, chain, clip_of([observation] * 16), prior, start, 4, smoothness)
+        return np.array([chain.dofs(found[k].pose)[own] for k in found])
+
+    free = Smoothness(drift_rad=np.inf)
+    assert np.ptp(twists(unseen, Smoothness())) < 0.3 * np.ptp(twists(unseen, free))
+    confidence[arm] = 1
+    np.testing.assert_array_equal(twists(unseen, Smoothness()), twists(unseen, free))
+
+
+def test_the_steps_term_has_the_gradient_and_the_curvature_of_its_energy(chain: Chain) -> None:
+    rng = np.random.default_rng(0)
+    states = [random_state(chain, seed) for seed in range(4)]
+    weight = rng.uniform(1, 5, (3, chain.num_free))
+    size = chain.num_free + 6
+    blocks, gradient = np.zeros((3, 4, size, size)), np.zeros((4, size))
+    _add_drift(blocks, gradient, chain, states, weight)
+    step = rng.normal(0, 0.3, (4, size))  # angles add up: the model is exact
+    moved = [advance(state, own, chain) for state, own in zip(states, step, strict=True)]
+    linear = 2 * (gradient * step).sum()
+    square = sum((step[i] @ blocks[0, i] @ step[i]) for i in range(4))
+    square += 2 * sum((step[i + 1] @ blocks[1, i] @ step[i]) for i in range(3))
+    np.testing.assert_allclose(
+        _drift_energy(chain, moved, weight), _drift_energy(chain, states, weight) + linear + square, rtol=1e-6
+    )
 
 
 def test_a_banded_step_is_the_dense_one(chain: Chain) -> None:
