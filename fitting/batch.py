@@ -2,7 +2,7 @@
 
 N frames, D pose degrees of freedom and six of placement per frame, U = D + 6 unknowns each.  Gauss-Newton over
 
-    E = sum_i data_i(x_i) + prior_i(x_i)  +  sum_i |x_{i-1} - 2 x_i + x_{i+1}|^2 / sigma^2
+    E = sum_i data_i(x_i) + prior_i(x_i) + |x_{i-1} - 2 x_i + x_{i+1}|^2 / sigma^2 + |x_{i+1} - x_i|^2 / tau_i^2
 
 and the same for the joints' places in space (``steady``), whose matrix is block-pentadiagonal: one banded Cholesky
 solves a whole clip.  Accelerations are penalised, not velocities: a steady turn costs nothing, so it is carried through
@@ -24,9 +24,10 @@ from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import REFINE, Clip
 from fitting.contest import ENDS
+from fitting.limbs import SURE_LANDMARK
 from fitting.rest import resting
 from fitting.solve import Prior, State, advance, build_rows, normal_equations, total_energy
-from fitting.steady import Steadiness
+from fitting.steady import BEND, STEP, Steadiness
 from fitting.terms import MIN_CONFIDENCE, Rows
 
 CHUNK, OVERLAP = 400, 40  # frames solved together, and how many of them are solved again with the next chunk
@@ -36,10 +37,11 @@ USUAL_PACE, PACES = 0.006, (0.33, 5.0)  # of the height per frame: 30 cm/s at 30
 
 @dataclass(frozen=True)
 class Smoothness:
-    """Standard deviations of the change between two neighbouring steps, at 30 frames per second."""
+    """Standard deviations at 30 frames per second and the usual pace: of the change between two neighbouring steps, and
+    of a step itself where a limb is not seen."""
 
     pose_rad: float = 0.03
-    drift_rad: float = 0.02  # of a step itself, where a limb is not seen
+    drift_rad: float = 0.02  # of such a step
     turn_rad: float = 0.008
     place_m: float = 0.004
 
@@ -114,19 +116,17 @@ def _solve(
             blocks.append(block)
             gradients.append(gradient)
             energy += value
-        bends = _bends(chain, current)
-        energy += _bend_energy(bends, weight) + _drift_energy(chain, current, drift)
+        changes = [(BEND, _bends(chain, current), weight), (STEP, _steps(chain, current), drift)]
+        energy += _change_energy(changes)
         coupled, gradient = _coupled(np.array(blocks)), np.array(gradients)
-        _add_drift(coupled, gradient, chain, current, drift)
         if steady is not None:
             energy += steady.energy(current)
             more_coupled, more_gradient = steady.normal_equations(current)
             coupled, gradient = coupled + more_coupled, gradient + more_gradient
-        step = _banded_step(coupled, gradient, bends, weight, held)
+        step = _banded_step(coupled, gradient, changes, held)
         for factor in (1.0, 0.5, 0.25, 0.1):
             candidate = [advance(state, factor * s, chain) for state, s in zip(current, step, strict=True)]
-            after = _energy(chain, clip, frames, candidate, alone, rows, weight)
-            after += _drift_energy(chain, candidate, drift)
+            after = _energy(chain, clip, frames, candidate, alone, rows, weight, drift)
             if steady is not None:
                 after += steady.energy(candidate)
             if after <= energy:
@@ -167,11 +167,14 @@ def _pace(clip: Clip, frames: list[int]) -> np.ndarray:
 
 
 def _unseen(chain: Chain, clip: Clip, frames: list[int]) -> np.ndarray:
-    """(N, D) from 0 to 1, how little is seen of the limb that an angle belongs to; 0 for the trunk's."""
+    """(N, U) from 0 to 1, how little is seen of the limb that an angle belongs to, by the confidence of its middle and
+    end; 0 for the trunk and the placement."""
     confidence = np.array([clip[i].confidence for i in frames])  # type: ignore[union-attr]
-    unseen = np.zeros((len(frames), chain.num_free))
+    seen = np.minimum(confidence / SURE_LANDMARK, 1)
+    unseen = np.zeros((len(frames), chain.num_free + 6))
     for joints, (_, *marks) in zip(chain.limbs, ENDS.values(), strict=True):
-        unseen[:, np.isin(chain.free_joint, joints)] = 1 - confidence[:, marks].mean(1, keepdims=True)
+        own = np.flatnonzero(np.isin(chain.free_joint, joints))
+        unseen[:, own] = 1 - seen[:, marks].mean(1, keepdims=True)
     return unseen
 
 
@@ -198,28 +201,17 @@ def _bends(chain: Chain, states: list[State]) -> np.ndarray:
     return np.concatenate([np.diff(dofs, 2, axis=0), np.diff(turns, axis=0), np.diff(root_m, 2, axis=0)], axis=1)
 
 
-def _bend_energy(bends: np.ndarray, weight: np.ndarray) -> float:
-    return float((bends**2 * weight).sum())
+_Change = tuple[tuple[float, ...], np.ndarray, np.ndarray]  # stencil of K frames, values and weights (N - K + 1, U)
 
 
-def _drifts(chain: Chain, states: list[State]) -> np.ndarray:
-    """(N - 1, D) how far the pose goes from frame to frame."""
-    return np.diff([chain.dofs(state.pose) for state in states], axis=0)
+def _change_energy(changes: list[_Change]) -> float:
+    return float(sum((values**2 * weight).sum() for _, values, weight in changes))
 
 
-def _drift_energy(chain: Chain, states: list[State], weight: np.ndarray) -> float:
-    return float((_drifts(chain, states) ** 2 * weight).sum())
-
-
-def _add_drift(blocks: np.ndarray, gradient: np.ndarray, chain: Chain, states: list[State], weight: np.ndarray) -> None:
-    """Add the steps' own term, weight (N - 1, D), to blocks (3, N, U, U) and gradient (N, U)."""
-    pull = weight * _drifts(chain, states)
-    own = np.arange(chain.num_free)
-    gradient[1:, own] += pull
-    gradient[:-1, own] -= pull
-    blocks[0, 1:, own, own] += weight.T
-    blocks[0, :-1, own, own] += weight.T
-    blocks[1, :-1, own, own] -= weight.T
+def _steps(chain: Chain, states: list[State]) -> np.ndarray:
+    """(N - 1, U) how far the pose goes from frame to frame; 0 for the placement."""
+    dofs = np.array([chain.dofs(state.pose) for state in states])
+    return np.pad(np.diff(dofs, axis=0), ((0, 0), (0, 6)))
 
 
 def _energy(
@@ -230,8 +222,9 @@ def _energy(
     prior: Prior,
     rows: list[Rows],
     weight: np.ndarray,
+    drift: np.ndarray,
 ) -> float:
-    energy = _bend_energy(_bends(chain, states), weight)
+    energy = _change_energy([(BEND, _bends(chain, states), weight), (STEP, _steps(chain, states), drift)])
     for i, state, own in zip(frames, states, rows, strict=True):
         observation = clip[i]
         assert observation is not None
@@ -244,19 +237,14 @@ def _coupled(blocks: np.ndarray) -> np.ndarray:
     return np.stack([blocks, np.zeros_like(blocks), np.zeros_like(blocks)])
 
 
-def _banded_step(
-    blocks: np.ndarray, gradients: np.ndarray, bends: np.ndarray, weight: np.ndarray, held: int
-) -> np.ndarray:
+def _banded_step(blocks: np.ndarray, gradients: np.ndarray, changes: list[_Change], held: int) -> np.ndarray:
     """(N, U) minimiser of the quadratic model; the first ``held`` frames stay.
 
-    blocks (3, N, U, U): [d, i] couples frame i + d (rows) with frame i (columns); gradients (N, U), bends and weight
-    (N - 2, U) of the current states.
+    blocks (3, N, U, U): [d, i] couples frame i + d (rows) with frame i (columns); gradients (N, U) and changes of the
+    current states.  Changes are not damped: what all frames do together costs them nothing.
     """
     count, size = gradients.shape
     gradient = gradients.copy()
-    stencil = (1.0, -2.0, 1.0)
-    for k, part in enumerate(stencil):
-        gradient[k : k + len(bends)] += part * weight * bends
     band = np.zeros((3 * size, count * size))  # lower form: band[r - c, c]
     by_frame = band.reshape(3 * size, count, size)
     for column in range(size):
@@ -266,10 +254,12 @@ def _banded_step(
             by_frame[first : first + size, :, column] = blocks[apart, :, :, column].T
     damping = 1e-3 * band[0] + 1e-6
     band[0] += damping
-    for a in range(3):
-        for b in range(a + 1):
-            # Frames k + a and k + b of every triple k: a column of the later block b, a row of block a.
-            by_frame[(a - b) * size, b : b + len(bends)] += stencil[a] * stencil[b] * weight
+    for stencil, values, weight in changes:
+        for a, part in enumerate(stencil):
+            gradient[a : a + len(values)] += part * weight * values
+            for b in range(a + 1):
+                # Frames k + a and k + b of every group k: a column of the later block b, a row of block a.
+                by_frame[(a - b) * size, b : b + len(values)] += part * stencil[b] * weight
     if held:
         by_frame[0, :held] += 1e12
         gradient[:held] = 0

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
@@ -37,6 +37,7 @@ MOST_PROCESSES = 4  # 200 MB each
 SURE, LEAST = 60.0, -40.0  # beyond these, margins say no more
 TURN_FRAMES = 9  # so many pictures turn a limb, at any frame rate: a wrong turn lasts
 FIT = -1  # no limb's other pose
+Than = Literal["stays", "settled", "fit"]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,11 @@ def with_limb(chain: Chain, state: State, other: State, limb: int) -> State:
     pose, joints = state.pose.copy(), chain.limbs[limb]
     pose[joints] = other.pose[joints]
     return State(pose, state.camera_from_body)
+
+
+def landmarks_m(chain: Chain, state: State) -> np.ndarray:
+    """(L, 3) of a pose, in the camera's frame."""
+    return chain.landmarks(*chain.transforms(state.pose, state.camera_from_body)[:2])
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,7 @@ class Frame:
         return frame
 
     def _landmarks_m(self, state: State) -> np.ndarray:
-        chain = self._evidence.chain
-        return chain.posed(state.pose, state.camera_from_body)[chain.num_vertices :]
+        return landmarks_m(self._evidence.chain, state)
 
     def settle(self, limb: int, start: State) -> None:
         """Let what the frame alone makes of ``start``, another pose of ``limb``, compete."""
@@ -87,15 +92,19 @@ class Frame:
         away_m = np.array([moved_m[list(marks[1:])].max() for marks in ENDS.values()])
         self.settled.append(Settled(limb, state, away_m, self._evidence.costs(self._index, state)))
 
-    def margin(self, limb: int, of_fit: bool = False, apart_m: float = APART_M) -> tuple[float, State | None]:
+    def margin(self, limb: int, than: Than = "stays", apart_m: float = APART_M) -> tuple[float, State | None]:
         """(what the best other pose of the limb costs more, that pose); SURE and None without any.
 
-        More than the best pose that leaves this limb where it is: where another limb is wrong, or the frame alone does
-        not find the fit again, that is no reproach to this one.  ``of_fit``: more than the settled fit, whoever is to
-        blame; where that is in a bad place, any way out is worth trying.
+        than: "stays", the best pose that leaves this limb where it is: where another limb is wrong, or the frame alone
+        does not find the fit again, that is no reproach to this one; "settled", the settled fit, whoever is to blame:
+        where that is in a bad place, any way out is worth trying; "fit", the fit, settled or as it is.
         """
-        stays = [s.costs for s in self.settled if s.away_m[limb] < apart_m]
-        rest, world = self.settled[1].costs if of_fit else min(stays, key=sum)
+        rivals = {
+            "stays": [s for s in self.settled if s.away_m[limb] < apart_m],
+            "settled": self.settled[1:2],
+            "fit": self.settled[:2],
+        }
+        rest, world = min((s.costs for s in rivals[than]), key=sum)
         others = [
             (s.costs[0] - rest + min(s.costs[1] - world, 0.0), k)
             for k, s in enumerate(self.settled)

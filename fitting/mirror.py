@@ -8,7 +8,7 @@ the frame knows better.
 The detector's skeleton may accuse a pose in this, and never acquit it: where a fit is mirrored it mostly followed that
 skeleton (``fitting.evidence``).
 
-Enters: evidence and poses of a clip.  Leaves: margins per frame and limb, in units of ``solve.pose_cost``.
+Enter: evidence and poses of a clip.  Leave: margins per frame and limb, in units of ``solve.pose_cost``, and poses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fitting.chain import Chain
-from fitting.contest import APART_M, ENDS, SURE, Frame, competing, exchanged, over_time, with_limb
+from fitting.contest import APART_M, ENDS, SURE, Frame, Than, competing, exchanged, landmarks_m, over_time, with_limb
 from fitting.evidence import Evidence
 from fitting.solve import LIMIT_SIGMA_RAD, Prior, State, advance, prior_terms
 from fitting.verdict import MIN_MARGIN
@@ -33,10 +33,10 @@ def turned(
     evidence: Evidence, states: Mapping[int, State], count: int, asked: Mapping[int, Sequence[str]]
 ) -> tuple[dict[int, State], int]:
     """The states with every limb exchanged that explains the picture better pointing another way, and how many were."""
-    return exchanged(evidence.chain, states, *margins(evidence, states, count, asked))
+    return exchanged(evidence.chain, states, *margins(evidence, states, count, asked, "settled"))
 
 
-def returned(
+def restored(
     evidence: Evidence,
     states: Mapping[int, State],
     count: int,
@@ -44,11 +44,9 @@ def returned(
     before: Mapping[int, State],
     apart_m: float,
 ) -> tuple[dict[int, State], int]:
-    """The same, with the poses that were found ``before`` competing, too, and whatever is ``apart_m`` away.
-
-    The frame may be lost altogether: any way out is worth trying, whatever limb is to blame.
-    """
-    return exchanged(evidence.chain, states, *margins(evidence, states, count, asked, True, before, apart_m))
+    """The states with every limb exchanged that explains the picture better pointing another way, or where it was
+    ``before``, if that is ``apart_m`` away; and how many were."""
+    return exchanged(evidence.chain, states, *margins(evidence, states, count, asked, "settled", before, apart_m))
 
 
 def apart(
@@ -59,7 +57,7 @@ def apart(
     for i, state in states.items():
         found[i] = []
         if i in others:
-            own_m, other_m = (chain.posed(s.pose, s.camera_from_body)[chain.num_vertices :] for s in (state, others[i]))
+            own_m, other_m = (landmarks_m(chain, s) for s in (state, others[i]))
             moved_m = np.linalg.norm(own_m - other_m, axis=1)
             found[i] = [name for name, marks in ENDS.items() if moved_m[list(marks[1:])].max() >= apart_m]
     return found
@@ -70,14 +68,14 @@ def margins(
     states: Mapping[int, State],
     count: int,
     asked: Mapping[int, Sequence[str]],
-    of_fit: bool = False,
+    than: Than = "stays",
     others: Mapping[int, State] | None = None,
     apart_m: float = APART_M,
 ) -> tuple[np.ndarray, dict[tuple[int, int], State]]:
     """(N, 4) how much more the best other pose of each limb costs in each frame by itself, SURE = there is none; and
     those poses, by frame and limb.
 
-    asked: the limbs in question, by frame; of_fit: more than the fit itself costs, settled on its frame.  A pose that
+    asked: the limbs in question, by frame; than: as in ``Frame.margin``.  A pose that
     was possible in one frame is tried in those beside it, too: what is uncertain stays so until something tells.
     """
     names = list(ENDS)
@@ -89,7 +87,7 @@ def margins(
 
     def ask(index: int) -> None:
         for limb in range(len(names)):
-            raw[index, limb], other = tasks[index].margin(limb, of_fit, apart_m)
+            raw[index, limb], other = tasks[index].margin(limb, than, apart_m)
             if other is not None:
                 best[index, limb] = other
 

@@ -77,7 +77,7 @@ def fit_clip(
     clip = follow_legs(clip)
     samples = Samples(clip.recording)
     # Another thread reads ahead what is tracked here, and looked at later.
-    read = in_threads(partial(samples.read, clip), range(len(clip)), 1) if with_colors else range(len(clip))
+    read = in_threads(partial(samples.read, clip), range(len(clip)), 1)
     frames = progress(read, "tracking", len(clip))
     states = track(body, clothes.chain, clip, prior, frames)
     clip, states = settle_legs(body, clothes.chain, clip, prior, states)
@@ -145,7 +145,8 @@ def _recalled(
     """The states with arms as they are at other times, where that explains the picture better."""
     if not states:
         return states
-    states, exchanged = recalled(Evidence.of(body, chain, clip, states, samples), states, len(clip))
+    usual = teaching(clip, states) or states
+    states, exchanged = recalled(Evidence.of(body, chain, clip, states, samples), states, usual, len(clip))
     log.info("arms that are elsewhere at other times, and were better there: %d", exchanged)
     return states
 
@@ -167,7 +168,7 @@ def returned(
     if not any(asked.values()):
         return states
     evidence = Evidence.of(body, chain, clip, states, samples)
-    states, exchanged = mirror.returned(evidence, states, len(clip), asked, before, ELSEWHERE_M)
+    states, exchanged = mirror.restored(evidence, states, len(clip), asked, before, ELSEWHERE_M)
     log.info("limbs that were in a better place before: %d", exchanged)
     return states
 

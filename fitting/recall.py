@@ -4,7 +4,7 @@ Tracking hands an arm on from frame to frame.  Where it is lost, behind the trun
 the detector, it settles in another minimum and stays there: for the rest of the clip, where the person hardly moves.
 Yet the clip holds the right pose, or one that is near enough, at another time.  So in every few frames the usual poses
 of each arm compete (``contest``), settled and as they are, since a frame alone may turn a whole body around; one that
-wins competes in the frames beside it, too, as far as it goes on winning.
+wins competes in the frames beside it, too, as far as it goes on winning and a little further.
 
 Enter: evidence and poses of a clip.  Leave: the poses, arms exchanged.  N frames.
 """
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fitting.chain import Chain
-from fitting.contest import ENDS, SURE, Frame, competing, exchanged, with_limb
+from fitting.contest import ENDS, SURE, TURN_FRAMES, Frame, competing, exchanged, landmarks_m, with_limb
 from fitting.evidence import Evidence
 from fitting.solve import State
 
@@ -28,32 +28,36 @@ ROUNDS = 5  # to the middles of the groups
 _ARMS = tuple(limb for limb, name in enumerate(ENDS) if name.endswith("arm"))
 
 
-def recalled(evidence: Evidence, states: Mapping[int, State], count: int) -> tuple[dict[int, State], int]:
-    """The states of a clip of ``count`` frames with every arm exchanged that explains its frames better as it is at
-    other times, and how many were."""
-    chain, frames = evidence.chain, sorted(states)
+def recalled(
+    evidence: Evidence, states: Mapping[int, State], from_states: Mapping[int, State], count: int
+) -> tuple[dict[int, State], int]:
+    """The states of a clip of ``count`` frames with every arm exchanged that explains its frames better as it usually
+    is in ``from_states``, and how many were.  Raises ValueError without any."""
+    chain, frames = evidence.chain, np.array(sorted(states))
     raw = np.full((count, len(ENDS)), SURE)
     best: dict[tuple[int, int], State] = {}
-    usual = [(limb, states[i]) for limb in _ARMS for i in usual_frames(chain, states, limb)]
-    asked = competing(evidence, _enter, [(i, states[i], usual) for i in frames[::EVERY]])
+    usual = [(limb, from_states[i]) for limb in _ARMS for i in usual_frames(chain, from_states, limb)]
+    runs = [run.tolist() for run in np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1)]
+    asked = competing(evidence, _enter, [(i, states[i], usual) for run in runs for i in run[::EVERY]])
 
     def ask(index: int, limb: int) -> None:
-        raw[index, limb], other = asked[index].margin(limb, apart_m=ELSEWHERE_M)
+        raw[index, limb], other = asked[index].margin(limb, "fit", ELSEWHERE_M)
         if other is not None:
             best[index, limb] = other
 
     for i in list(asked):
         for limb in _ARMS:
             ask(i, limb)
-    for step in (1, -1):
-        for i in frames[::step]:
-            for limb in _ARMS:
-                beside = i - step, limb
-                if beside in best and raw[beside] < min(raw[i, limb], 0.0):
+    for run in (run[::step] for step in (1, -1) for run in runs):
+        for limb in _ARMS:
+            won, left = run[0], 0  # where, and for how many frames more it is asked whether that was chance
+            for i in run:
+                if left and raw[won, limb] < raw[i, limb]:
                     if i not in asked:
                         asked[i] = Frame.of(evidence, i, states[i])
-                    _enter(evidence, asked[i], [(limb, best[beside])])
+                    _enter(evidence, asked[i], [(limb, best[won, limb])])
                     ask(i, limb)
+                won, left = (i, TURN_FRAMES // 2) if raw[i, limb] < 0 else (won, max(left - 1, 0))
     return exchanged(chain, states, raw, best, WON)
 
 
@@ -71,9 +75,9 @@ def usual_frames(chain: Chain, states: Mapping[int, State], limb: int) -> list[i
     Alike is what has the limb's middle and end in the same places about the trunk.
     """
     frames, body = sorted(states), states[min(states)]
-    marks = np.array(list(ENDS.values())[limb][1:]) + chain.num_vertices
-    alike = [with_limb(chain, body, states[i], limb) for i in frames]
-    places_m = np.array([chain.posed(s.pose, s.camera_from_body)[marks].ravel() for s in alike])
+    marks = list(list(ENDS.values())[limb][1:])
+    alike = (with_limb(chain, body, states[i], limb) for i in frames)
+    places_m = np.array([landmarks_m(chain, state)[marks].ravel() for state in alike])
     chosen = [_middle(places_m, np.arange(len(frames)))]
     while len(chosen) < USUAL:
         away_m = _away_m(places_m, chosen).min(1)

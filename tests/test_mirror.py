@@ -123,9 +123,9 @@ def test_a_limb_that_points_the_wrong_way_is_turned_back_and_a_right_one_is_left
     assert turned(evidence, truth, len(truth), asked)[1] == 0
 
 
-def with_arm_in_the_trunk(body: BodyModel, state: State) -> State:
+def with_arm_in_the_trunk(body: BodyModel, state: State, side: str = "L") -> State:
     pose = state.pose.copy()
-    pose[body.joint_index("upperarm01.L")] += (0.0, 0.7, 0.5)
+    pose[body.joint_index(f"upperarm01.{side}")] += (0.0, 0.7, 0.5) if side == "L" else (0.0, -0.7, -0.5)
     return State(pose, state.camera_from_body)
 
 
