@@ -4,7 +4,7 @@ Tracking hands an arm on from frame to frame.  Where it is lost, behind the trun
 the detector, it settles in another minimum and stays there: for the rest of the clip, where the person hardly moves.
 Yet the clip holds the right pose, or one that is near enough, at another time.  So in every few frames the usual poses
 of each arm compete (``contest``), settled and as they are, since a frame alone may turn a whole body around; one that
-wins competes in the frames beside it, too, as far as it goes on winning and a little further.
+wins competes in the frames beside it, too, as far as it goes on winning.
 
 Enter: evidence and poses of a clip.  Leave: the poses, arms exchanged.  N frames.
 """
@@ -12,8 +12,10 @@ Enter: evidence and poses of a clip.  Leave: the poses, arms exchanged.  N frame
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
 from fitting.chain import Chain
 from fitting.contest import ENDS, SURE, TURN_FRAMES, Frame, competing, exchanged, landmarks_m, with_limb
@@ -24,6 +26,7 @@ USUAL = 5  # poses of one arm
 EVERY = 6  # frames: less than a limb takes to be turned by
 ELSEWHERE_M = 0.1  # as far as an arm beside the trunk is from one within it
 WON = -5.0  # the margin over a passage: what is as good as the fit is no reason to move it
+FEWEST_WINS = 4  # of TURN_FRAMES: a single frame may be misled
 ROUNDS = 5  # to the middles of the groups
 _ARMS = tuple(limb for limb, name in enumerate(ENDS) if name.endswith("arm"))
 
@@ -50,15 +53,14 @@ def recalled(
             ask(i, limb)
     for run in (run[::step] for step in (1, -1) for run in runs):
         for limb in _ARMS:
-            won, left = run[0], 0  # where, and for how many frames more it is asked whether that was chance
-            for i in run:
-                if left and raw[won, limb] < raw[i, limb]:
+            for before, i in pairwise(run):
+                if (before, limb) in best and raw[before, limb] < min(raw[i, limb], 0):
                     if i not in asked:
                         asked[i] = Frame.of(evidence, i, states[i])
-                    _enter(evidence, asked[i], [(limb, best[won, limb])])
+                    _enter(evidence, asked[i], [(limb, best[before, limb])])
                     ask(i, limb)
-                won, left = (i, TURN_FRAMES // 2) if raw[i, limb] < 0 else (won, max(left - 1, 0))
-    return exchanged(chain, states, raw, best, WON)
+    wins = TURN_FRAMES * uniform_filter1d((raw < 0).astype(float), TURN_FRAMES, axis=0, mode="constant")
+    return exchanged(chain, states, np.where(wins > FEWEST_WINS - 0.5, raw, SURE), best, WON)
 
 
 def _enter(evidence: Evidence, frame: Frame, others: Sequence[tuple[int, State]]) -> None:
