@@ -23,8 +23,7 @@ from scipy.spatial.transform import Rotation
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import REFINE, Clip
-from fitting.contest import ENDS
-from fitting.limbs import SURE_LANDMARK
+from fitting.limbs import ENDS, SURE_LANDMARK
 from fitting.rest import resting
 from fitting.solve import Prior, State, advance, build_rows, normal_equations, total_energy
 from fitting.steady import BEND, STEP, Steadiness
@@ -116,7 +115,7 @@ def _solve(
             blocks.append(block)
             gradients.append(gradient)
             energy += value
-        changes = [(BEND, _bends(chain, current), weight), (STEP, _steps(chain, current), drift)]
+        changes = _changes(chain, current, weight, drift)
         energy += _change_energy(changes)
         coupled, gradient = _coupled(np.array(blocks)), np.array(gradients)
         if steady is not None:
@@ -204,6 +203,11 @@ def _bends(chain: Chain, states: list[State]) -> np.ndarray:
 _Change = tuple[tuple[float, ...], np.ndarray, np.ndarray]  # stencil of K frames, values and weights (N - K + 1, U)
 
 
+def _changes(chain: Chain, states: list[State], weight: np.ndarray, drift: np.ndarray) -> list[_Change]:
+    """Of steps, ``weight`` (N - 2, U), and of poses, ``drift`` (N - 1, U)."""
+    return [(BEND, _bends(chain, states), weight), (STEP, _steps(chain, states), drift)]
+
+
 def _change_energy(changes: list[_Change]) -> float:
     return float(sum((values**2 * weight).sum() for _, values, weight in changes))
 
@@ -224,7 +228,7 @@ def _energy(
     weight: np.ndarray,
     drift: np.ndarray,
 ) -> float:
-    energy = _change_energy([(BEND, _bends(chain, states), weight), (STEP, _steps(chain, states), drift)])
+    energy = _change_energy(_changes(chain, states, weight, drift))
     for i, state, own in zip(frames, states, rows, strict=True):
         observation = clip[i]
         assert observation is not None

@@ -23,14 +23,9 @@ from threadpoolctl import threadpool_limits
 from capture.workers import Workers, num_cores
 from fitting.chain import Chain
 from fitting.evidence import Evidence
-from fitting.keypoints import LANDMARK_NAMES
+from fitting.limbs import ENDS
 from fitting.solve import State
 
-ENDS = {  # in the order of ``Chain.limbs``: the landmarks at a limb's root, middle and end
-    f"{side} {limb}": tuple(LANDMARK_NAMES.index(f"{side}_{name}") for name in names)
-    for limb, names in (("arm", ("shoulder", "elbow", "wrist")), ("leg", ("hip", "knee", "ankle")))
-    for side in ("left", "right")
-}
 APART_M = 0.25  # poses of a limb that are nearer to each other than this are no two places to be
 MANY, AT_ONCE, BATCH = 48, 6, 4  # frames that are worth other processes, how many go together, and how often at once
 MOST_PROCESSES = 4  # 200 MB each
@@ -69,7 +64,7 @@ class Frame:
 
     def __init__(self, evidence: Evidence, index: int, fit: State, settled: list[Settled]) -> None:
         self._evidence, self._index, self.fit, self.settled = evidence, index, fit, settled
-        self._fit_m = self._landmarks_m(fit)
+        self._fit_m = landmarks_m(evidence.chain, fit)
 
     @staticmethod
     def of(evidence: Evidence, index: int, fit: State) -> Frame:
@@ -79,16 +74,13 @@ class Frame:
         frame.settle(FIT, fit)
         return frame
 
-    def _landmarks_m(self, state: State) -> np.ndarray:
-        return landmarks_m(self._evidence.chain, state)
-
     def settle(self, limb: int, start: State) -> None:
         """Let what the frame alone makes of ``start``, another pose of ``limb``, compete."""
         self.enter(limb, self._evidence.settled(self._index, start))
 
     def enter(self, limb: int, state: State) -> None:
         """Let ``state``, another pose of ``limb``, compete as it is."""
-        moved_m = np.linalg.norm(self._landmarks_m(state) - self._fit_m, axis=1)
+        moved_m = np.linalg.norm(landmarks_m(self._evidence.chain, state) - self._fit_m, axis=1)
         away_m = np.array([moved_m[list(marks[1:])].max() for marks in ENDS.values()])
         self.settled.append(Settled(limb, state, away_m, self._evidence.costs(self._index, state)))
 

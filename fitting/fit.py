@@ -35,11 +35,10 @@ from capture.workers import in_threads
 from fitting import verdict
 from fitting.body.model import BodyModel
 from fitting.clip import Clip, heldout_from
-from fitting.contest import ENDS
 from fitting.evidence import Evidence
 from fitting.keypoints import Keypoints
 from fitting.landmarkers import AUTO, MEDIAPIPE, check_choice, in_words, landmarks
-from fitting.limbs import LIMBS, parts_of_limbs
+from fitting.limbs import ENDS, LIMBS, parts_of_limbs
 from fitting.mirror import margins, until_clear
 from fitting.overlay import draw_overlay
 from fitting.passes import Found, all_figures, fit_clip

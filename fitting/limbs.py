@@ -16,6 +16,11 @@ from fitting.keypoints import LANDMARK_NAMES, MIRROR
 from fitting.observe import Observation
 from fitting.zbuffer import rasterize_faces
 
+ENDS = {  # in the order of ``Chain.limbs``: the landmarks at a limb's root, middle and end
+    f"{side} {limb}": tuple(LANDMARK_NAMES.index(f"{side}_{name}") for name in names)
+    for limb, names in (("arm", ("shoulder", "elbow", "wrist")), ("leg", ("hip", "knee", "ankle")))
+    for side in ("left", "right")
+}
 LIMBS = {  # name: the parts that show it, the landmarks at its two ends
     f"{side} {limb}": (tuple(f"{part}.{side[0].upper()}" for part in parts), (f"{side}_{first}", f"{side}_{last}"))
     for limb, parts, (first, last) in (

@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fitting.chain import Chain
-from fitting.contest import APART_M, ENDS, SURE, Frame, Than, competing, exchanged, landmarks_m, over_time, with_limb
+from fitting.contest import APART_M, SURE, Frame, Than, competing, exchanged, landmarks_m, over_time, with_limb
 from fitting.evidence import Evidence
+from fitting.limbs import ENDS
 from fitting.solve import LIMIT_SIGMA_RAD, Prior, State, advance, prior_terms
 from fitting.verdict import MIN_MARGIN
 
@@ -75,8 +76,8 @@ def margins(
     """(N, 4) how much more the best other pose of each limb costs in each frame by itself, SURE = there is none; and
     those poses, by frame and limb.
 
-    asked: the limbs in question, by frame; than: as in ``Frame.margin``.  A pose that
-    was possible in one frame is tried in those beside it, too: what is uncertain stays so until something tells.
+    asked: the limbs in question, by frame; than: as in ``Frame.margin``.  A pose that was possible in one frame is
+    tried in those beside it, too: what is uncertain stays so until something tells.
     """
     names = list(ENDS)
     wanted = {i: [names.index(name) for name in asked[i]] for i in states if asked[i]}

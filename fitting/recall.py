@@ -18,8 +18,9 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 
 from fitting.chain import Chain
-from fitting.contest import ENDS, SURE, TURN_FRAMES, Frame, competing, exchanged, landmarks_m, with_limb
+from fitting.contest import SURE, TURN_FRAMES, Frame, competing, exchanged, landmarks_m, with_limb
 from fitting.evidence import Evidence
+from fitting.limbs import ENDS
 from fitting.solve import State
 
 USUAL = 5  # poses of one arm

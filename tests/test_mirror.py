@@ -15,8 +15,9 @@ from fitting import contest
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import default_prior
-from fitting.contest import APART_M, ENDS, FIT, SURE, Frame, Settled, over_time
+from fitting.contest import APART_M, FIT, SURE, Frame, Settled, over_time
 from fitting.evidence import Evidence
+from fitting.limbs import ENDS
 from fitting.mirror import REACHED_M, apart, margins, mirrored, turned, until_clear
 from fitting.passes import returned
 from fitting.solve import Prior, State, advance

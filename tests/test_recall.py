@@ -9,8 +9,9 @@ from test_solve import random_state
 
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
-from fitting.contest import ENDS, Frame
+from fitting.contest import Frame
 from fitting.evidence import Evidence
+from fitting.limbs import ENDS
 from fitting.recall import USUAL, recalled, usual_frames
 from fitting.solve import State
 
