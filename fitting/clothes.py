@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fitting.body.model import BodyModel
+from fitting.body.model import BodyModel, vertex_normals
 from fitting.chain import Chain
 from fitting.clip import Clip
 from fitting.offsets import MAX_FLARE_M, solve_landmark_offsets, solve_offsets
@@ -107,8 +107,15 @@ class Clothes:
         kept_m = np.where(was == is_cloth, self.offsets_m, 0)  # a leg's normals are not a skirt's directions
         return replace(self, skirt=skirt, offsets_m=np.where(is_cloth, np.maximum(kept_m, FIRST_FLARE_M), kept_m))
 
+    @property
+    def directions(self) -> np.ndarray:
+        """(V, 3) unit, at rest: where the offsets move the surface."""
+        body = self.body
+        normals = vertex_normals(body.shaped(self.shape)[0], body.faces)
+        return normals if self.skirt is None else np.where(self.skirt.is_cloth[:, None], self.skirt.direction, normals)
+
     def measured(self, clip: Clip, states: dict[int, State]) -> Clothes:
         """With the offsets, and the looseness, that explain ``states`` best, all else as it is."""
-        before_m = self.offsets_m
-        offsets_m, looseness_m = solve_offsets(self.body, self.chain, clip, states, before_m, self.skirt)
+        before_m, directions = self.offsets_m, self.directions
+        offsets_m, looseness_m = solve_offsets(self.body, self.chain, clip, states, before_m, directions, self.skirt)
         return replace(self, offsets_m=offsets_m, looseness_m=looseness_m)

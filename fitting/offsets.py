@@ -42,10 +42,13 @@ def solve_offsets(
     clip: Clip,
     states: dict[int, State],
     offsets_m: np.ndarray,
+    directions: np.ndarray,
     skirt: Skirt | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Offsets (V,) that explain outline and depth of all ``states`` better than ``offsets_m``, and the looseness (V,)
-    that what is seen about them leaves to the body.  Metres; those of ``skirt``'s cloth in its own direction."""
+    that what is seen about them leaves to the body.  Metres, along ``directions`` (V, 3), unit, at rest.
+
+    The surface's own normals will not do for these: where it folds they point elsewhere, and a spike would grow."""
     count = len(body.template_m)
     if not states:
         return offsets_m, np.zeros(count)
@@ -56,10 +59,7 @@ def solve_offsets(
         assert observation is not None
         points_m = chain.posed(state.pose, state.camera_from_body)
         view = render_view(observation, points_m[:count], body.faces)
-        outward = view.normals
-        if skirt is not None:
-            turned = chain.turned(skirt.direction, state.pose, state.camera_from_body)
-            outward = np.where(skirt.is_cloth[:, None], turned, outward)
+        outward = chain.turned(directions, state.pose, state.camera_from_body)
         gate = MATCH.gate_outline[1]
         parts = [outline_rows(observation, view.outline, view.outline_vertex, points_m, gate, zero, False)]
         if observation.surface_m is not None:

@@ -18,7 +18,7 @@ from rendering.rasterize import rasterize_covered
 from rendering.rasters import CompactRaster
 from training import metrics
 from training.detail import without_detail
-from training.evaluate import EvaluateConfig, evaluate
+from training.evaluate import EvaluateConfig, evaluate, usual_frame
 from training.sanity import Crop, average_texture, nearest_frames, textured_mesh
 from training.score import BARE_TEXTURE, METHODS, TEXTURE, Subject, comparison, load_scene, predict
 
@@ -189,6 +189,19 @@ class _Dark:
 
     def __len__(self) -> int:
         return len(self._recording)
+
+
+def test_the_turntable_shows_the_usual_pose_of_what_taught(subject):
+    fit = subject.captured.fit
+    pose, doubted = np.zeros_like(fit.pose), np.zeros_like(fit.limb_doubted)
+    pose[:, 1, 0] = np.where(np.arange(len(fit)) < fit.first_heldout, 0.01, 1.0) * np.arange(len(fit))
+    tracked = np.flatnonzero(fit.tracked)
+    taught = tracked[tracked < fit.first_heldout]
+    assert abs(usual_frame(replace(fit, pose=pose, limb_doubted=doubted)) - np.median(taught)) <= 1
+    doubted[taught[1:]] = True
+    assert usual_frame(replace(fit, pose=pose, limb_doubted=doubted)) == taught[0]
+    doubted[:] = True
+    assert usual_frame(replace(fit, pose=pose, limb_doubted=doubted)) in tracked
 
 
 def test_an_empty_raster_leaves_an_empty_crop(subject):

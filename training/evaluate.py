@@ -33,6 +33,7 @@ from capture.manifest import Manifest, read_peak_rss_mb, read_timings_s
 from capture.progress import progress
 from capture.video import VideoWriter
 from capture.workers import Workers, num_cores
+from fitting.fit import BodyFit
 from fitting.verdict import LOST, UNCERTAIN
 from rendering.avatar import Avatar
 from rendering.coverage import by_region, cover
@@ -238,17 +239,15 @@ def write_pictures(
 
 
 def write_turntable(config: EvaluateConfig, out_dir: Path, avatar: Avatar, subject: Subject, suffix: str) -> None:
-    """The avatar from all sides in the pose of the first keyframe, as a video and eight pictures."""
-    keyframes = subject.keyframes.keyframe_indices
-    candidates = [int(i) for i in keyframes if subject.captured.fit.tracked[i]]
-    candidates = candidates or np.flatnonzero(subject.captured.fit.tracked).tolist()
+    """The avatar from all sides in the pose that is most usual in what was taught, as a video and eight pictures."""
+    usual = usual_frame(subject.captured.fit)
     # four-to-three upright: arms spread at shoulder height still fit
     image_wh = (round(config.turntable_height_px * 0.375) * 2, config.turntable_height_px)
     count = config.turntable_frames
     stills = {round(k * count / 8) for k in range(8)}
     folder = out_dir / "pictures" / subject.name
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = turntable(avatar, subject.name, subject.captured, usual_frame(subject, candidates), count, image_wh)
+    pictures = turntable(avatar, subject.name, subject.captured, usual, count, image_wh)
     with VideoWriter(out_dir / f"turntable{suffix}.mp4", count / 4) as video:
         for number, picture in enumerate(progress(pictures, f"turntable {subject.name}", count)):
             video.add(picture)
@@ -258,10 +257,13 @@ def write_turntable(config: EvaluateConfig, out_dir: Path, avatar: Avatar, subje
                 write_atomically(path, encode_jpeg(at_height(picture, config.picture_height_px), 88))
 
 
-def usual_frame(subject: Subject, candidates: list[int]) -> int:
-    """The frame among ``candidates`` whose pose is most usual: nearest to the mean of them all."""
-    pose = subject.captured.fit.pose[candidates]
-    return candidates[int(np.argmin(np.abs(pose - np.median(pose, axis=0)).sum((1, 2))))]
+def usual_frame(fit: BodyFit) -> int:
+    """The frame nearest to the median of all poses: of those that teach with every limb, or else of all tracked ones."""
+    teaches = np.arange(len(fit)) < fit.first_heldout
+    whole = np.flatnonzero(fit.tracked & teaches & ~fit.limb_doubted.any(axis=1))
+    frames = whole if len(whole) else np.flatnonzero(fit.tracked)
+    pose = fit.pose[frames]
+    return int(frames[np.argmin(np.abs(pose - np.median(pose, axis=0)).sum((1, 2)))])
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
