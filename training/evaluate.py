@@ -258,7 +258,7 @@ def write_turntable(config: EvaluateConfig, out_dir: Path, avatar: Avatar, subje
 
 
 def usual_frame(fit: BodyFit) -> int:
-    """The frame nearest to the median of all poses: of those that teach with every limb, or else of all tracked ones."""
+    """The frame nearest to the median of all poses: of those that teach with every limb, or else of all tracked."""
     teaches = np.arange(len(fit)) < fit.first_heldout
     whole = np.flatnonzero(fit.tracked & teaches & ~fit.limb_doubted.any(axis=1))
     frames = whole if len(whole) else np.flatnonzero(fit.tracked)
