@@ -52,6 +52,7 @@ LIMB_NAMES = tuple(LIMBS)
 SHORT_M, TALL_M = 0.5, 2.5  # what a person's height may be
 AS_GIVEN_M = 0.01
 STILL_PX = 900
+FOCAL_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
     notes = [in_words(config.keypoints, recording)]
     first_heldout = heldout_from(keypoints.found, config.train_fraction)
     clip = Clip(recording, masks, keypoints, recording.rig.color, first_heldout)
-    clip = _with_focal(body, clip, notes)
+    clip = _with_focal(config, body, clip, notes)
     shape = _solve_shape(config, body, clip, notes)
 
     found = fit_clip(body, shape, clip, config.offset_rounds, config.vertex_offsets, config.colors)
@@ -282,10 +283,10 @@ def _keypoints(config: FitConfig, out_dir: Path, recording: Recording, masks: Ma
     return keypoints
 
 
-def _with_focal(body: BodyModel, clip: Clip, notes: list[str]) -> Clip:
+def _with_focal(config: FitConfig, body: BodyModel, clip: Clip, notes: list[str]) -> Clip:
     if clip.recording.focal_is_known:
         return clip
-    camera, note = estimate_focal(body, clip, spread_frames(clip, 8))
+    camera, note = estimate_focal(body, clip, spread_frames(clip, config.shape_frames), FOCAL_ROUNDS)
     notes.append(note)
     return replace(clip, camera=camera)
 

@@ -27,7 +27,7 @@ from fitting.stream import Look
 
 SETTLE_S = 1.5  # from the first time somebody is seen
 SPANS, MIN_FRAMES = 6, 3  # the clearest frame of each sixth is kept; fewer frames than that say too little
-FOCAL_FRAMES = 3
+FOCAL_FRAMES, FOCAL_ROUNDS = 3, 1
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class FirstSeconds:
         clip = self._clip()
         focal = ""
         if not self._focal_is_known:
-            camera, _ = estimate_focal(body, clip, list(range(min(FOCAL_FRAMES, len(clip)))))
+            camera, _ = estimate_focal(body, clip, list(range(min(FOCAL_FRAMES, len(clip)))), FOCAL_ROUNDS)
             clip = replace(clip, camera=camera)
             focal = f", focal length estimated as {camera.fx_px:.0f} px"
         shape, energy = solve_shape(body, clip, list(range(len(clip))), height_m or None, rounds)

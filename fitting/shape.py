@@ -16,13 +16,13 @@ from capture.progress import progress
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import EVERYTHING, Clip, default_prior, fit_from_scratch, landmark_error
-from fitting.solve import Prior, Schedule, State, advance, build_rows, normal_equations, solve_pose
+from fitting.solve import Schedule, State, advance, build_rows, normal_equations, solve_pose
 from fitting.terms import residuals, robust_energy
 
 log = logging.getLogger(__name__)
 
-FOCALS = (0.7, 0.85, 1.0, 1.2, 1.5, 1.9)  # of the longer image side: from a wide phone lens to a short telephoto
-USUAL_FOCAL, FOCAL_LOG_STD = 1.0, 0.35
+FOCALS = (0.85, 0.55, 0.7, 1.05, 1.3, 1.65)  # of the longer image side: a phone's usual lens, then from wide to long
+UNUSUAL_FOCAL = 10.0  # energy per frame, times the squared logarithm of the ratio to the usual one
 SHAPE_WEIGHT = 30.0  # rows of one frame are correlated and clothes are not shape: well above one
 # While the size is unknown, what is seen pulls from both sides: a mean body inside a tall person must not pass for a
 # small person in wide clothes.  In the last rounds cloth may stand off, and what is tight or bare keeps the size.
@@ -156,36 +156,24 @@ def _shape_prior(
     )
 
 
-def estimate_focal(body: BodyModel, clip: Clip, frames: list[int]) -> tuple[Camera, str]:
-    """The colour camera with the focal length under which a few frames are explained best.
+def estimate_focal(body: BodyModel, clip: Clip, frames: list[int], rounds: int) -> tuple[Camera, str]:
+    """The colour camera with the focal length under which body and poses together explain ``frames`` best.
 
-    Perspective says little about a person who fills a quarter of the view, so the usual lens is a prior.
-    Returns the camera and a line for the log.
+    Longer legs look like a nearer camera: by the mean body's energy alone a lens would stand in for a person's
+    proportions, so the shape is solved, too, in ``rounds`` as by ``solve_shape``.  Perspective says little about
+    somebody who fills a quarter of the view: the usual lens is a prior.  Returns the camera and a line for the log.
     """
-    long_side = max(clip.camera.image_wh)
-    chain = _shaved(body, np.zeros(body.num_shape))
-    prior = default_prior(body, chain)
-    best_energy, best = np.inf, USUAL_FOCAL
-    energies = []
-    for ratio in FOCALS:
+    long_side, usual = max(clip.camera.image_wh), FOCALS[0]
+    energies: dict[float, float] = {}
+    for ratio in progress(FOCALS, "focal length"):
         tried = replace(clip, camera=clip.camera.with_focal(ratio * long_side))
-        energy = len(frames) * 0.5 * (np.log(ratio / USUAL_FOCAL) / FOCAL_LOG_STD) ** 2
-        for i in frames:
-            energy += _frame_energy(body, chain, tried, i, prior)
-        energies.append(energy)
-        if energy < best_energy:
-            best_energy, best = energy, ratio
+        _, energies[ratio] = solve_shape(body, tried, frames, None, rounds)
+        if not np.isfinite(energies[usual]):
+            break
+    best = min(energies, key=lambda ratio: energies[ratio] + UNUSUAL_FOCAL * np.log(ratio / usual) ** 2)
     camera = clip.camera.with_focal(best * long_side)
-    table = ", ".join(f"{r:g}: {e / max(len(frames), 1):.1f}" for r, e in zip(FOCALS, energies, strict=True))
+    table = ", ".join(f"{ratio:g}: {energies[ratio]:.1f}" for ratio in sorted(energies))
     return camera, (
         f"focal length estimated as {camera.fx_px:.0f} px, {best:g} of the longer side "
         f"(energy per frame by ratio: {table}); set recording.focal_px when you know it"
     )
-
-
-def _frame_energy(body: BodyModel, chain: Chain, clip: Clip, index: int, prior: Prior) -> float:
-    observation = clip[index]
-    if observation is None:
-        return 0.0
-    state, _ = fit_from_scratch(body, chain, observation, prior)
-    return solve_pose(chain, body.faces, observation, state, prior, replace(FIRST, iterations=5))[1]
