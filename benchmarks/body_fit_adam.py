@@ -48,11 +48,11 @@ from body_fit_torch import Clock, Settings, Skinning, Stage, Task, adam, energie
 from threadpoolctl import threadpool_limits
 
 from capture.matting import Masks
-from fitting.body.model import vertex_normals
 from fitting.chain import Chain
 from fitting.clip import ALONE, default_prior, follow
 from fitting.clip import Clip as Evidence
-from fitting.offsets import solve_landmark_offsets, solve_offsets
+from fitting.clothes import Clothes
+from fitting.offsets import solve_landmark_offsets
 from fitting.shape import chain_of
 from fitting.solve import Schedule, State, build_rows, solve_pose, total_energy
 
@@ -112,8 +112,7 @@ def prepare(tracked: tracking.Tracked, count: int) -> Frames:
     # What the fit knew of clothes and landmarks is not stored: it is solved again from its poses.
     chain = chain_of(body, fitted.shape, fitted.vertex_offsets_m)
     offsets_m = fitted.vertex_offsets_m
-    along = vertex_normals(body.shaped(fitted.shape)[0], body.faces)
-    _, looseness_m = solve_offsets(body, chain, evidence, good, offsets_m, along)
+    looseness_m = replace(Clothes.none(body, fitted.shape), offsets_m=offsets_m).measured(evidence, good).looseness_m
     landmarks_m = solve_landmark_offsets(chain, evidence, good, np.zeros((len(body.landmark_weights), 3)))
     chain = chain_of(body, fitted.shape, offsets_m, looseness_m, landmarks_m)
     candidates = [i for i in good if i - 1 in good]

@@ -26,7 +26,6 @@ class Film:
 
     seen: tuple[Observation, ...]
     camera: Camera
-    num_teaching: int = FRAMES
 
     class recording:
         has_depth = np.zeros(FRAMES, bool)
@@ -34,15 +33,12 @@ class Film:
     def __getitem__(self, index: int) -> Observation:
         return replace(self.seen[index], camera=self.camera)
 
-    def __len__(self) -> int:
-        return len(self.seen)
-
 
 @pytest.mark.parametrize("ratio", [0.55, 1.3])
 def test_the_lens_of_somebody_unlike_the_mean(body: BodyModel, monkeypatch: pytest.MonkeyPatch, ratio: float) -> None:
     true = GRID.with_focal(ratio * max(GRID.image_wh))
     monkeypatch.setattr("test_solve.GRID", true)
-    monkeypatch.setattr("fitting.shape.FOCALS", LENSES)  # of six it takes twice as long
+    monkeypatch.setattr("fitting.shape.FOCALS", LENSES)  # enough to choose among
     chain = chain_of(body, LONG_LEGS)
     seen = []
     for k in range(FRAMES):
