@@ -26,7 +26,7 @@ demo: $(STAMP)
 	$(RUN) pipeline.py run --subject demo --preset demo
 
 test: $(DEV_STAMP)
-	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(DEV_STAMP)
 	.venv/bin/ruff check .

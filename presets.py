@@ -43,6 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gpu": GPU,
     "paper": {  # what the paper says and nothing that it does not
         **GPU,
+        "keyframes.spread": False,
         "train.steps": 100_000,
         "train.discriminator_every": 1,
         "train.warm_start": False,

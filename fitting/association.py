@@ -12,7 +12,7 @@ from numba import njit
 SAME_SURFACE, SAME_EDGE = 0.4, 0.6
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _cell(x, y, z, fx, fy, cx, cy, surface_m):  # type: ignore[no-untyped-def]
     """Row and column of the cell that a point falls on; -1, -1 beside the grid."""
     height, width = surface_m.shape[:2]
@@ -22,7 +22,7 @@ def _cell(x, y, z, fx, fy, cx, cy, surface_m):  # type: ignore[no-untyped-def]
     return int(row), int(column)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def same_surface(points_m, normals, visible, surface_m, surface_normals, fx, fy, cx, cy, gate_m):  # type: ignore[no-untyped-def]
     """The visible vertices whose cell holds a surface within the gate that faces the same way.
 
@@ -49,7 +49,7 @@ def same_surface(points_m, normals, visible, surface_m, surface_normals, fx, fy,
     return ids[:count], targets[:count], directions[:count]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def before_surface(points_m, visible, surface_m, surface_normals, fx, fy, cx, cy, gate_m):  # type: ignore[no-untyped-def]
     """The visible vertices that stand more than the gate before the surface seen in their cell.
 
@@ -76,7 +76,7 @@ def before_surface(points_m, visible, surface_m, surface_normals, fx, fy, cx, cy
     return ids[:count], targets[:count], rays[:count]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def nearest_depth(surface_m, point_px, reach):  # type: ignore[no-untyped-def]
     """The least z of the surface within ``reach`` cells of a point (2,); NaN where nothing was seen."""
     height, width = surface_m.shape[:2]
@@ -92,7 +92,7 @@ def nearest_depth(surface_m, point_px, reach):  # type: ignore[no-untyped-def]
     return least if least < np.inf else np.nan
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def match(points, normals, others, other_normals, gate_px):  # type: ignore[no-untyped-def]
     """For points (M, 2) the nearest of others (K, 2) with an agreeing normal within the gate; -1 = none."""
     out = np.full(len(points), -1)

@@ -12,7 +12,7 @@ seen at all would creep away as steadily, and be back elsewhere: the less is see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,8 @@ from scipy.linalg import solveh_banded
 from scipy.ndimage import maximum_filter1d
 from scipy.spatial.transform import Rotation
 
+from capture.progress import progress
+from capture.workers import in_threads
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import REFINE, Clip
@@ -61,15 +63,18 @@ def refine(
     """
     smoothness = smoothness or Smoothness()
     refined = dict(states)
-    for piece in _pieces(sorted(states)):
-        for begin in range(0, max(len(piece) - OVERLAP, 1), CHUNK - OVERLAP):
-            frames = piece[begin : begin + CHUNK]
-            held = 2 if begin else 0  # the frames before are settled; two of them carry the velocity over
-            frames = piece[max(begin - held, 0) : begin] + frames
-            for index, state in _solve(
-                body, chain, clip, prior, refined, frames, held, rounds, smoothness, more
-            ).items():
-                refined[index] = state
+    chunks = [
+        (piece, begin)
+        for piece in _pieces(sorted(states))
+        for begin in range(0, max(len(piece) - OVERLAP, 1), CHUNK - OVERLAP)
+    ]
+    done = progress(range(len(chunks) * rounds), "all frames at once")
+    for piece, begin in chunks:
+        frames = piece[begin : begin + CHUNK]
+        held = 2 if begin else 0  # the frames before are settled; two of them carry the velocity over
+        frames = piece[max(begin - held, 0) : begin] + frames
+        solved = _solve(body, chain, clip, prior, refined, frames, held, rounds, smoothness, more, done)
+        refined.update(solved)
     return refined
 
 
@@ -90,8 +95,9 @@ def _solve(
     rounds: int,
     smoothness: Smoothness,
     more: Callable[[int, State], Rows] | None,
+    done: Iterator[int],
 ) -> dict[int, State]:
-    """Gauss-Newton with a step that is halved until the energy of the whole piece falls."""
+    """Gauss-Newton with a step that is halved until the energy of the whole piece falls; ``done`` counts the rounds."""
     alone = replace(prior, neighbour=None)
     current = [states[i] for i in frames]
     step_s = _step_s(clip, frames)
@@ -102,15 +108,21 @@ def _solve(
     drift = np.minimum(unseen[1:], unseen[:-1]) * drift_rad[:, None] ** -2.0
     steady = Steadiness.of(chain, current, step_s, resting(clip, frames, step_s)) if len(frames) > 2 else None
     for round_ in range(rounds):
-        progress = round_ / max(rounds - 1, 1)
-        rows, blocks, gradients, energy = [], [], [], 0.0
-        for i, state in zip(frames, current, strict=True):
+        next(done)
+
+        def linearised(
+            item: tuple[int, State], progress: float = round_ / max(rounds - 1, 1)
+        ) -> tuple[Rows, tuple[np.ndarray, np.ndarray, float]]:
+            i, state = item
             observation = clip[i]
             assert observation is not None
             own = build_rows(chain, body.faces, observation, state, REFINE, progress)
             if more is not None:
                 own = Rows.concatenate([own, more(i, state)])
-            block, gradient, value = normal_equations(chain, observation, state, alone, own)
+            return own, normal_equations(chain, observation, state, alone, own)
+
+        rows, blocks, gradients, energy = [], [], [], 0.0
+        for own, (block, gradient, value) in in_threads(linearised, zip(frames, current, strict=True)):
             rows.append(own)
             blocks.append(block)
             gradients.append(gradient)
@@ -132,6 +144,8 @@ def _solve(
                 current = candidate
                 break
         else:
+            for _ in range(round_ + 1, rounds):
+                next(done)
             break
     return dict(zip(frames[held:], current[held:], strict=True))
 

@@ -196,7 +196,7 @@ def limbs_of(body: BodyModel) -> tuple[np.ndarray, ...]:
     return tuple(found)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _dofs(axes, free_joint, free_axis, pose):  # type: ignore[no-untyped-def]
     out = np.zeros(len(free_joint))
     for d in range(len(out)):
@@ -205,7 +205,7 @@ def _dofs(axes, free_joint, free_axis, pose):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def rotation_vector(rotation):  # type: ignore[no-untyped-def]
     """(3,) axis times angle in [0, pi] of a rotation matrix, by way of the quaternion, which is exact at both ends."""
     # Shepperd's method: the largest of the four components is found from the diagonal, the others divided by it.
@@ -234,7 +234,7 @@ def rotation_vector(rotation):  # type: ignore[no-untyped-def]
     return vector * (2.0 * np.arctan2(length, real) / length)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def left_jacobian(vector: np.ndarray) -> np.ndarray:
     """(3, 3): exp(v + dv) = exp(J dv) exp(v) to first order."""
     x, y, z = vector[0], vector[1], vector[2]
@@ -254,7 +254,7 @@ def left_jacobian(vector: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _points(rotations, translations, start, joint, weight, weighted_m):  # type: ignore[no-untyped-def]
     count = len(start) - 1
     out = np.zeros((count, 3))
@@ -271,7 +271,7 @@ def _points(rotations, translations, start, joint, weight, weighted_m):  # type:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def world_axes(pose, rotations, parents, joint_axes, first_dof, num_dofs, free_axis):  # type: ignore[no-untyped-def]
     """(D, 3): the axis in the camera's frame about which each free DoF turns what hangs on its joint."""
     axes = np.zeros((len(free_axis), 3))
@@ -289,7 +289,7 @@ def world_axes(pose, rotations, parents, joint_axes, first_dof, num_dofs, free_a
     return axes
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _jacobian(  # type: ignore[no-untyped-def]
     pose, rotations, translations, places, parents, start, joint, weight, weighted_m,
     joint_axes, first_dof, num_dofs, free_axis, point, gradient,

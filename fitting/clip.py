@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from fitting.chain import Chain
 from fitting.facing import rotations_from_pixels
 from fitting.keypoints import Keypoints
 from fitting.observe import Observation, observe
+from fitting.shelf import Shelf
 from fitting.solve import Prior, Schedule, State, pose_cost, render_view, solve_pose
 from fitting.terms import landmark_rows, residuals
 
@@ -44,7 +45,7 @@ MAX_TURN_RAD = 0.9  # a fresh start that faces this far elsewhere contradicts th
 LOST_LANDMARK = 0.10  # median landmark error over the person's height: beyond it the pose is another one
 LOST_IOU = 0.35
 USUAL_STEP_S = 1 / 30
-MAX_OBSERVED = 1500  # frames whose evidence is kept, 0.7 MB each; longer clips read it again on the next pass
+OBSERVED_BYTES = 1_000_000_000  # of evidence in memory: 700 frames with depth, ten thousand without
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,21 @@ class Clip:
     keypoints: Keypoints
     camera: Camera
     first_heldout: int | None = None  # frames from here on teach nothing that stays the same; None: all teach
-    _cached: object = field(init=False, repr=False, compare=False)
+    scratch: Path | None = None  # where evidence goes that has no room in memory
+    _observed: Shelf[Observation | None] = field(init=False, repr=False, compare=False)
+    _exchanged: frozenset[int] = field(init=False, repr=False, compare=False)  # frames whose legs have other names
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_cached", lru_cache(maxsize=MAX_OBSERVED)(self._observe))
+        object.__setattr__(self, "_observed", Shelf(self._observe, OBSERVED_BYTES, self.scratch))
+        object.__setattr__(self, "_exchanged", frozenset())
 
     def __len__(self) -> int:
         return len(self.recording)
 
     def __getitem__(self, index: int) -> Observation | None:
         """The evidence of one frame, None where nobody was found."""
-        return self._cached(index)  # type: ignore[operator, no-any-return]
+        own = self._observed[index]
+        return own.with_legs_exchanged() if own is not None and index in self._exchanged else own
 
     @property
     def num_teaching(self) -> int:
@@ -96,13 +101,8 @@ class Clip:
     def with_legs_exchanged(self, frames: Sequence[int]) -> Clip:
         """The same clip if the detector had taken one leg for the other in ``frames``, from the knees down."""
         named = replace(self, keypoints=self.keypoints.with_legs_exchanged(frames))
-        exchanged = frozenset(frames)
-
-        def observed(index: int) -> Observation | None:
-            own = self[index]  # masks and depth need not be read again
-            return own.with_legs_exchanged() if own is not None and index in exchanged else own
-
-        object.__setattr__(named, "_cached", lru_cache(maxsize=MAX_OBSERVED)(observed))
+        object.__setattr__(named, "_observed", self._observed)  # masks and depth need not be read again
+        object.__setattr__(named, "_exchanged", self._exchanged ^ set(frames))
         return named
 
     def why_unseen(self, index: int) -> str:

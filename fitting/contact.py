@@ -141,7 +141,7 @@ def _plane_rows(ids: np.ndarray, normals: np.ndarray, targets_m: np.ndarray, sig
     )
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _nearest(points, others):  # type: ignore[no-untyped-def]
     index = np.zeros(len(points), np.int64)
     distance = np.empty(len(points))

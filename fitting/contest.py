@@ -11,7 +11,7 @@ N frames.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +20,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 from threadpoolctl import threadpool_limits
 
+from capture.progress import progress
 from capture.workers import Workers, num_cores
 from fitting.chain import Chain
 from fitting.evidence import Evidence
@@ -124,14 +125,22 @@ def competing(evidence: Evidence, enter: Enter, jobs: Sequence[Job]) -> dict[int
         settled = []
         try:
             with Workers(cores, works_along=True) as workers:
-                for batch in _cut(jobs, AT_ONCE * cores * BATCH):  # what is sent is held meanwhile
-                    parts = _cut(batch, AT_ONCE)
-                    tasks = [(evidence.of_frames([job[0] for job in part]), enter, part) for part in parts]
-                    settled += [one for part in workers.map(_settled_in, tasks) for one in part]
+                parts = _settled_by(workers, evidence, enter, jobs, AT_ONCE * cores * BATCH)
+                for part in progress(parts, "limbs' other poses", -(-len(jobs) // AT_ONCE)):
+                    settled += part
         except BrokenProcessPool:
             log.warning("a process beside this one was ended, perhaps for want of memory; what it did is done here")
             settled += _settled_in(evidence, enter, jobs[len(settled) :])
     return {job[0]: Frame(evidence, job[0], job[1], one) for job, one in zip(jobs, settled, strict=True)}
+
+
+def _settled_by(
+    workers: Workers, evidence: Evidence, enter: Enter, jobs: Sequence[Job], at_once: int
+) -> Iterator[list[list[Settled]]]:
+    """``_settled_in`` by AT_ONCE frames, several processes at work on ``at_once`` of them: what is sent is held."""
+    for batch in _cut(jobs, at_once):
+        tasks = [(evidence.of_frames([job[0] for job in part]), enter, part) for part in _cut(batch, AT_ONCE)]
+        yield from workers.map(_settled_in, tasks)
 
 
 def _cut(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -187,11 +188,16 @@ def fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path) 
     Raises UserError when no frame can be tracked at all.
     """
     # Thousands of products of small matrices: threads cost more than they bring, and sum in another order each time.
-    with threadpool_limits(1, "blas"):
-        _fit(config, out_dir, recording_dir, masks_dir)
+    scratch = out_dir / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+    try:
+        with threadpool_limits(1, "blas"):
+            _fit(config, out_dir, recording_dir, masks_dir, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path) -> None:
+def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path, scratch: Path) -> None:
     recording, masks = Recording.load(recording_dir), Masks.load(masks_dir)
     body = load_body(config.body)
     keypoints = _keypoints(config, out_dir, recording, masks)
@@ -201,7 +207,7 @@ def _fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path)
         )
     notes = [in_words(config.keypoints, recording)]
     first_heldout = heldout_from(keypoints.found, config.train_fraction)
-    clip = Clip(recording, masks, keypoints, recording.rig.color, first_heldout)
+    clip = Clip(recording, masks, keypoints, recording.rig.color, first_heldout, scratch)
     clip = _with_focal(config, body, clip, notes)
     shape = _solve_shape(config, body, clip, notes)
 

@@ -37,7 +37,7 @@ def normal_matrix(
     )  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _accumulate(  # type: ignore[no-untyped-def]
     rotations, translations, places, parents, start, joint, weight, weighted_m,
     axes, first_dof, num_dofs, point, by_point, r, irls,
@@ -110,7 +110,7 @@ def _accumulate(  # type: ignore[no-untyped-def]
     return matrix, gradient
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def damped_step(matrix, gradient, damping):  # type: ignore[no-untyped-def]
     """-x (U,) of (A + damping diag(A) + 1e-9) x = g by Cholesky's U^T U; NaN where A is not positive definite."""
     size = len(gradient)

@@ -28,6 +28,7 @@ from capture.camera import Camera, project
 from capture.errors import UserError
 from capture.files import write_atomically
 from capture.progress import progress
+from capture.sampling import evenly
 from fitting.zbuffer import rasterize_faces, visible_box
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ COVER_GAINS = (16, 4, 1)  # of the first, second and third keyframe that shows a
 
 @dataclass(frozen=True)
 class KeyframeConfig:
-    max_train_frames: int = 1500  # the paper trains on the first 1500
+    max_train_frames: int = 1500  # the paper's number; a crop is a third of a megabyte, and more steps see no more
+    spread: bool = True  # evenly over what trains of a longer film; false: its first frames, as in the paper
     max_keyframe_fraction: float = 0.1  # strictly fewer than this of the training frames, as in the paper
     image_px: int = 256  # height of the raster that measures coverage; a face is then about 7 pixels
 
@@ -123,7 +125,7 @@ def choose_keyframes(
 
 def split(config: KeyframeConfig, tracked: np.ndarray, first_heldout: int) -> tuple[np.ndarray, np.ndarray]:
     """Training and held-out frame indices: the tracked frames (N,) bool before ``first_heldout``, and from it on.
-    Training frames beyond ``max_train_frames`` are neither: they taught the fit.
+    Of longer films ``max_train_frames`` train, the rest is neither: it taught the fit.
 
     Which frames are held out does not depend on how many are believed: better verdicts do not move the goal.
     Raises UserError for too few tracked frames or a fraction outside (0, 1).
@@ -147,7 +149,7 @@ def split(config: KeyframeConfig, tracked: np.ndarray, first_heldout: int) -> tu
             f"the body was tracked in none of the {first_heldout} frames that train, only in those held out; film "
             "longer, or see the fit's overlay.mp4 for what went wrong"
         )
-    return train[: config.max_train_frames], heldout
+    return evenly(train, config.max_train_frames) if config.spread else train[: config.max_train_frames], heldout
 
 
 def max_keyframes(num_train: int, fraction: float) -> int:

@@ -209,7 +209,7 @@ def _true_outline(mask: np.ndarray, inside: np.ndarray) -> Outline:
     return Outline(outline.points_px[keep], outline.normals[keep], outline.cells[keep])
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _covered(alpha):  # type: ignore[no-untyped-def]
     """(H,) and (W,) bool: the rows and columns of a mask (H, W) in which somebody is."""
     height, width = alpha.shape
@@ -224,7 +224,7 @@ def _covered(alpha):  # type: ignore[no-untyped-def]
     return rows, columns
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _picture_map(image_wh, fx, fy, cx, cy, color_fx, color_fy, color_cx, color_cy, distortion):  # type: ignore[no-untyped-def]
     """Where each cell of the grid lies in the colour picture: x and y (h, w) float32, lens as in ``camera.distort``."""
     width, height = image_wh
@@ -241,7 +241,7 @@ def _picture_map(image_wh, fx, fy, cx, cy, color_fx, color_fy, color_cx, color_c
     return map_x, map_y
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _downhill(mask, cells):  # type: ignore[no-untyped-def]
     """Minus the gradient (M, 2) in x and y of a mask at its cells (M, 2), row and column, by a separable filter.
 
@@ -262,7 +262,7 @@ def _downhill(mask, cells):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _splat(depth_mm, rays, color_from_depth, mask, fx, fy, cx, cy, layer_m):  # type: ignore[no-untyped-def]
     """A depth picture (h', w') on the grid: the mean of the front-most points per cell where the mask says person.
 
@@ -312,7 +312,7 @@ def _splat(depth_mm, rays, color_from_depth, mask, fx, fy, cx, cy, layer_m):  # 
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _surface_normals(surface_m):  # type: ignore[no-untyped-def]
     """Central differences over ``STEP`` cells; NaN beside holes and at depth edges, where flying pixels gather."""
     height, width = surface_m.shape[:2]

@@ -25,7 +25,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -75,9 +74,9 @@ def fit_clip(
     prior = default_prior(body, clothes.chain)
     height_m = body_height_m(body, shape)
     clip = follow_legs(clip)
-    samples = Samples(clip.recording)
+    samples = Samples(clip)
     # Another thread reads ahead what is tracked here, and looked at later.
-    read = in_threads(partial(samples.read, clip), range(len(clip)), 1)
+    read = in_threads(samples.read, range(len(clip)), 1)
     frames = progress(read, "tracking", len(clip))
     states = track(body, clothes.chain, clip, prior, frames)
     clip, states = settle_legs(body, clothes.chain, clip, prior, states)

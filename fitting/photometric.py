@@ -21,13 +21,14 @@ import cv2
 import numpy as np
 
 from capture.camera import Camera, distort, pixel_rays
-from capture.recording import Recording
 from capture.sampling import evenly
+from capture.workers import in_threads
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import Clip
 from fitting.light import LIGHT_TERMS, found_light, gains, light_terms
 from fitting.observe import Observation
+from fitting.shelf import Shelf
 from fitting.solve import State, render_view
 from fitting.terms import Rows
 
@@ -35,7 +36,7 @@ FINER = 2  # picture cells per grid cell
 SIGMA = 0.06  # of full scale: noise, compression, shading
 COUNT = 120.0  # rows of one frame are worth so many independent ones
 MAX_SIGHTS = 500  # 0.7 MB each
-MAX_SAMPLES = 1500  # 0.3 MB each
+SAMPLES_BYTES = 500_000_000  # in memory, 0.3 MB each
 MIN_FACING = 0.35  # cosine; slanted skin smears
 MIN_FRAMES = 8  # a vertex seen less often has no colour to believe
 LIGHT_FRAMES = 200  # evenly spread: a light has 24 unknowns
@@ -52,22 +53,28 @@ class Sight:
 
 
 class Samples:
-    """A recording's pictures on finer grids, decoded once for all blurs; longer recordings decode them again."""
+    """A clip's pictures on finer grids, decoded once for all blurs.
 
-    def __init__(self, recording: Recording) -> None:
-        self.recording = recording
-        self.of = lru_cache(maxsize=MAX_SAMPLES)(self._sampled)
+    ``samples[i]`` is (h, w, 3) uint8, None where nobody is.  Later clips of other names for the legs have the same.
+    """
 
-    def read(self, clip: Clip, index: int) -> int:
-        """Decode a frame before anybody asks for it, unless too many come after it to be kept; returns ``index``."""
-        observation = clip[index]
-        if observation is not None and len(clip) <= MAX_SAMPLES:
-            self.of(index, observation.camera, clip.camera)
+    def __init__(self, clip: Clip) -> None:
+        self._clip = clip
+        self._kept = Shelf(self._sampled, SAMPLES_BYTES, clip.scratch)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        return self._kept[index]
+
+    def read(self, index: int) -> int:
+        """Decode a frame before anybody asks for it; returns ``index``."""
+        self._kept[index]
         return index
 
-    def _sampled(self, index: int, grid: Camera, color_camera: Camera) -> np.ndarray:
-        """(h, w, 3) uint8 of a frame that ``color_camera`` took."""
-        camera = _finer(grid)
+    def _sampled(self, index: int) -> np.ndarray | None:
+        observation, color_camera = self._clip[index], self._clip.camera
+        if observation is None:
+            return None
+        camera = _finer(observation.camera)
         xy = distort(pixel_rays(camera)[..., :2], color_camera.distortion)
         map_x = (xy[..., 0] * color_camera.fx_px + color_camera.cx_px - 0.5).astype(np.float32)
         map_y = (xy[..., 1] * color_camera.fy_px + color_camera.cy_px - 0.5).astype(np.float32)
@@ -75,7 +82,7 @@ class Samples:
         margin = int(4 * cell) + 2
         left, top = (max(int(m.min()) - margin, 0) for m in (map_x, map_y))
         right, bottom = (int(m.max()) + margin for m in (map_x, map_y))
-        picture = self.recording.color(index)[top:bottom, left:right]
+        picture = self._clip.recording.color(index)[top:bottom, left:right]
         if cell > 1.3:  # mean over the footprint
             picture = cv2.GaussianBlur(picture, (0, 0), 0.4 * cell)
         return cv2.remap(picture, map_x - left, map_y - top, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -85,16 +92,16 @@ class Pictures:
     """The sights of a clip at one blur, made when asked for; longer clips make them again."""
 
     def __init__(self, clip: Clip, blur_px: float, samples: Samples | None = None) -> None:
-        self.clip, self.blur_px, self.samples = clip, blur_px, samples or Samples(clip.recording)
+        self.clip, self.blur_px, self.samples = clip, blur_px, samples or Samples(clip)
         self._kept = lru_cache(maxsize=MAX_SIGHTS)(self._look)
 
     def __getitem__(self, index: int) -> Sight:
         return self._kept(index)
 
     def _look(self, index: int) -> Sight:
-        observation = self.clip[index]
-        assert observation is not None
-        return look(self.samples.of(index, observation.camera, self.clip.camera), observation, self.blur_px)
+        observation, color = self.clip[index], self.samples[index]
+        assert observation is not None and color is not None
+        return look(color, observation, self.blur_px)
 
 
 def _finer(grid: Camera) -> Camera:
@@ -137,10 +144,14 @@ def learn(
     count = chain.num_vertices
     samples: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     normals: dict[int, np.ndarray] = {}
-    for index, state in states.items():
-        ids, xy, facing, normal = _visible(body, chain, clip, index, state, pictures[index])
-        samples[index] = ids, _bilinear(pictures[index].color, xy), facing**2
-        normals[index] = normal.astype(np.float32)
+
+    def seen_in(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        sight = pictures[index]
+        ids, xy, facing, normal = _visible(body, chain, clip, index, states[index], sight)
+        return ids, _bilinear(sight.color, xy), facing**2, normal.astype(np.float32)
+
+    for index, (*sample, normal) in zip(states, in_threads(seen_in, states), strict=True):
+        samples[index], normals[index] = (sample[0], sample[1], sample[2]), normal
     light = _light_of(samples, normals, [index for index in samples if index in teachers])
     shade = {index: gains(light_terms(normal), light).astype(np.float32) for index, normal in normals.items()}
     gain = {index: np.ones(3) for index in samples}

@@ -13,6 +13,7 @@ import numpy as np
 
 from capture.camera import Camera
 from capture.progress import progress
+from capture.workers import in_threads
 from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import EVERYTHING, Clip, default_prior, fit_from_scratch, landmark_error
@@ -73,14 +74,16 @@ def solve_shape(
     shape = np.zeros(body.num_shape)
     chain = _shaved(body, shape)
     prior = default_prior(body, chain)
-    states: dict[int, State] = {}
-    for i in progress(frames, "shape: poses"):
+
+    def posed(i: int) -> State | None:
         observation = clip[i]
         assert observation is not None
         state, _ = fit_from_scratch(body, chain, observation, prior)
         state, _ = solve_pose(chain, body.faces, observation, state, prior, FIRST)
-        if landmark_error(chain, observation, state) < 0.06:
-            states[i] = state
+        return state if landmark_error(chain, observation, state) < 0.06 else None
+
+    found = zip(frames, in_threads(posed, progress(frames, "shape: poses")), strict=True)
+    states = {i: state for i, state in found if state is not None}
     if not states:
         log.warning("no frame is clear enough to measure the body; the mean adult is used")
         return shape, float("inf")
@@ -105,37 +108,47 @@ def _joint_step(
     count = body.num_shape
     varied = [chain_of(body, shape + step) for step in np.eye(count)]
     matrix, gradient, energy = _shape_prior(body, shape, height_m, any(clip.recording.has_depth))
+
     eliminated: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    for i, state in states.items():
-        observation = clip[i]
+
+    def linearised(i: int) -> tuple[np.ndarray, np.ndarray, float, np.ndarray, np.ndarray]:
+        """A frame's share of the shape's matrix, gradient and energy, and its pose, eliminated."""
+        state, observation = states[i], clip[i]
         assert observation is not None
         rows = build_rows(chain, body.faces, observation, state, schedule, 0.7)
-        h_pp, g_p, frame_energy = normal_equations(chain, observation, state, prior, rows)
-        energy += frame_energy
+        h_pp, g_p, own_energy = normal_equations(chain, observation, state, prior, rows)
         points_m = chain.posed(state.pose, state.camera_from_body)
         # Posed points are affine in the shape: differences are exact derivatives.
-        by_shape = np.stack([c.posed(state.pose, state.camera_from_body) - points_m for c in varied])  # (S, P, 3)
+        moves_m = np.stack([c.posed(state.pose, state.camera_from_body) - points_m for c in varied])  # (S, P, 3)
         r, by_point = residuals(rows, points_m, observation)
         _, irls = robust_energy(r, rows.scale)
-        j_s = np.einsum("srx,rx->rs", by_shape[:, rows.point], by_point)
+        j_s = np.einsum("srx,rx->rs", moves_m[:, rows.point], by_point)
         j_p = chain.jacobian(state.pose, state.camera_from_body, rows.point, by_point)
         h_sp = (j_s * irls[:, None]).T @ j_p
         solved = np.linalg.solve(h_pp + np.diag(1e-3 * np.diag(h_pp) + 1e-9), np.column_stack([h_sp.T, g_p]))
-        matrix += (j_s * irls[:, None]).T @ j_s - h_sp @ solved[:, :count]
-        gradient += (j_s * irls[:, None]).T @ r - h_sp @ solved[:, count]
-        eliminated[i] = solved[:, :count], solved[:, count]
+        own_matrix = (j_s * irls[:, None]).T @ j_s - h_sp @ solved[:, :count]
+        own_gradient = (j_s * irls[:, None]).T @ r - h_sp @ solved[:, count]
+        return own_matrix, own_gradient, own_energy, solved[:, :count], solved[:, count]
+
+    found = in_threads(linearised, states)
+    for i, (own_matrix, own_gradient, own_energy, by_shape, alone) in zip(states, found, strict=True):
+        matrix += own_matrix
+        gradient += own_gradient
+        energy += own_energy
+        eliminated[i] = by_shape, alone
     step = -np.linalg.solve(matrix, gradient)
     step *= min(1.0, 1.0 / max(np.abs(step).max(), 1e-9))  # associations change: no more than one sigma at a time
     shape = np.clip(shape + step, -3, 3)
     chain = _shaved(body, shape)
-    moved = {}
-    for i, state in states.items():
+
+    def moved(i: int) -> State:
         observation = clip[i]
         assert observation is not None
-        by_step, alone = eliminated[i]
-        candidate = advance(state, -(alone + by_step @ step), chain)
-        moved[i], _ = solve_pose(chain, body.faces, observation, candidate, prior, replace(schedule, iterations=3))
-    return shape, moved, energy
+        by_shape, alone = eliminated[i]
+        candidate = advance(states[i], -(alone + by_shape @ step), chain)
+        return solve_pose(chain, body.faces, observation, candidate, prior, replace(schedule, iterations=3))[0]
+
+    return shape, dict(zip(states, in_threads(moved, states), strict=True)), energy
 
 
 def _shape_prior(

@@ -211,7 +211,7 @@ def pose_cost(chain: Chain, faces: np.ndarray, observation: Observation, state: 
     return _energy_at(chain, observation, state, points_m, prior, rows) + PICTURE_COUNT * mean_cost
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _picture_cost(mask, inside, face_index, depth_m, surface_m):  # type: ignore[no-untyped-def]
     total, count = 0.0, 0
     for row in range(mask.shape[0]):
@@ -250,7 +250,7 @@ def prior_terms(prior: Prior, dofs: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     return _prior_terms(prior.mean, prior.weight, prior.lower, prior.upper, dofs)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _prior_terms(mean, weight, lower, upper, dofs):  # type: ignore[no-untyped-def]
     count = len(dofs)
     diagonal, gradient, energy = np.zeros(count + 6), np.zeros(count + 6), 0.0
@@ -281,7 +281,7 @@ def smoothness_terms(
     )  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _smoothness_terms(placed, before, dofs, neighbour_dofs, root_m, pose_sigma_rad, turn_sigma_rad, place_sigma_m):  # type: ignore[no-untyped-def]
     count = len(dofs)
     difference, weight = np.empty(count + 6), np.empty(count + 6)

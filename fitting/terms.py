@@ -64,7 +64,7 @@ def landmark_rows(observation: Observation, num_vertices: int, scale: float) -> 
     return Rows(*_landmark_rows(confidence, observation.landmarks_px, num_vertices, sigma_px, float(scale)))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _landmark_rows(confidence, landmarks_px, num_vertices, sigma_px, scale):  # type: ignore[no-untyped-def]
     rows = _empty_rows(2 * len(confidence), True, scale)
     point, _, direction, target, weight, _ = rows
@@ -97,7 +97,7 @@ def out_of_view_rows(observation: Observation, points_m: np.ndarray, num_vertice
     )  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _out_of_view_rows(outward, edge_px, points_m, num_vertices, fx, fy, cx, cy, sigma_px, scale):  # type: ignore[no-untyped-def]
     rows = _empty_rows(2 * len(outward), True, scale)
     point, _, direction, target, weight, _ = rows
@@ -124,7 +124,7 @@ def world_rows(observation: Observation, points_m: np.ndarray, num_vertices: int
     return Rows(*_world_rows(observation.confidence, observation.world_m, points_m, num_vertices, sigma_m))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _world_rows(confidence, world_m, points_m, num_vertices, sigma_m):  # type: ignore[no-untyped-def]
     rows = _empty_rows(3 * len(confidence), False, 2.0)
     point, _, direction, target, weight, _ = rows
@@ -147,7 +147,7 @@ def _world_rows(confidence, world_m, points_m, num_vertices, sigma_m):  # type: 
     return _first(rows, count)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _empty_rows(count, is_pixel, scale):  # type: ignore[no-untyped-def]
     """The fields of ``Rows``, room for ``count`` of them."""
     return (
@@ -156,7 +156,7 @@ def _empty_rows(count, is_pixel, scale):  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _first(rows, count):  # type: ignore[no-untyped-def]
     return rows[0][:count], rows[1][:count], rows[2][:count], rows[3][:count], rows[4][:count], rows[5][:count]
 
@@ -224,7 +224,7 @@ def landmark_depth_rows(
     )  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _landmark_depth_rows(  # type: ignore[no-untyped-def]
     confidence, visibility, landmarks_px, points_m, num_vertices, surface_m, fx, fy, cx, cy, scale_m, sigma_m
 ):
@@ -315,7 +315,7 @@ def robust_energy(r: np.ndarray, scale: np.ndarray) -> tuple[float, np.ndarray]:
     return _robust_energy(r, scale)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _robust_energy(r, scale):  # type: ignore[no-untyped-def]
     energy, irls = 0.0, np.empty(len(r))
     for i in range(len(r)):
@@ -325,7 +325,7 @@ def _robust_energy(r, scale):  # type: ignore[no-untyped-def]
     return energy, irls
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _residuals(points_m, point, is_pixel, direction, target, weight, fx, fy, cx, cy):  # type: ignore[no-untyped-def]
     count = len(point)
     r = np.empty(count)

@@ -52,7 +52,7 @@ def drawn(
     )  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _drawn(vertices_m, faces, image_wh, fx, fy, cx, cy):  # type: ignore[no-untyped-def]
     width, height = image_wh
     count = len(vertices_m)
@@ -73,7 +73,7 @@ def _drawn(vertices_m, faces, image_wh, fx, fy, cx, cy):  # type: ignore[no-unty
     return pixels, face_index, depth_m
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _visible(vertices_m, normals, pixels, depth_m):  # type: ignore[no-untyped-def]
     """(V,) bool: turned to the camera and not behind the drawn surface; what lies off the grid asks its edge."""
     height, width = depth_m.shape
@@ -90,7 +90,7 @@ def _visible(vertices_m, normals, pixels, depth_m):  # type: ignore[no-untyped-d
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _nearest_corner(pixels, faces, face_index, cells, points_px):  # type: ignore[no-untyped-def]
     """(M,) the corner nearest to each point (M, 2), of the face drawn in its cell (M, 2)."""
     out = np.empty(len(cells), np.int64)

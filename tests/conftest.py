@@ -1,6 +1,7 @@
 """The shipped body, its chain at the mean shape, and an eye on the light that people are painted in."""
 
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,6 +11,18 @@ from fitting.chain import Chain
 from rehearsal import SWITCH
 
 os.environ[SWITCH] = "0"  # the tests' own runs are many and short
+# Files of few tests that take long begin first: a file is one process', and the last one keeps the others waiting.
+SLOW = (
+    *("test_ranks", "test_kinect_recording", "test_shape", "test_rehearsal", "test_viewer_page", "test_mask_gain"),
+    *("test_loose_clothes", "test_recall", "test_tasks"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow files, then those of many tests."""
+    count = Counter(item.path.stem for item in items)
+    place = {name: k for k, name in enumerate(SLOW)}
+    items.sort(key=lambda item: (place.get(item.path.stem, len(SLOW)), -count[item.path.stem]))
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,17 @@ def evaluated(subject_dir, tmp_path_factory):
     return out_dir
 
 
+def test_of_a_long_film_some_heldout_frames_are_measured_and_the_report_says_so(evaluated, subject_dir, tmp_path):
+    evaluate(replace(CONFIG, heldout_frames=3), tmp_path, subject_dir / "06_avatar", {"doll": subject_dir})
+    found = json.loads((tmp_path / "metrics.json").read_text())["subjects"]["doll"]
+    assert found["frames"]["heldout"] == 6 and found["frames"]["measured"] == 3
+    assert found["reasons"]["measured"].startswith("3 of 5 held-out frames")
+    few, all_of_them = (list(csv.DictReader((d / "heldout" / "doll.csv").open())) for d in (tmp_path, evaluated))
+    psnr_db = {(row["frame"], row["method"]): row["masked_psnr_db"] for row in all_of_them}
+    assert len(few) == 3 * len(METHODS) < len(all_of_them)
+    assert all(row["masked_psnr_db"] == psnr_db[row["frame"], row["method"]] for row in few)
+
+
 @pytest.fixture(scope="module")
 def subject(subject_dir):
     return Subject.load("doll", subject_dir, 160)
@@ -51,7 +62,7 @@ def test_metrics_have_the_contracts_shape(evaluated):
     doll_figures = figures["subjects"]["doll"]
     assert doll_figures["frames"] == {
         "recorded": NUM_FRAMES, "tracked": NUM_FRAMES - 1, "limb_in_doubt": 0, "uncertain": 0, "lost": 1,
-        "train": NUM_TRAIN, "keyframes": 3, "heldout": 6,
+        "train": NUM_TRAIN, "keyframes": 3, "heldout": 6, "measured": 5,
     }  # fmt: skip
     assert {"torso", "head"} <= set(doll_figures["coverage"]) and 0 < doll_figures["coverage"]["torso"]["seen"] < 1
     assert doll_figures["fit"]["residual_mm"] is None and "fit.residual_mm" in doll_figures["reasons"]

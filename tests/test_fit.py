@@ -1,5 +1,6 @@
 """Stage 03 on a recording by an ideal sensor: the body is the one that is tracked, so the truth is known exactly."""
 
+import shutil
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -162,8 +163,8 @@ def test_a_clip_with_legs_exchanged_is_what_it_would_be_if_it_were_read_again(fi
     wrong = [1, 4]
     anew = replace(clip, keypoints=keypoints.with_legs_exchanged(wrong))
     seen = [clip[i] for i in range(NUM_FRAMES)]
-    monkeypatch.setattr(Clip, "_observe", lambda _, index: pytest.fail(f"frame {index} is read once more"))
-    named = clip.with_legs_exchanged(wrong)
+    monkeypatch.setattr("fitting.clip.observe", lambda *_: pytest.fail("a frame is read once more"))
+    named = clip.with_legs_exchanged([1, 7]).with_legs_exchanged([7, 4])
     np.testing.assert_array_equal(named.keypoints.points_px, anew.keypoints.points_px)
     found = [named[i] for i in range(NUM_FRAMES)]
     monkeypatch.undo()
@@ -181,6 +182,31 @@ def test_a_clip_with_legs_exchanged_is_what_it_would_be_if_it_were_read_again(fi
 def test_a_split_without_one_side_is_refused(fraction: float) -> None:
     with pytest.raises(UserError, match="train_fraction"):
         FitConfig(train_fraction=fraction)
+
+
+def test_a_fit_is_the_same_where_evidence_has_no_room_in_memory(fitted, monkeypatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with_depth, _, _, folder = fitted
+    if not with_depth:
+        pytest.skip("the film with depth has all kinds of evidence")
+    left: list[str] = []
+    rmtree = shutil.rmtree
+
+    def noting(path: Path, ignore_errors: bool) -> None:
+        left.extend(p.name for p in path.rglob("*") if p.is_file())
+        rmtree(path, ignore_errors)
+
+    monkeypatch.setattr("fitting.fit.Masks", IdealMasks)
+    monkeypatch.setattr("fitting.clip.OBSERVED_BYTES", 3_000_000)
+    monkeypatch.setattr("fitting.photometric.SAMPLES_BYTES", 1_000_000)
+    monkeypatch.setattr("fitting.fit.shutil.rmtree", noting)
+    shutil.copy(folder / "03_fit" / "keypoints.npz", tmp_path)
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "left by a run that was killed").touch()
+    fit(CONFIG, tmp_path, folder / "01_recording", folder / "02_masks")
+    assert left[0] == "left by a run that was killed" and len(left) > NUM_FRAMES
+    assert not (tmp_path / "scratch").exists()
+    for name in ("fit.npz", "body.npz", "fit.json"):
+        assert (tmp_path / name).read_bytes() == (folder / "03_fit" / name).read_bytes()
 
 
 def test_fit_writes_what_it_promises(fitted) -> None:  # type: ignore[no-untyped-def]

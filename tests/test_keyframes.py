@@ -68,7 +68,11 @@ def test_the_split_is_contiguous_and_skips_lost_frames():
     assert tracked[train].all() and tracked[heldout].all()
     assert train.max() == 39 and heldout.min() == 40 and len(train) == 37 and len(heldout) == 9
     train, heldout = split(KeyframeConfig(max_train_frames=12), tracked, 40)
-    assert len(train) == 12 and heldout.min() == 40  # frames between them taught the fit: they cannot measure
+    assert len(train) == 12 and train[[0, -1]].tolist() == [1, 39] and heldout.min() == 40
+    assert set(np.diff(train)) <= {2, 3, 4, 5, 6}, "who turned around later shall have a back"
+    train, heldout = split(KeyframeConfig(max_train_frames=12, spread=False), tracked, 40)
+    assert train.tolist() == [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14]  # the paper's
+    assert heldout.min() == 40  # frames between them taught the fit: they cannot measure
 
 
 @pytest.mark.parametrize(

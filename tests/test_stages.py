@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -274,6 +275,20 @@ def test_memory_of_workers_counts_and_that_of_earlier_stages_does_not() -> None:
     with attempt.Meter() as meter:
         subprocess.run([sys.executable, "-c", hold], check=True)
     assert 250 < meter.peak_rss_mb - small.peak_rss_mb < 320
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc"
+)
+def test_a_stage_does_not_carry_the_holes_that_the_one_before_left_in_memory() -> None:
+    with attempt.Meter() as before:
+        pass
+    arrays = [np.ones(100_000, np.uint8) for _ in range(3000)]  # too small for pages of their own
+    kept = arrays[::100]
+    del arrays
+    with attempt.Meter() as after:
+        pass
+    assert len(kept) == 30 and after.peak_rss_mb < before.peak_rss_mb + 100
 
 
 # Failure.

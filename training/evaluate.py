@@ -48,6 +48,7 @@ from training.sanity import Crop, true_crop
 from training.score import (
     AVATAR,
     GREY,
+    HELDOUT_FRAMES,
     METHODS,
     Scene,
     Subject,
@@ -62,7 +63,7 @@ from training.score import (
 
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("full_long_side_px", "video_height_px", "turntable_height_px", "picture_height_px"), (64, 8192)),
-    **dict.fromkeys(("flip_crop_frames", "flip_full_frames", "picture_frames"), (0, ANY)),
+    **dict.fromkeys(("flip_crop_frames", "flip_full_frames", "picture_frames", "heldout_frames"), (0, ANY)),
     "turntable_frames": (1, ANY),
 }
 AHEAD = 6  # frames that are painted and not measured yet, at most
@@ -74,6 +75,8 @@ log = logging.getLogger(__name__)
 class EvaluateConfig:
     """What is measured; every figure says in metrics.json how it was made."""
 
+    # Of longer held-out parts; in runs of neighbours, evenly spread; 0 = all
+    heldout_frames: int = HELDOUT_FRAMES
     full_long_side_px: int = 640  # of whole pictures: FLIP of a 1080p frame takes seconds and tells nothing more
     flip_crop_frames: int = 16  # evenly spread; FLIP costs more than all other figures together
     flip_full_frames: int = 6
@@ -101,7 +104,7 @@ def evaluate(config: EvaluateConfig, out_dir: Path, avatar_dir: Path, subjects: 
     results = {}
     with Workers(workers(config), loads=metrics.__name__) as pool:
         for name, folder in subjects.items():
-            subject = Subject.load(name, folder, config.full_long_side_px)
+            subject = Subject.load(name, folder, config.full_long_side_px, config.heldout_frames)
             suffix = "" if len(subjects) == 1 else f"-{name}"
             rows, flicker = score_frames(config, out_dir, avatar, subject, lpips, suffix, pool)
             write_csv(out_dir / "heldout" / f"{name}.csv", rows)
@@ -307,9 +310,11 @@ def summarize(
         reasons["lpips"] = why_no_lpips
     if not np.isfinite(fit.residual_mm[tracked]).any():
         reasons["fit.residual_mm"] = "the recording has no depth"
-    lost = len(keyframes.heldout_indices) - len(subject.heldout)
+    lost, measured = len(keyframes.heldout_indices) - subject.num_tracked, len(subject.heldout)
     if lost:
         reasons["heldout"] = f"{lost} held-out frames without a tracked body are in no figure"
+    if measured < subject.num_tracked:
+        reasons["measured"] = f"{measured} of {subject.num_tracked} held-out frames, in evenly spread runs"
     if head is None:
         reasons["head"] = "there is no close-up of the head"
     if flicker is None:
@@ -324,6 +329,7 @@ def summarize(
             "train": len(keyframes.train_indices),
             "keyframes": len(keyframes.keyframe_indices),
             "heldout": len(keyframes.heldout_indices),
+            "measured": measured,
         },
         "fit": {
             "residual_mm": percentiles(fit.residual_mm[tracked], p95=95),

@@ -61,8 +61,9 @@ def nearest_frames(fit: Any, train_indices: np.ndarray, wanted_indices: np.ndarr
     candidates = np.array([i for i in train_indices if fit.tracked[i] and np.isfinite(joints[i]).all()], np.int64)
     if not len(candidates):
         raise UserError("no training frame has a tracked body; look at 03_fit/overlay.mp4")
-    apart = np.linalg.norm(joints[wanted_indices][:, None] - joints[candidates][None], axis=-1)  # (M, F, J)
-    return candidates[np.argmin(apart @ weight, axis=1)]
+    others = joints[candidates]  # (F, J, 3); one frame at a time: of all pairs a long film has gigabytes
+    nearest = [np.argmin(np.linalg.norm(others - joints[i], axis=-1) @ weight) for i in wanted_indices]
+    return candidates[np.array(nearest, np.int64)]
 
 
 def _view_aligned(joints_color_m: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from capture.camera import Camera
-from capture.sampling import evenly
+from capture.sampling import evenly, in_runs
 from fitting.keyframes import Keyframes
 from rendering.avatar import Avatar, body_from_pixel, surface_of
 from rendering.captured import Captured, shrunk
@@ -31,6 +31,7 @@ from training.cast import HEAD
 from training.dataset import crop_image
 from training.sanity import BareRasters, Crop, average_texture, nearest_frames, textured_mesh, true_crop
 
+HELDOUT_FRAMES, RUN_FRAMES = 300, 30  # a film of minutes holds out a thousand, which take as long as training
 GREY = 0.5  # behind the person in the crop protocol
 AVATAR, NEAREST, TEXTURE = "avatar", "nearest_training_frame", "back_projected_texture"
 BARE_TEXTURE = "back_projected_texture_bare_body"
@@ -49,7 +50,8 @@ class Subject:
     keyframes: Keyframes
     rasters: Rasters
     close_up: Rasters | None  # of the head; None where it has none
-    heldout: np.ndarray  # held-out frames with a tracked body
+    heldout: np.ndarray  # held-out frames that are measured: they have a tracked body
+    num_tracked: int  # held-out frames with a tracked body
     nearest: np.ndarray  # the training frame for each of them
     texture: NeuralTexture  # (T, T, 3), on the avatar's own mesh
     bare: BareRasters
@@ -58,11 +60,13 @@ class Subject:
     full_wh: tuple[int, int]
 
     @staticmethod
-    def load(name: str, folder: Path, full_long_side_px: int) -> Subject:
+    def load(name: str, folder: Path, full_long_side_px: int, heldout_frames: int = HELDOUT_FRAMES) -> Subject:
+        """Open a subject, to be measured on at most ``heldout_frames`` of its held-out frames; 0 = on all."""
         captured = Captured.load(folder)
         rasters, keyframes = Rasters.load(folder / "05_rasters"), Keyframes.load(folder / "04_keyframes")
         covered = np.diff(rasters.pixel_offsets) > 0
-        heldout = np.array([i for i in captured.heldout_indices if covered[i]], np.int64)
+        seen = np.array([i for i in captured.heldout_indices if covered[i]], np.int64)
+        heldout = in_runs(seen, heldout_frames or len(seen), RUN_FRAMES)
         train = np.array([i for i in keyframes.train_indices if covered[i] and captured.fit.tracked[i]], np.int64)
         full_wh = shrunk(captured.fit.camera, full_long_side_px).image_wh
         recording, masks = captured.recording, captured.masks
@@ -75,6 +79,7 @@ class Subject:
             rasters=rasters,
             close_up=close_up,
             heldout=heldout,
+            num_tracked=len(seen),
             nearest=nearest_frames(captured.fit, train, heldout),
             texture=average_texture(name, train, recording, masks, rasters),
             bare=bare,

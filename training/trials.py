@@ -61,7 +61,7 @@ class Bench:
     def opened(self) -> list[Subject]:
         subjects = []
         for name, folder in self.subjects.items():
-            subject = Subject.load(name, folder, self.evaluate.full_long_side_px)
+            subject = Subject.load(name, folder, self.evaluate.full_long_side_px, self.evaluate.heldout_frames)
             crops = [load_scene(subject, int(subject.heldout[p])).crop for p in shown(subject)]
             write_strip(self.folder / f"{TRUTH}-{name}.png", [over_grey(c.color, c.alpha) for c in crops])
             subjects.append(subject)

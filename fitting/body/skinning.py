@@ -23,7 +23,7 @@ def rotations(axis_angle: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _rotation(axis_angle, out):
     x, y, z = axis_angle[0], axis_angle[1], axis_angle[2]
     squared = x * x + y * y + z * z
@@ -44,7 +44,7 @@ def _rotation(axis_angle, out):
     out[2, 2] = c + c1 * z * z
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def kinematics(pose, joints, parents, to_from_body):
     """(J, 3, 4) to_from_joint of every joint: pose (J, 3) rad, joints (J, 3) at rest, to_from_body (4, 4)."""
     out = np.empty((len(parents), 3, 4))
@@ -70,7 +70,7 @@ def kinematics(pose, joints, parents, to_from_body):
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def skin(vertices, joints, to_from_joint, skin_joints, skin_values):
     """(V, 3) float32: rest vertices blended by (V, K) joints and weights, v' = sum_k w_k G_k T(-j_k) v."""
     J = len(joints)
@@ -98,7 +98,7 @@ def skin(vertices, joints, to_from_joint, skin_joints, skin_values):
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _vertex_normals(vertices, faces):
     out = np.zeros((len(vertices), 3), np.float32)
     for f in range(len(faces)):
