@@ -155,6 +155,15 @@ def test_start_every_and_max_frames_choose_source_frames(tmp_path):
     assert "start" in refusal(tmp_path, tmp_path / "a.mp4", start=40)
 
 
+@pytest.mark.parametrize("rate, every", [(30, 0), (50, 2), (60, 2), (120, 4)])
+def test_a_quick_film_says_that_fewer_frames_would_do(tmp_path, rate, every):
+    write_video(tmp_path / "a.mp4", (picture(i) for i in range(8)), rate)
+    told = [note for note in run(tmp_path, tmp_path / "a.mp4").notes if "recording.every" in note]
+    assert [note.rsplit("=", 1)[1] for note in told] == ([str(every)] if every else [])
+    thinned = run(tmp_path, tmp_path / "a.mp4", every=2)
+    assert len(thinned) == 4 and not any("recording.every" in note for note in thinned.notes)
+
+
 def test_a_truncated_video_is_refused_unless_allowed(tmp_path):
     source = encode(
         tmp_path / "whole.mp4", [20 * i for i in range(60)], wh=(160, 120), options={"movflags": "+faststart"}

@@ -27,6 +27,7 @@ from capture.recording import RecordingWriter
 
 log = logging.getLogger(__name__)
 
+QUICK_PER_S = 45  # tracking is as good with 30 a second, and with 15
 MAX_PIXELS = 40_000_000  # a film of 8K has 33 million
 STILLS = ("tty", "image2", "_pipe", "ico")  # FFmpeg demuxers that take text and single pictures for films
 FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)  # what a "35 mm equivalent" focal length refers to
@@ -182,6 +183,13 @@ def _open(
     notes = [told, "a video has no depth: fitted from colour alone"]
     if len([s for s in container.streams.video if s.duration != 0]) > 1:
         notes.append(f"{len(container.streams.video)} video tracks: only track {stream.index} is used")
+    rate = float(stream.average_rate or 0)
+    if config.every == 1 and rate > QUICK_PER_S:
+        enough = round(rate / 30)
+        notes.append(
+            f"{rate:.3g} frames per second: an avatar needs no more than {rate / enough:.3g}, and each takes its "
+            f"time; --set recording.every={enough}"
+        )
     for note in notes:
         writer.note(note)
         log.info("%s: %s", path, note)
