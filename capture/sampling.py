@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+RUNS = 10  # at least, where there are as many items
+
 
 def evenly(items: Sequence[Any] | np.ndarray, count: int) -> np.ndarray:
     """At most ``count`` of the items, evenly spread, the first and the last among them where there are two."""
@@ -15,11 +17,11 @@ def evenly(items: Sequence[Any] | np.ndarray, count: int) -> np.ndarray:
 
 
 def in_runs(items: Sequence[Any] | np.ndarray, count: int, run: int) -> np.ndarray:
-    """At most ``count`` of the items, all of them where there are no more, in evenly spread runs of ``run`` that follow
-    each other: who compares neighbours needs some."""
+    """At most ``count`` of the items, all of them where there are no more, in evenly spread runs of ``run`` neighbours,
+    or of a tenth of ``count`` where that is less: who compares neighbours needs some, and who measures all of it."""
     items = np.asarray(items)
     if len(items) <= count:
         return items
-    run = min(run, count)
-    firsts = evenly(range(len(items) - run + 1), max(count // max(run, 1), 1))
+    run = max(min(run, count // RUNS), 1)
+    firsts = evenly(range(len(items) - run + 1), count // run)
     return items[(firsts[:, None] + np.arange(run)).ravel()]

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 MOST_THREADS = 8  # each holds a picture
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # environment
+_is_worker = False
 AHEAD = 2  # items per thread that wait to be asked for
 
 A = TypeVar("A")
@@ -181,8 +182,9 @@ def in_threads(function: Callable[[A], T], items: Iterable[A], threads: int | No
 
 
 def num_threads() -> int:
-    """How many threads may each decode a picture: as many as there are cores, but no more than memory bears."""
-    return min(num_cores(), MOST_THREADS)
+    """How many threads may each decode a picture: as many as there are cores, but no more than memory bears; one in a
+    worker."""
+    return 1 if _is_worker else min(num_cores(), MOST_THREADS)
 
 
 def num_cores() -> int:
@@ -194,6 +196,8 @@ def start_worker(loads: str | None = None) -> None:
     """What every worker process of the project does first: one thread, and an eye on its parent."""
     import cv2
 
+    global _is_worker
+    _is_worker = True
     cv2.setNumThreads(1)
     os.environ.update(ONE_THREAD)
     threading.Thread(target=_leave_with_parent, daemon=True).start()

@@ -111,12 +111,12 @@ def _solve(
         next(done)
 
         def linearised(
-            item: tuple[int, State], progress: float = round_ / max(rounds - 1, 1)
+            item: tuple[int, State], share: float = round_ / max(rounds - 1, 1)
         ) -> tuple[Rows, tuple[np.ndarray, np.ndarray, float]]:
             i, state = item
             observation = clip[i]
             assert observation is not None
-            own = build_rows(chain, body.faces, observation, state, REFINE, progress)
+            own = build_rows(chain, body.faces, observation, state, REFINE, share)
             if more is not None:
                 own = Rows.concatenate([own, more(i, state)])
             return own, normal_equations(chain, observation, state, alone, own)

@@ -45,7 +45,7 @@ MAX_TURN_RAD = 0.9  # a fresh start that faces this far elsewhere contradicts th
 LOST_LANDMARK = 0.10  # median landmark error over the person's height: beyond it the pose is another one
 LOST_IOU = 0.35
 USUAL_STEP_S = 1 / 30
-OBSERVED_BYTES = 1_000_000_000  # of evidence in memory: 700 frames with depth, ten thousand without
+OBSERVED_BYTES = 1_000_000_000  # of evidence in memory: 700 frames with depth, eight thousand without
 
 
 @dataclass(frozen=True)

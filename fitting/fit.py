@@ -19,6 +19,7 @@ import json
 import logging
 import shutil
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,7 @@ class BodyFit:
     def __len__(self) -> int:
         return len(self.pose)
 
-    @property
+    @cached_property
     def tracked(self) -> np.ndarray:
         """(N,) bool: the frames to learn from and to measure on."""
         return np.array([status == verdict.TRACKED for status in self.status], bool)
@@ -187,10 +188,10 @@ def fit(config: FitConfig, out_dir: Path, recording_dir: Path, masks_dir: Path) 
 
     Raises UserError when no frame can be tracked at all.
     """
-    # Thousands of products of small matrices: threads cost more than they bring, and sum in another order each time.
     scratch = out_dir / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
     try:
+        # Thousands of products of small matrices: threads cost more than they bring, and sum in no fixed order.
         with threadpool_limits(1, "blas"):
             _fit(config, out_dir, recording_dir, masks_dir, scratch)
     finally:

@@ -150,8 +150,8 @@ def _limbs_m(keypoints: Keypoints, frames: np.ndarray) -> np.ndarray:
     points_px = keypoints.points_px[frames]
     extent_px = np.nanmax(np.nanmax(points_px, axis=1) - np.nanmin(points_px, axis=1), axis=1)
     # Points come and go, people do not shrink: the best of a second's neighbours.
-    near = np.abs(frames[:, None] - frames[None, :]) <= 15
-    height_px = np.where(near, extent_px[None, :], 0.0).max(1)
+    first, end = np.searchsorted(frames, frames - 15), np.searchsorted(frames, frames + 15, "right")
+    height_px = np.array([extent_px[a:b].max() for a, b in zip(first, end, strict=True)])
     return 1.7 * points_px / np.maximum(height_px, 1.0)[:, None, None]
 
 

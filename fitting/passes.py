@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,9 +77,8 @@ def fit_clip(
     clip = follow_legs(clip)
     samples = Samples(clip)
     # Another thread reads ahead what is tracked here, and looked at later.
-    read = in_threads(samples.read, range(len(clip)), 1)
-    frames = progress(read, "tracking", len(clip))
-    states = track(body, clothes.chain, clip, prior, frames)
+    with closing(in_threads(samples.read, range(len(clip)), 1)) as read:
+        states = track(body, clothes.chain, clip, prior, progress(read, "tracking", len(clip)))
     clip, states = settle_legs(body, clothes.chain, clip, prior, states)
     states = _recalled(body, clothes.chain, clip, states, samples)
     limits = Limits.of(body, clothes.chain, clip, states)

@@ -82,7 +82,7 @@ def solve_shape(
         state, _ = solve_pose(chain, body.faces, observation, state, prior, FIRST)
         return state if landmark_error(chain, observation, state) < 0.06 else None
 
-    found = zip(frames, in_threads(posed, progress(frames, "shape: poses")), strict=True)
+    found = zip(frames, progress(in_threads(posed, frames), "shape: poses", len(frames)), strict=True)
     states = {i: state for i, state in found if state is not None}
     if not states:
         log.warning("no frame is clear enough to measure the body; the mean adult is used")

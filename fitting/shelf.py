@@ -6,8 +6,11 @@ one.  Twenty seconds of film with depth have room in memory, and leave no files.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import pickle
+import shutil
 import tempfile
 import threading
 from collections import OrderedDict
@@ -19,12 +22,15 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import zstandard
 
+LEAVE_FREE_BYTES = 1_000_000_000  # of the disk: the results come after
+NO_ROOM = "%s: %s; what does not fit into memory is made again"
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 class Shelf(Generic[T]):
-    """``shelf[i]`` is ``make(i)``, which is asked once.  Threads may share it.
+    """``shelf[i]`` is ``make(i)``, which is asked once.  Threads may share it; several may make what they want at once.
 
     room_bytes: of arrays that stay in memory, those that were asked for last; folder: where the others go, in files of
     this shelf alone; None: they are made again.
@@ -42,7 +48,9 @@ class Shelf(Generic[T]):
             if index in self._kept:
                 self._kept.move_to_end(index)
                 return self._kept[index][0]
-        value = self._read(index) if self._has_file(index) else self._make(index)
+        value = self._read(index)
+        if value is None:
+            value = self._make(index)
         with self._lock:
             if index in self._kept:  # another thread was faster: everybody shall have the same
                 return self._kept[index][0]
@@ -58,39 +66,57 @@ class Shelf(Generic[T]):
             self._write(old, left)
         return value
 
-    def _has_file(self, index: int) -> bool:
-        return self._files is not None and self._path(index).is_file()
-
-    def _path(self, index: int) -> Path:
-        assert self._files is not None
-        return self._files / f"{index:06d}"
-
-    def _read(self, index: int) -> T:
-        value: T = pickle.loads(zstandard.decompress(self._path(index).read_bytes()))
+    def _read(self, index: int) -> T | None:
+        """What was put aside, or None."""
+        files = self._files
+        if files is None:
+            return None
+        try:
+            value: T = pickle.loads(zstandard.decompress((files / name_of(index)).read_bytes()))
+        except (OSError, EOFError, zstandard.ZstdError, pickle.UnpicklingError):  # not there, or somebody tidied up
+            return None
         return value
 
     def _write(self, index: int, value: T) -> None:
-        """Put a value aside, if there is room."""
-        if self._folder is None:
+        """Put a value aside, if there is room; None is made again at no cost."""
+        files = self._folder_of_files()
+        if files is None or value is None or (files / name_of(index)).is_file():
             return
+        data = zstandard.compress(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), 1)
+        unfinished = files / f"{name_of(index)}.{threading.get_ident()}"
         try:
-            with self._lock:
-                if self._files is None:
+            if shutil.disk_usage(files).free < LEAVE_FREE_BYTES + len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            unfinished.write_bytes(data)  # not waited for: it is of no use to another run
+            unfinished.replace(files / name_of(index))
+        except PermissionError:
+            unfinished.unlink(missing_ok=True)  # Windows: somebody is reading what another thread has just written
+        except OSError as error:
+            self._give_up(error)
+
+    def _folder_of_files(self) -> Path | None:
+        with self._lock:
+            if self._files is None and self._folder is not None:
+                try:
                     self._folder.mkdir(parents=True, exist_ok=True)
                     self._files = Path(tempfile.mkdtemp(dir=self._folder))
-            path = self._path(index)
-            if path.is_file():
-                return
-            data = zstandard.compress(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), 1)
-            unfinished = path.with_name(f"{path.name}.{threading.get_ident()}")
-            try:
-                unfinished.write_bytes(data)  # not waited for: it is of no use to another run
-                unfinished.replace(path)
-            finally:
-                unfinished.unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("%s: %s; what does not fit into memory is made again", self._folder, error.strerror or error)
-            self._folder = None
+                except OSError as error:
+                    log.warning(NO_ROOM, self._folder, error.strerror or error)
+                    self._folder = None
+            return self._files
+
+    def _give_up(self, error: OSError) -> None:
+        """Leave what room there is to the results."""
+        with self._lock:
+            files, self._files, folder, self._folder = self._files, None, self._folder, None
+        if folder is not None:
+            log.warning(NO_ROOM, folder, error.strerror or error)
+        if files is not None:
+            shutil.rmtree(files, ignore_errors=True)
+
+
+def name_of(index: int) -> str:
+    return f"{index:06d}"
 
 
 def num_bytes(value: Any) -> int:

@@ -260,10 +260,10 @@ def flip_frames(ahead: np.ndarray) -> np.ndarray:
     seen = np.flatnonzero(np.isfinite(ahead).all(1))
     leaps = np.flatnonzero(apart_deg(ahead[seen[1:]], ahead[seen[:-1]]) > SUDDEN_TURN_DEG) + 1
     for start in leaps:
-        for stop in leaps[leaps > start]:
+        for stop in leaps[(leaps > start) & (leaps <= start + MAX_FLIP_FRAMES)]:
             may_turn_deg = min(STEADY_TURN_DEG * (stop - start + 1), 120.0)
             goes_on = apart_deg(ahead[seen[start - 1]], ahead[seen[stop]]) < may_turn_deg
-            if goes_on and stop - start <= MAX_FLIP_FRAMES and not length[seen[start]]:
+            if goes_on and not length[seen[start]]:
                 length[seen[start:stop]] = stop - start
     return length
 

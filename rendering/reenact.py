@@ -33,7 +33,9 @@ def of_fit(fit: BodyFit, times_s: np.ndarray, name: str) -> Motion:
     wanted = own[0] + step_s * np.arange(count)
     pose, placed = interpolated(fit.pose[found], placed, own, wanted)
     notes = []
-    filled = int((np.abs(wanted[:, None] - own[None]).min(1) > 0.75 * step_s).sum())
+    after = np.searchsorted(own, wanted).clip(1, max(len(own) - 1, 1))
+    away_s = np.minimum(np.abs(wanted - own[after - 1]), np.abs(wanted - own[after.clip(max=len(own) - 1)]))
+    filled = int((away_s > 0.75 * step_s).sum())
     if filled:
         notes.append(f"{name}: {filled} of {count} frames are not in the fit and were filled in")
     return Motion(name, pose.astype(np.float32), placed, 1 / step_s, tuple(notes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -109,6 +110,24 @@ def test_a_trembling_start_becomes_still_and_right(body: BodyModel, chain: Chain
 
     assert error_m(refined) < 0.6 * error_m(start)
     assert tremble_m(refined) < 0.2 * tremble_m(start)
+
+
+def test_the_bar_comes_to_its_end_though_a_piece_is_done_early(body: BodyModel, chain: Chain, monkeypatch) -> None:
+    truth = [random_state(chain, 3)] * 7
+    clip = clip_of([observe_body(body, chain, s, with_depth=False) for s in truth])
+    done: list[int] = []
+
+    def counted(items: range, label: str) -> Iterator[int]:
+        assert len(items) == 3 * 2, "rounds of two pieces"
+        for item in items:
+            done.append(item)
+            yield item
+
+    monkeypatch.setattr(batch, "progress", counted)
+    monkeypatch.setattr(batch, "_energy", lambda *_: np.inf)  # no step is better: the first round is the last
+    states = {i: truth[i] for i in range(7) if i != 3}
+    assert refine(body, chain, clip, default_prior(body, chain), states, rounds=3) == states
+    assert done == list(range(6))
 
 
 def test_an_arm_that_is_not_seen_does_not_creep_and_one_that_is_seen_is_not_held(body: BodyModel, chain: Chain) -> None:

@@ -130,6 +130,7 @@ def test_a_trial_is_another_one_when_anything_matters(tmp_path):
         bench.trial_dir(replace(anr, parts=SINGLE), 0),
         replace(bench, inputs={"doll/05_rasters": "2"}).trial_dir(anr, 0),
         replace(bench, evaluate=EvaluateConfig(flip_crop_frames=3)).trial_dir(anr, 0),
+        replace(bench, evaluate=EvaluateConfig(heldout_frames=100)).trial_dir(anr, 0),
     ]
     first = bench.trial_dir(anr, 0)
     assert len({first, *others}) == len(others) + 1

@@ -32,5 +32,8 @@ def test_runs_are_spread_over_all_of_it_and_hold_neighbours(count: int) -> None:
     assert (np.diff(runs, axis=1) == 1).all() and np.ptp(np.diff(runs[:, 0])) <= 1
 
 
-def test_fewer_than_a_run_are_one_run() -> None:
-    assert in_runs(range(10), 4, 30).tolist() == [0, 1, 2, 3]
+@pytest.mark.parametrize("count, run", [(100, 10), (45, 4), (10, 1), (3, 1)])
+def test_a_few_are_still_from_all_of_it(count: int, run: int) -> None:
+    few = in_runs(np.arange(1080), count, 30)
+    assert count * 0.8 <= len(few) <= count and few[0] == 0 and few[-1] == 1079
+    assert few.reshape(-1, run).shape[0] == min(count, 10 if run > 1 else count) or run * 10 <= count

@@ -108,8 +108,10 @@ def test_the_figure_moves_with_the_augmentation_exactly_as_the_raster_does(frame
         assert (seen - expected).abs().max() < 0.55 * scale
 
 
-def test_rows_are_consecutive_frames_and_end_where_one_is_missing(movie):
-    figures = figures_of(movie, [0, 1, 2, 4, 5], 3)
+def test_rows_are_consecutive_frames_and_end_where_one_is_lost(movie):
+    fit = fit_of(movie)
+    fit = replace(fit, status=("tracked",) * 3 + ("lost",) + ("tracked",) * 2)
+    figures = Figures.of(fit, Cameras(movie), np.array([0, 1, 2, 4, 5]), 3)  # type: ignore[arg-type]
     there = np.isfinite(figures.points_px).all(axis=(2, 3))
     assert there.tolist() == [
         [False, False, True],
@@ -120,7 +122,13 @@ def test_rows_are_consecutive_frames_and_end_where_one_is_missing(movie):
     ]
     np.testing.assert_array_equal(figures.points_px[2, 0], figures.points_px[0, 2])  # the oldest first
     camera = Cameras(movie).cameras[4]
-    np.testing.assert_allclose(figures.points_px[4, 1], figures.figure.points_px(fit_of(movie), 4, camera))
+    np.testing.assert_allclose(figures.points_px[4, 1], figures.figure.points_px(fit, 4, camera))
+
+
+def test_of_a_long_film_the_frames_between_those_that_train_are_in_the_rows(movie):
+    few, whole = figures_of(movie, [1, 5], 3), figures_of(movie, list(range(6)), 3)
+    np.testing.assert_array_equal(few.points_px, whole.points_px[[1, 5]])
+    assert np.isfinite(few.points_px[1]).all()
 
 
 def test_beginnings_of_films_are_shown_too_and_by_the_seed(frames):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from capture.workers import Workers, in_threads
+from capture.workers import Workers, in_threads, num_threads
 
 ROOT = Path(__file__).parents[1]
 
@@ -129,6 +129,14 @@ def test_processes_that_start_early_have_loaded_what_they_need() -> None:
 def has_loaded(module: str) -> bool:
     time.sleep(0.05)
     return module in sys.modules
+
+
+def test_a_worker_is_one_thread_and_this_process_as_many_as_there_are_cores(monkeypatch) -> None:
+    monkeypatch.setattr("capture.workers.num_cores", lambda: 5)
+    assert num_threads() == 5
+    with Workers(2) as workers:
+        assert list(workers.map(num_threads, [(), ()])) == [1, 1]
+    assert num_threads() == 5
 
 
 def test_threads_answer_in_order_and_stay_a_few_items_ahead() -> None:

@@ -3,7 +3,7 @@
 In: the avatar and its subjects' stages 01 to 05.  Out, in 07_report:
 
     metrics.json                      DESIGN section 6, and the two sanity baselines beside the avatar
-    heldout/<subject>.csv             every figure of every held-out frame and method
+    heldout/<subject>.csv             every figure of every measured frame and method
     heldout/<subject>-heads.csv       the same of the head, with its close-up and without
     heldout.mp4, turntable.mp4        truth | avatar | error; the avatar from all sides (``-<subject>`` for a cast)
     pictures/<subject>/*.jpg, *.png   for the report; coverage.png and coverage_uv.png: which skin was filmed
@@ -366,11 +366,11 @@ def protocol(config: EvaluateConfig, has_lpips: bool) -> dict[str, Any]:
         "masked_psnr_db": "PSNR of the crop over the pixels where the true matte exceeds 0.5",
         "reduced": f"a crop higher than {metrics.REDUCED_HEIGHT_PX} px at that height: one ruler for all presets",
         "head": "the head's own raster box over grey 0.5 at the close-up's size: with the close-up, and the person's "
-        "crop enlarged to the same size; all held-out frames that show it",
+        "crop enlarged to the same size; all measured frames that show it",
         "mask_iou": "predicted alpha > 0.5 against true matte > 0.5, in the crop",
         "sharpness": "mean slope of the crop's luminance where the true matte exceeds 0.5, but for its edge, over the "
         "truth's",
-        "mean": "every figure is the mean of its values per held-out frame",
+        "mean": "every figure is the mean of its values per measured frame",
         "data_range": metrics.DATA_RANGE,
         "ssim": {"window": metrics.SSIM_WINDOW, "sigma": metrics.SSIM_SIGMA, "k": list(metrics.SSIM_K)},
         "flip": {

@@ -26,17 +26,19 @@ class Figures:
 
     @staticmethod
     def of(fit: Any, rasters: Rasters, frame_indices: np.ndarray, length: int) -> Figures:
-        """The figures of frames (F,) of a ``BodyFit``, ``length`` each: only frames that are asked for are shown."""
-        figure = StickFigure.of(fit.body)
-        place = {int(i): p for p, i in enumerate(frame_indices)}
-        points_px = np.stack([figure.points_px(fit, i, rasters.cameras[i]) for i in place])
-        rows = np.full((len(place), length, *points_px.shape[1:]), np.nan, np.float32)
-        for index, position in place.items():
-            for back in range(length):
-                if index - back not in place:
-                    break
-                rows[position, length - 1 - back] = points_px[place[index - back]]
-        return Figures(figure, rows)
+        """The figures of frames (F,) of a ``BodyFit``, and of those before them that are tracked, ``length`` each: what
+        comes before a training frame is no held-out one, and of a long film not every frame trains."""
+        figure, tracked = StickFigure.of(fit.body), np.asarray(fit.tracked)
+        rows = [[int(i)] for i in frame_indices]
+        for row in rows:
+            while len(row) < length and row[0] > 0 and tracked[row[0] - 1]:
+                row.insert(0, row[0] - 1)
+        points_px = {i: figure.points_px(fit, i, rasters.cameras[i]) for i in sorted({i for row in rows for i in row})}
+        shape = (len(rows), length, *next(iter(points_px.values())).shape)
+        planes = np.full(shape, np.nan, np.float32)
+        for own, row in zip(planes, rows, strict=True):
+            own[length - len(row) :] = [points_px[i] for i in row]
+        return Figures(figure, planes)
 
     def planes(
         self, positions: Tensor, origin: Tensor, scale: Tensor, image_wh: tuple[int, int], rng: torch.Generator

@@ -86,6 +86,7 @@ class Bench:
                 self.evaluate.full_long_side_px,
                 self.evaluate.flip_crop_frames,
                 self.evaluate.flip_full_frames,
+                self.evaluate.heldout_frames,
             ],
         }
 
