@@ -59,18 +59,22 @@ class Clip:
     first_heldout: int | None = None  # frames from here on teach nothing that stays the same; None: all teach
     scratch: Path | None = None  # where evidence goes that has no room in memory
     _observed: Shelf[Observation | None] = field(init=False, repr=False, compare=False)
-    _exchanged: frozenset[int] = field(init=False, repr=False, compare=False)  # frames whose legs have other names
+    _detected: Keypoints = field(init=False, repr=False, compare=False)  # that evidence is read with
+    _exchanged: frozenset[int] = field(init=False, repr=False, compare=False)  # frames whose legs have other names now
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_observed", Shelf(self._observe, OBSERVED_BYTES, self.scratch))
-        object.__setattr__(self, "_exchanged", frozenset())
+        self._share(Shelf(OBSERVED_BYTES, self.scratch), self.keypoints, frozenset())
+
+    def _share(self, observed: Shelf[Observation | None], detected: Keypoints, exchanged: frozenset[int]) -> None:
+        for name, value in (("_observed", observed), ("_detected", detected), ("_exchanged", exchanged)):
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return len(self.recording)
 
     def __getitem__(self, index: int) -> Observation | None:
         """The evidence of one frame, None where nobody was found."""
-        own = self._observed[index]
+        own = self._observed.get(index, self._observe)
         return own.with_legs_exchanged() if own is not None and index in self._exchanged else own
 
     @property
@@ -85,7 +89,7 @@ class Clip:
         return float(np.median(np.diff(times_s))) if len(times_s) > 1 else USUAL_STEP_S
 
     def _observe(self, index: int) -> Observation | None:
-        keypoints = self.keypoints
+        keypoints = self._detected
         if not keypoints.found[index]:
             return None
         return observe(
@@ -101,8 +105,7 @@ class Clip:
     def with_legs_exchanged(self, frames: Sequence[int]) -> Clip:
         """The same clip if the detector had taken one leg for the other in ``frames``, from the knees down."""
         named = replace(self, keypoints=self.keypoints.with_legs_exchanged(frames))
-        object.__setattr__(named, "_observed", self._observed)  # masks and depth need not be read again
-        object.__setattr__(named, "_exchanged", self._exchanged ^ set(frames))
+        named._share(self._observed, self._detected, self._exchanged ^ set(frames))  # nothing need be read again
         return named
 
     def why_unseen(self, index: int) -> str:

@@ -9,9 +9,9 @@ Enters: the frames of a clip and the poses that its colours are learned at.  Lea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from fitting.clip import REFINE, Clip, default_prior
 from fitting.contact import Touch, inside_rows
 from fitting.observe import Observation
 from fitting.photometric import SIGMA, Appearance, Pictures, Samples, Sight, learn
+from fitting.shelf import Shelf
 from fitting.solve import EVERYWHERE, Prior, Schedule, State, pose_cost, solve_pose
 from fitting.terms import residuals, robust_energy, world_rows
 from fitting.view import drawn
@@ -33,7 +34,7 @@ SETTLE = Schedule(
 WORLD_SIGMA_M = float(np.sqrt(np.prod(EVERYWHERE.world_sigma_m)))  # as ``pose_cost`` counts it
 COLOR_COUNT = 750.0  # half of what the outline's cells count for: shading and folds are no other limb
 COLOR_KERNEL, UNKNOWN_COLOR = 2.0, 0.4  # in sigma; the usual cost of a cell, for those whose colour nobody knows
-KEPT_FRAMES = 64  # mean colours of their cells
+CELLS_BYTES = 20_000_000  # in memory, of frames' mean colours
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -55,9 +56,9 @@ class Evidence:
     appearance: Appearance
 
     @cached_property
-    def _cells(self) -> Callable[[int], np.ndarray]:
-        """``_cells_of`` a frame, kept: its poses are compared one after another."""
-        return lru_cache(maxsize=KEPT_FRAMES)(self._cells_of)
+    def _cells(self) -> Shelf[np.ndarray]:
+        """``_cells_of`` the last frames: their poses are compared one after another."""
+        return Shelf(CELLS_BYTES)
 
     @staticmethod
     def of(
@@ -106,7 +107,7 @@ class Evidence:
         _, face_index, _ = drawn(seen, vertices_m, self.body.faces)
         known = (face_index >= 0) & (seen.mask > 0.9) & seen.inside
         corners = self.body.faces[face_index[known]]  # (K, 3)
-        cells = self._cells(index)[known]
+        cells = self._cells.get(index, self._cells_of)[known]
         normals = vertex_normals(vertices_m, self.body.faces).astype(float)[corners].mean(1)
         gain = self.appearance.gains(index, normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9))
         expected, sigma = self.appearance.color[corners].mean(1), self.appearance.sigma[corners].mean(1)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -35,7 +34,7 @@ from fitting.terms import Rows
 FINER = 2  # picture cells per grid cell
 SIGMA = 0.06  # of full scale: noise, compression, shading
 COUNT = 120.0  # rows of one frame are worth so many independent ones
-MAX_SIGHTS = 500  # 0.7 MB each
+SIGHTS_BYTES = 350_000_000  # of one blur in memory, 0.7 MB each: those of frames that are solved at once
 SAMPLES_BYTES = 500_000_000  # in memory, 0.3 MB each
 MIN_FACING = 0.35  # cosine; slanted skin smears
 MIN_FRAMES = 8  # a vertex seen less often has no colour to believe
@@ -60,14 +59,14 @@ class Samples:
 
     def __init__(self, clip: Clip) -> None:
         self._clip = clip
-        self._kept = Shelf(self._sampled, SAMPLES_BYTES, clip.scratch)
+        self._kept: Shelf[np.ndarray | None] = Shelf(SAMPLES_BYTES, clip.scratch)
 
     def __getitem__(self, index: int) -> np.ndarray | None:
-        return self._kept[index]
+        return self._kept.get(index, self._sampled)
 
     def read(self, index: int) -> int:
         """Decode a frame before anybody asks for it; returns ``index``."""
-        self._kept[index]
+        self[index]
         return index
 
     def _sampled(self, index: int) -> np.ndarray | None:
@@ -93,10 +92,10 @@ class Pictures:
 
     def __init__(self, clip: Clip, blur_px: float, samples: Samples | None = None) -> None:
         self.clip, self.blur_px, self.samples = clip, blur_px, samples or Samples(clip)
-        self._kept = lru_cache(maxsize=MAX_SIGHTS)(self._look)
+        self._kept: Shelf[Sight] = Shelf(SIGHTS_BYTES)
 
     def __getitem__(self, index: int) -> Sight:
-        return self._kept(index)
+        return self._kept.get(index, self._look)
 
     def _look(self, index: int) -> Sight:
         observation, color = self.clip[index], self.samples[index]

@@ -30,27 +30,28 @@ log = logging.getLogger(__name__)
 
 
 class Shelf(Generic[T]):
-    """``shelf[i]`` is ``make(i)``, which is asked once.  Threads may share it; several may make what they want at once.
+    """``shelf.get(i, make)`` is ``make(i)``, which is asked once.  Threads may share it; several may make at once.
 
     room_bytes: of arrays that stay in memory, those that were asked for last; folder: where the others go, in files of
-    this shelf alone; None: they are made again.
+    this shelf alone; None: they are made again.  It does not keep ``make``, mostly a method of who has the shelf: such
+    rings are freed when the collector comes by, hundreds of megabytes late.
     """
 
-    def __init__(self, make: Callable[[int], T], room_bytes: int, folder: Path | None) -> None:
-        self._make, self._room_bytes, self._folder = make, room_bytes, folder
+    def __init__(self, room_bytes: int, folder: Path | None = None) -> None:
+        self._room_bytes, self._folder = room_bytes, folder
         self._kept: OrderedDict[int, tuple[T, int]] = OrderedDict()
         self._num_bytes = 0
         self._lock = threading.Lock()
         self._files: Path | None = None
 
-    def __getitem__(self, index: int) -> T:
+    def get(self, index: int, make: Callable[[int], T]) -> T:
         with self._lock:
             if index in self._kept:
                 self._kept.move_to_end(index)
                 return self._kept[index][0]
         value = self._read(index)
         if value is None:
-            value = self._make(index)
+            value = make(index)
         with self._lock:
             if index in self._kept:  # another thread was faster: everybody shall have the same
                 return self._kept[index][0]
