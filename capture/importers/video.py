@@ -27,7 +27,7 @@ from capture.recording import RecordingWriter
 
 log = logging.getLogger(__name__)
 
-QUICK_PER_S = 45  # tracking is as good with 30 a second, and with 15
+QUICK_PER_S = 45  # 30 a second are enough, and 15 nearly (docs/results.md, "Faster movement")
 MAX_PIXELS = 40_000_000  # a film of 8K has 33 million
 STILLS = ("tty", "image2", "_pipe", "ico")  # FFmpeg demuxers that take text and single pictures for films
 FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)  # what a "35 mm equivalent" focal length refers to
