@@ -72,6 +72,7 @@ def test_the_page_has_every_section_and_no_hole(page):
     for hole in ("{{", "{%", "None", ">nan", "Undefined"):
         assert hole not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", page), hole
     assert page.count("<svg") >= 5 and "a doll" in page  # charts; the notes of the fit
+    assert "18 to train, 6 held out, 5 of them measured" in page
 
 
 def test_without_measurements_there_is_no_report(tmp_path):

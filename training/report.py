@@ -139,7 +139,8 @@ def headline(figures: Mapping[str, Any]) -> list[dict[str, str]]:
         }.items()
     }
     iou = (figures["fit"]["silhouette_iou"] or {}).get("median")
-    heldout_words = f"{frames['train']} to train, {frames['heldout']} held out"
+    measured = frames.get("measured", frames["heldout"])  # reports of before knew no other
+    heldout_words = f"{frames['train']} to train, {frames['heldout']} held out, {measured} of them measured"
     flicker = (figures.get("flicker") or {}).get("ratio")
     said = {"limb_in_doubt": "but for a limb", "uncertain": "uncertain", "lost": "lost"}
     doubtful = [f"{frames[key]} {words}" for key, words in said.items() if frames[key]]
