@@ -184,10 +184,9 @@ def test_a_split_without_one_side_is_refused(fraction: float) -> None:
         FitConfig(train_fraction=fraction)
 
 
+@pytest.mark.parametrize("fitted", [True], indirect=True, ids=["depth"])  # it has all kinds of evidence
 def test_a_fit_is_the_same_where_evidence_has_no_room_in_memory(fitted, monkeypatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    with_depth, _, _, folder = fitted
-    if not with_depth:
-        pytest.skip("the film with depth has all kinds of evidence")
+    _, _, _, folder = fitted
     left: list[str] = []
     rmtree = shutil.rmtree
 
