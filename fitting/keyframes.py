@@ -45,7 +45,7 @@ COVER_GAINS = (16, 4, 1)  # of the first, second and third keyframe that shows a
 
 @dataclass(frozen=True)
 class KeyframeConfig:
-    max_train_frames: int = 1500  # the paper's number; a crop is a third of a megabyte, and more steps see no more
+    max_train_frames: int = 1500  # the paper's number
     spread: bool = True  # evenly over what trains of a longer film; false: its first frames, as in the paper
     max_keyframe_fraction: float = 0.1  # strictly fewer than this of the training frames, as in the paper
     image_px: int = 256  # height of the raster that measures coverage; a face is then about 7 pixels

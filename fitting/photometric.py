@@ -144,13 +144,13 @@ def learn(
     samples: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     normals: dict[int, np.ndarray] = {}
 
-    def seen_in(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def seen_in(index: int) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
         sight = pictures[index]
         ids, xy, facing, normal = _visible(body, chain, clip, index, states[index], sight)
-        return ids, _bilinear(sight.color, xy), facing**2, normal.astype(np.float32)
+        return (ids, _bilinear(sight.color, xy), facing**2), normal.astype(np.float32)
 
-    for index, (*sample, normal) in zip(states, in_threads(seen_in, states), strict=True):
-        samples[index], normals[index] = (sample[0], sample[1], sample[2]), normal
+    for index, found in zip(states, in_threads(seen_in, states), strict=True):
+        samples[index], normals[index] = found
     light = _light_of(samples, normals, [index for index in samples if index in teachers])
     shade = {index: gains(light_terms(normal), light).astype(np.float32) for index, normal in normals.items()}
     gain = {index: np.ones(3) for index in samples}

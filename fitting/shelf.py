@@ -23,7 +23,6 @@ import numpy as np
 import zstandard
 
 LEAVE_FREE_BYTES = 1_000_000_000  # of the disk: the results come after
-NO_ROOM = "%s: %s; what does not fit into memory is made again"
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -80,30 +79,29 @@ class Shelf(Generic[T]):
 
     def _write(self, index: int, value: T) -> None:
         """Put a value aside, if there is room; None is made again at no cost."""
-        files = self._folder_of_files()
-        if files is None or value is None or (files / name_of(index)).is_file():
+        if value is None:
             return
-        data = zstandard.compress(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), 1)
-        unfinished = files / f"{name_of(index)}.{threading.get_ident()}"
         try:
+            files = self._folder_of_files()
+            if files is None or (files / name_of(index)).is_file():
+                return
+            data = zstandard.compress(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), 1)
             if shutil.disk_usage(files).free < LEAVE_FREE_BYTES + len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            unfinished = files / f"{name_of(index)}.{threading.get_ident()}"
             unfinished.write_bytes(data)  # not waited for: it is of no use to another run
-            unfinished.replace(files / name_of(index))
-        except PermissionError:
-            unfinished.unlink(missing_ok=True)  # Windows: somebody is reading what another thread has just written
+            try:
+                unfinished.replace(files / name_of(index))
+            except PermissionError:  # Windows: somebody is reading what another thread has just written
+                unfinished.unlink(missing_ok=True)
         except OSError as error:
             self._give_up(error)
 
     def _folder_of_files(self) -> Path | None:
         with self._lock:
             if self._files is None and self._folder is not None:
-                try:
-                    self._folder.mkdir(parents=True, exist_ok=True)
-                    self._files = Path(tempfile.mkdtemp(dir=self._folder))
-                except OSError as error:
-                    log.warning(NO_ROOM, self._folder, error.strerror or error)
-                    self._folder = None
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._files = Path(tempfile.mkdtemp(dir=self._folder))
             return self._files
 
     def _give_up(self, error: OSError) -> None:
@@ -111,7 +109,8 @@ class Shelf(Generic[T]):
         with self._lock:
             files, self._files, folder, self._folder = self._files, None, self._folder, None
         if folder is not None:
-            log.warning(NO_ROOM, folder, error.strerror or error)
+            words = "%s: %s; what does not fit into memory is made again"
+            log.warning(words, folder, error.strerror or error)
         if files is not None:
             shutil.rmtree(files, ignore_errors=True)
 

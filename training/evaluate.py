@@ -34,7 +34,6 @@ from capture.progress import progress
 from capture.video import VideoWriter
 from capture.workers import Workers, num_cores
 from fitting.fit import BodyFit
-from fitting.verdict import LOST, UNCERTAIN
 from rendering.avatar import Avatar
 from rendering.coverage import by_region, cover
 from rendering.coverage_picture import draw_atlas, draw_bodies
@@ -54,12 +53,11 @@ from training.score import (
     Subject,
     comparison,
     load_scene,
-    means,
-    percentiles,
     predict,
     seen_by,
     spread,
 )
+from training.summary import in_one_line, summarize
 
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("full_long_side_px", "video_height_px", "turntable_height_px", "picture_height_px"), (64, 8192)),
@@ -292,68 +290,6 @@ def write_coverage(folder: Path, subject: Subject) -> dict[str, dict[str, Any]]:
     write_atomically(folder / "coverage.png", encode_png(draw_bodies(coverage, fit.body, rest_m)))
     write_atomically(folder / "coverage_uv.png", encode_png(draw_atlas(coverage, fit.body)))
     return by_region(coverage, fit.body.part_names)
-
-
-def summarize(
-    subject: Subject,
-    rows: list[dict[str, Any]],
-    head: dict[str, Any] | None,
-    flicker: dict[str, Any] | None,
-    coverage: dict[str, dict[str, Any]],
-    why_no_lpips: str | None,
-) -> dict[str, Any]:
-    """One subject's part of metrics.json."""
-    fit, keyframes = subject.captured.fit, subject.keyframes
-    tracked = np.asarray(fit.tracked, bool)
-    reasons = {}
-    if why_no_lpips is not None:
-        reasons["lpips"] = why_no_lpips
-    if not np.isfinite(fit.residual_mm[tracked]).any():
-        reasons["fit.residual_mm"] = "the recording has no depth"
-    lost, measured = len(keyframes.heldout_indices) - subject.num_tracked, len(subject.heldout)
-    if lost:
-        reasons["heldout"] = f"{lost} held-out frames without a tracked body are in no figure"
-    if measured < subject.num_tracked:
-        reasons["measured"] = f"{measured} of {subject.num_tracked} held-out frames, in evenly spread runs"
-    if head is None:
-        reasons["head"] = "there is no close-up of the head"
-    if flicker is None:
-        reasons["flicker"] = "too few neighbouring held-out frames show the same skin"
-    return {
-        "frames": {
-            "recorded": len(subject.captured.recording),
-            "tracked": int(tracked.sum()),
-            "limb_in_doubt": int((tracked & fit.limb_doubted.any(1)).sum()),
-            "uncertain": fit.status.count(UNCERTAIN),
-            "lost": fit.status.count(LOST),
-            "train": len(keyframes.train_indices),
-            "keyframes": len(keyframes.keyframe_indices),
-            "heldout": len(keyframes.heldout_indices),
-            "measured": measured,
-        },
-        "fit": {
-            "residual_mm": percentiles(fit.residual_mm[tracked], p95=95),
-            "keypoint_px": percentiles(fit.keypoint_px[tracked], p95=95),
-            "silhouette_iou": percentiles(fit.silhouette_iou[tracked], p5=5),
-        },
-        "coverage": coverage,
-        "heldout": means(rows, AVATAR),
-        "head": head,
-        "baselines": {method: means(rows, method) for method in METHODS if method != AVATAR},
-        "flicker": flicker,
-        "reasons": reasons,
-    }
-
-
-def in_one_line(result: Mapping[str, Any]) -> str:
-    """The headline for the log."""
-    heldout, baselines = result["heldout"], result["baselines"]
-    if heldout["masked_psnr_db"] is None:
-        return "no held-out frame could be scored"
-    others = ", ".join(f"{name.replace('_', ' ')} {b['masked_psnr_db']} dB" for name, b in baselines.items())
-    ssim, iou = heldout["crop"]["ssim"], heldout["mask_iou"]
-    flicker = "" if result["flicker"] is None else f", flicker {result['flicker']['ratio']} of the video's"
-    return f"masked PSNR {heldout['masked_psnr_db']} dB ({others}), crop SSIM {ssim}, mask IoU {iou}{flicker}"
 
 
 def protocol(config: EvaluateConfig, has_lpips: bool) -> dict[str, Any]:
