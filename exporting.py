@@ -6,6 +6,7 @@ onnx   the networks alone          glb   the body with its colours and motions  
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ def export(project: Project, stage: Stage, wish: Wish) -> None:
 
     avatar = Avatar.load(avatar_dir, "cpu")
     if wish.format == "onnx":
-        _write_onnx(avatar, wish.out)
+        _write_onnx(avatar, project.subjects, wish.out)
         return
     subject = _the_subject(project, avatar)
     from rendering.moves import moves
@@ -80,16 +81,22 @@ def _the_subject(project: Project, avatar: Avatar) -> str:
     return subject
 
 
-def _write_onnx(avatar: Avatar, out: Path) -> None:
+def _write_onnx(avatar: Avatar, subjects: Sequence[str], out: Path) -> None:
+    """The networks; outlined as one of ``subjects``, where there is only one, is."""
     from capture.files import write_atomically
     from rendering.networks import NeuralRenderer
     from rendering.onnx_graph import onnx_model
 
     out.parent.mkdir(parents=True, exist_ok=True)
+    adapted = [subject for subject in subjects if avatar.textures[subject].outline is not None]
+    if adapted and len(subjects) > 1:
+        log.warning("%s: outlined as those the networks learned from; --subject exports their own", ", ".join(adapted))
+        adapted = []
     for part, path in ((avatar, out), (avatar.close_up, out.with_stem(f"{out.stem}_close_up"))):
         if part is not None:
             assert isinstance(part.renderer, NeuralRenderer)
-            write_atomically(path, onnx_model(part.renderer).SerializeToString())
+            outline = part.textures[adapted[0]].outline if adapted and adapted[0] in part.textures else None
+            write_atomically(path, onnx_model(part.renderer, outline).SerializeToString())
         elif path.is_file():
             log.warning("%s: was there before, and is not of this avatar, which has no close-up", path)
 

@@ -160,7 +160,7 @@ STAGES = (
 )
 
 # What may be done to a finished avatar; changes.py runs them.
-ADAPT = Stage("06_avatar", "adapt", 15, _adapt, ("adapt",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+ADAPT = Stage("06_avatar", "adapt", 16, _adapt, ("adapt",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
 FINETUNE = Stage("06_avatar", "finetune", 15, _finetune, ("finetune",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
 
 CONFIGS = {

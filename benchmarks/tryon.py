@@ -56,7 +56,7 @@ def compare(avatar: Avatar, body: str, wear: str, subject_dir: Path) -> tuple[fl
     clothes = clothes_of(model)
     clothed = dressed(avatar, body, dict.fromkeys(clothes, wear))
     # What is worn is shown in the light that its wearer was filmed in, so is its owner here.
-    theirs = mixed_texture(avatar, [wear], np.ones(1), avatar.textures[body].light)
+    theirs = mixed_texture(avatar, [wear], np.ones(1), body)
     owner = avatar.with_subject(wear, theirs, avatar.bodies[wear])
     tracked = np.flatnonzero(captured.fit.tracked)
     moved = captured.motion(tracked[np.linspace(0, len(tracked) - 1, POSES).astype(int)])

@@ -4,7 +4,7 @@ H x W pixels of the asked picture, h x w of the person crop that the networks pa
 
     avatar.json                     subjects, settings, what made it
     renderer.safetensors            R1 and R2
-    textures/<subject>.safetensors  one neural texture each, with its light and its detail
+    textures/<subject>.safetensors  one neural texture each, with its light, detail and outline
     bodies/<subject>.npz            the body model; bodies/<subject>.safetensors  its shape and clothing offsets
     close_up/                       where there is one, an avatar in the same files, which paints heads (``close_up``)
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -149,6 +149,10 @@ class NeuralTexture(nn.Module):
         self.detail: Tensor | None  # (D, D, 3) int8 of ``rendering.detail``; none before training is over
         self.register_buffer("detail", None)
         self._detail_levels: list[np.ndarray] = []  # it, and half of it, and so on, made when asked for
+        # (1,) what is added to the logit of every mask painted with this texture; none: nothing.  Of somebody new to
+        # networks that do not change: they outline him as wide as they have learned others to be (``training.outline``)
+        self.outline: Tensor | None
+        self.register_buffer("outline", None)
 
     @staticmethod
     def shared_initial(texture_px: int, channels: int, seed: int) -> Tensor:
@@ -163,6 +167,7 @@ class NeuralTexture(nn.Module):
         texture = cls(torch.zeros_like(tensors["texels"]))
         texture.light = tensors.get("light")  # a texture without one is shown as it is
         texture.detail = tensors.get("detail")
+        texture.outline = tensors.get("outline")
         texture.load_state_dict(dict(tensors))
         return texture
 
@@ -275,7 +280,7 @@ class Renderer(nn.Module):
 
     def picture(self, texture: NeuralTexture, surface: Surface) -> Rendering:
         """The surface painted with a texture, as it is learned."""
-        return self(texture(surface), surface.plane(surface.normal))
+        return outlined(self(texture(surface), surface.plane(surface.normal)), texture.outline)
 
     def own_loss(self, rendering: Rendering, surface: Surface, done: float) -> Tensor | None:
         """A method's own term, weighted, when ``done`` (0 to 1) of the run is over; most have none."""
@@ -284,6 +289,11 @@ class Renderer(nn.Module):
     def paint(self, features: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
         """Padded planes to the rough image (B, 3, H, W), and image and mask logit (B, 4, H, W)."""
         raise NotImplementedError
+
+
+def outlined(rendering: Rendering, outline: Tensor | None) -> Rendering:
+    """The rendering in a texture's ``outline``."""
+    return rendering if outline is None else replace(rendering, mask_logit=rendering.mask_logit + outline)
 
 
 def padded(planes: Tensor, multiple: int) -> Tensor:

@@ -21,9 +21,10 @@ OPSET, IR_VERSION = 17, 8  # of 2022: everything that runs ONNX today reads them
 ENDS = np.iinfo(np.int32).max
 
 
-def onnx_model(renderer: NeuralRenderer) -> onnx.ModelProto:
+def onnx_model(renderer: NeuralRenderer, outline: Tensor | None = None) -> onnx.ModelProto:
     """Features (B, C, H, W) and normals (B, 3, H, W), zero outside the body, to rgb (B, 3, H, W) and mask (B, 1, H, W)
-    in [0, 1]: clamped, and without the haze of a logistic mask, as ``Painter`` leaves them."""
+    in [0, 1]: clamped, and without the haze of a logistic mask, as ``Painter`` leaves them.  ``outline`` (1,) is of
+    the texture that the graph is for."""
     from onnx import TensorProto, checker, helper
 
     folded = fold_norms(renderer).float().cpu()
@@ -37,6 +38,8 @@ def onnx_model(renderer: NeuralRenderer) -> onnx.ModelProto:
     painted = graph.add("Slice", painted, graph.ints([0, 0]), size, graph.ints([2, 3]))
     image = graph.add("Slice", painted, graph.ints([0]), graph.ints([RGB]), graph.ints([1]))
     logit = graph.add("Slice", painted, graph.ints([RGB]), graph.ints([ENDS]), graph.ints([1]))
+    if outline is not None:
+        logit = graph.add("Add", logit, *graph.weight(outline.cpu()))
     zero, one, half = graph.number(0), graph.number(1), graph.number(0.5)
     colour = graph.add("Add", graph.add("Mul", image, half), half)
     graph.add("Clip", colour, zero, one, output="rgb")

@@ -14,7 +14,16 @@ from numba import njit
 from torch import Tensor
 
 from capture.errors import UserError
-from rendering.networks import NeuralTexture, Renderer, Rendering, Surface, compute_dtype, fold_norms, on_device
+from rendering.networks import (
+    NeuralTexture,
+    Renderer,
+    Rendering,
+    Surface,
+    compute_dtype,
+    fold_norms,
+    on_device,
+    outlined,
+)
 from rendering.stick_figure import FigureRenderer
 
 # Of the mask, at either end.  A logistic one never reaches 0 or 1, which would show as a veil over the whole crop; and
@@ -65,7 +74,7 @@ class Painter:
                 return _finished(self.renderer.picture(texture, surface))
             features = surface.plane(texture.features(surface).to(self.dtype))
             normals = surface.plane(surface.normal.to(self.dtype))
-            return self.paint_planes(features, normals)
+            return self.paint_planes(features, normals, texture.outline)
 
     @torch.inference_mode()
     def rgba(self, texture: NeuralTexture, surface: Surface) -> np.ndarray:
@@ -77,22 +86,24 @@ class Painter:
         with one_thread():
             features = surface.plane(texture.features(surface).to(self.dtype))
             normals = surface.plane(surface.normal.to(self.dtype))
-            rendering = self.renderer(features, normals)
+            rendering = outlined(self.renderer(features, normals), texture.outline)
             painted = torch.cat([rendering.image, rendering.mask_logit], dim=1)[0].permute(1, 2, 0)
         return _rgba_of(painted.contiguous().numpy())
 
     @torch.inference_mode()
-    def paint_planes(self, features: Tensor, normals: Tensor) -> Painted:
-        """The same from dense planes (B, C, H, W) and (B, 3, H, W)."""
+    def paint_planes(self, features: Tensor, normals: Tensor, outline: Tensor | None = None) -> Painted:
+        """The same from dense planes (B, C, H, W) and (B, 3, H, W), in a texture's outline (1,)."""
+        if outline is None:
+            outline = features.new_zeros(1, dtype=torch.float32)
         if not self.use_graph:
-            return self._forward(features, normals)
+            return self._forward(features, normals, outline)
         key = tuple(features.shape)
         if key not in self._graphs:
-            self._graphs[key] = _Graph(self._forward, features, normals)
-        return self._graphs[key](features, normals)
+            self._graphs[key] = _Graph(self._forward, features, normals, outline)
+        return self._graphs[key](features, normals, outline)
 
-    def _forward(self, features: Tensor, normals: Tensor) -> Painted:
-        return _finished(self.renderer(features, normals))
+    def _forward(self, features: Tensor, normals: Tensor, outline: Tensor) -> Painted:
+        return _finished(outlined(self.renderer(features, normals), outline))
 
 
 def _finished(rendering: Rendering) -> Painted:
@@ -116,21 +127,21 @@ def _rgba_of(painted):
 class _Graph:
     """A recorded forward pass: a hundred small kernels cost one launch instead of a hundred."""
 
-    def __init__(self, function, features: Tensor, normals: Tensor) -> None:
-        self.features, self.normals = features.clone(), normals.clone()
+    def __init__(self, function, *inputs: Tensor) -> None:
+        self.inputs = [values.clone() for values in inputs]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):  # let cuDNN choose its kernels before recording
-                function(self.features, self.normals)
+                function(*self.inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.painted = function(self.features, self.normals)
+            self.painted = function(*self.inputs)
 
-    def __call__(self, features: Tensor, normals: Tensor) -> Painted:
-        self.features.copy_(features)
-        self.normals.copy_(normals)
+    def __call__(self, *inputs: Tensor) -> Painted:
+        for own, values in zip(self.inputs, inputs, strict=True):
+            own.copy_(values)
         self.graph.replay()
         image, mask, rough = self.painted
         return image.clone(), mask.clone(), rough.clone()

@@ -49,13 +49,13 @@ def write_page(avatar: Avatar, subject: str, moves: Sequence[Move], runtime: Map
     files = {
         DESCRIPTION: json.dumps(description).encode(),
         DATA: b"".join(table.parts),
-        MODEL: onnx_model(avatar.renderer).SerializeToString(),
+        MODEL: onnx_model(avatar.renderer, avatar.textures[subject].outline).SerializeToString(),
         f"{RUNTIME}/{LICENSE}": (PAGE / "onnxruntime_license.txt").read_bytes(),
     }
     close_up = avatar.close_up_of(subject)
     if close_up is not None:
         assert isinstance(close_up.renderer, NeuralRenderer)
-        files[CLOSE_UP] = onnx_model(close_up.renderer).SerializeToString()
+        files[CLOSE_UP] = onnx_model(close_up.renderer, close_up.textures[subject].outline).SerializeToString()
     files |= {f"{RUNTIME}/{name}": content for name, content in runtime.items()}
     page = (PAGE / "index.html").read_text()
     if is_one_file:

@@ -81,7 +81,7 @@ def worn(avatar: Avatar, body: str, regions: Mapping[str, str], seam_m: float = 
     shares = shares_of(depth_px)
     if avatar.settings["train"].get("warm_start"):  # otherwise the texture's channels are no colours
         shares = _with_own_skin(avatar, people, body, shares, depth_px * max(seam_m, 1e-6))
-    texture = mixed_texture(avatar, people, shares, avatar.textures[body].light)
+    texture = mixed_texture(avatar, people, shares, body)
     return texture, mixed_cut(avatar, body, people, shares_of(depth))
 
 
@@ -90,11 +90,7 @@ def morphed(avatar: Avatar, first: str, second: str, share: float) -> tuple[Neur
     for subject in (first, second):
         avatar.check_subject(subject)
     people, shares = [first, second], np.array([1 - share, share], np.float32)
-    lights = [avatar.textures[subject].light for subject in people]
-    light = None
-    if any(own is not None for own in lights):
-        light = sum(part * own for part, own in zip(shares.tolist(), lights, strict=True) if own is not None)
-    texture = mixed_texture(avatar, people, shares, light)
+    texture = mixed_texture(avatar, people, shares)
     cut = mixed_cut(avatar, first, people, shares)
     figures = [avatar.bodies[subject].shape for subject in people]
     count = max(map(len, figures))
@@ -154,10 +150,9 @@ def depth_m(shape: Shape, label: np.ndarray, num_people: int) -> np.ndarray:
     )
 
 
-def mixed_texture(
-    avatar: Avatar, people: Sequence[str], shares: np.ndarray, light: Tensor | None = None
-) -> NeuralTexture:
-    """The texture with ``shares`` (T, T, S), or (S,) everywhere, of each of ``people``, all of it in one ``light``.
+def mixed_texture(avatar: Avatar, people: Sequence[str], shares: np.ndarray, body: str | None = None) -> NeuralTexture:
+    """The texture with ``shares`` (T, T, S), or (S,) everywhere, of each of ``people``; its light and outline are those
+    of ``body``, or mixed with shares (S,), too.
 
     Where one of them has all, the texel is his, bit for bit.  Raises UserError for bodies with different atlases.
     """
@@ -169,7 +164,13 @@ def mixed_texture(
             )
     weights = torch.from_numpy(np.array(shares, np.float32)).to(textures[0].texels.device)
     parts = [weight[..., None] * texture.texels for weight, texture in zip(weights.unbind(-1), textures, strict=True)]
-    tensors = {"texels": torch.stack(parts).sum(0)} | ({} if light is None else {"light": light})
+    tensors = {"texels": torch.stack(parts).sum(0)}
+    parts_of = {body: 1.0} if body is not None else dict(zip(people, shares.tolist(), strict=True))
+    for name in ("light", "outline"):
+        values = [(part, getattr(avatar.textures[subject], name)) for subject, part in parts_of.items()]
+        terms = [part * value for part, value in values if value is not None]
+        if terms:
+            tensors[name] = torch.stack(terms).sum(0)
     detail = mixed_detail(textures, np.asarray(shares, np.float32))
     if detail is not None:
         tensors["detail"] = detail

@@ -23,11 +23,14 @@ from capture.matting import Masks
 from capture.recording import Recording
 from commands import cast_of, open_project
 from rendering.avatar import Avatar
+from rendering.networks import NeuralTexture
 from rendering.rasters import RasterConfig, Rasters, rasterize
 from stages import plan
 from training import adapt as adapting
 from training import train as training
+from training.cast import Actor
 from training.dataset import Augment, SubjectFrames
+from training.outline import fitted_outline
 from training.ticks import masked_psnr_db
 from training.train import TrainConfig, train
 
@@ -106,6 +109,31 @@ def test_adapting_changes_no_byte_of_what_was_there_and_adds_one_texture(workspa
     assert Avatar.load(workspace / "duo" / "06_avatar", "cpu").subjects == ("ada", "bob", "carol")
     assert cast_of(workspace, "duo") == ("ada", "bob", "carol")
     assert (workspace / "duo" / "06_avatar" / "preview.jpg").is_file()
+
+
+@pytest.mark.parametrize("wider", [-1.0, 1.5])
+def test_somebody_new_is_outlined_as_wide_as_the_mattes_whatever_the_networks_have_learned(made, tmp_path, wider):
+    base, folder = Avatar.load(made / "duo" / "06_avatar", "cpu"), made / "carol"
+    learned = base.renderer.second.up[0][0].bias
+    learned[3] += wider
+    frames, positions = Actor.load("carol", folder, torch.device("cpu")).frames, np.arange(NUM_TRAIN)
+    exact = torch.autocast("cpu", torch.bfloat16, enabled=False)
+    texture = NeuralTexture.of({"texels": base.textures["ada"].texels}).requires_grad_(False)
+    texture.outline = fitted_outline(base.renderer, texture, frames, positions, exact)
+    batch = frames.batch(torch.from_numpy(positions), Augment(), torch.Generator(), torch.Generator())
+    fitted = base.renderer.picture(texture, batch.surface).mask * batch.valid
+    texture.outline = None
+    usual = base.renderer.picture(texture, batch.surface).mask * batch.valid
+    area = float((batch.mask * batch.valid).sum())
+    assert float(fitted.sum()) == pytest.approx(area, rel=0.01)  # of 16 frames of the 18
+    assert float(usual.sum()) != pytest.approx(area, rel=0.1)
+
+    base.save(tmp_path / "base")
+    adapting.adapt(adapting.AdaptConfig(2), {}, tmp_path / "trio", tmp_path / "base", "carol", folder)
+    textures = Avatar.load(tmp_path / "trio", "cpu").textures
+    assert float(textures["carol"].outline) == pytest.approx(-wider, abs=0.5) and textures["ada"].outline is None
+    adapting.finetune(adapting.FinetuneConfig(2), {}, tmp_path / "tuned", tmp_path / "trio", "carol", folder)
+    assert Avatar.load(tmp_path / "tuned", "cpu").textures["carol"].outline == textures["carol"].outline
 
 
 def test_adapting_adds_one_texture_to_the_close_up_too_in_the_light_of_the_person(workspace):

@@ -19,6 +19,7 @@ from rendering.avatar import Avatar, Shape, surface_of
 from rendering.framing import person_box, person_frame, visible_depth
 from rendering.layers import lay_over
 from rendering.networks import NeuralRenderer, NeuralTexture
+from rendering.painter import HAZE, Painter
 from rendering.pasting import Box, crispness, paste
 from rendering.rasterize import rasterize, rasterize_covered
 from rendering.rasters import RasterConfig
@@ -223,6 +224,23 @@ def test_the_quick_way_to_rgba_says_what_the_networks_say(avatar):
     rgba = avatar.painter.rgba(avatar.textures["doll"], surface)
     np.testing.assert_allclose(rgba[..., :3], (image[0].permute(1, 2, 0) + 1) / 2, atol=1e-6)
     np.testing.assert_allclose(rgba[..., 3], mask[0, 0], atol=1e-5)
+
+
+def test_a_textures_outline_is_added_to_the_masks_logit_and_to_nothing_else(avatar):
+    texture, renderer = avatar.textures["doll"], NeuralRenderer(8, 16, (8, 16)).eval()  # masks of about one half
+    wide = NeuralTexture.of({**texture.state_dict(), "outline": torch.tensor([0.4])}).requires_grad_(False)
+    vertices_m = avatar.bodies["doll"].vertices_camera_m(dance(3)[0][2], CAMERA_FROM_BODY)
+    surface = surface_of(rasterize_covered(doll(), vertices_m, CAMERA))
+    painter = Painter(renderer, torch.device("cpu"), dtype=torch.float32)
+    usual, wider = painter.paint(texture, surface), painter.paint(wide, surface)
+    learned = renderer.picture(wide, surface)
+    assert torch.equal(usual[0], wider[0]) and torch.equal(usual[2], wider[2])
+    torch.testing.assert_close(
+        learned.mask_logit - renderer.picture(texture, surface).mask_logit, torch.full_like(wider[1], 0.4)
+    )
+    torch.testing.assert_close(wider[1], ((learned.mask - HAZE) / (1 - 2 * HAZE)).clamp(0, 1))
+    assert (wider[1] - usual[1]).mean() > 0.05
+    np.testing.assert_allclose(painter.rgba(wide, surface)[..., 3], wider[1][0, 0], atol=1e-5)
 
 
 def test_a_layers_depth_is_the_bodys_and_beside_it_the_nearest_pixels(avatar):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small_workspace import LOST, NUM_FRAMES, NUM_TRAIN, make_workspace
 from test_avatar import make_avatar
 from test_gltf import Read
@@ -19,6 +20,7 @@ from rendering import ort_web
 from rendering.avatar import Avatar
 from rendering.captured import Captured
 from rendering.moves import moves
+from rendering.networks import NeuralTexture
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +82,21 @@ def test_onnx_files_run_at_the_sizes_that_the_networks_learned(workspace, tmp_pa
 def test_a_file_that_is_no_close_up_of_this_avatar_is_named(tmp_path, caplog):
     (tmp_path / "doll_close_up.onnx").write_bytes(b"of another")
     with caplog.at_level("WARNING"):
-        _write_onnx(make_avatar(), tmp_path / "doll.onnx")
+        _write_onnx(make_avatar(), ["doll"], tmp_path / "doll.onnx")
     assert "doll_close_up.onnx: was there before" in caplog.text
     assert (tmp_path / "doll_close_up.onnx").read_bytes() == b"of another"
+
+
+def test_onnx_files_are_outlined_as_who_was_asked_for(tmp_path, caplog):
+    plain = make_avatar()
+    texture = NeuralTexture.of({**plain.textures["doll"].state_dict(), "outline": torch.tensor([0.5])})
+    both = plain.with_subject("carol", texture, plain.bodies["doll"])
+    for name, subjects in (("plain", ["doll"]), ("carol", ["carol"]), ("all", ["doll", "carol"])):
+        with caplog.at_level("WARNING"):
+            _write_onnx(both, subjects, tmp_path / f"{name}.onnx")
+        assert ("carol: outlined as those" in caplog.text) == (name == "all")
+    files = {path.stem: path.read_bytes() for path in tmp_path.iterdir()}
+    assert files["all"] == files["plain"] != files["carol"]
 
 
 def test_a_page_is_written_with_the_runtime_that_is_there(workspace, tmp_path, monkeypatch):

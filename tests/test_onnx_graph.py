@@ -28,6 +28,19 @@ def lively_renderer(norm: bool) -> NeuralRenderer:
     return renderer.eval().requires_grad_(False)
 
 
+def test_a_graph_for_somebody_with_an_outline_paints_it():
+    import onnxruntime
+
+    renderer, outline = lively_renderer(norm=True), torch.tensor([-0.7])
+    features, normals = torch.randn(1, 8, 32, 32), torch.randn(1, 3, 32, 32)
+    file = onnx_model(renderer, outline).SerializeToString()
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    _, mask = session.run(["rgb", "mask"], {"features": features.numpy(), "normals": normals.numpy()})
+    painter = Painter(renderer, torch.device("cpu"), dtype=torch.float32)
+    np.testing.assert_allclose(mask, painter.paint_planes(features, normals, outline)[1], atol=2e-5)
+    assert not np.allclose(mask, painter.paint_planes(features, normals)[1], atol=1e-2)
+
+
 @pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("size", [(1, 48, 32), (2, 37, 21)])  # (2, 37, 21): a batch whose sides are no multiples
 def test_another_runtime_paints_the_same(norm: bool, size: tuple[int, int, int]) -> None:

@@ -244,6 +244,17 @@ def test_clothes_are_shown_in_the_light_of_their_wearer_and_a_mixture_in_a_mixed
     assert worn(lit, "carol", {"torso": "bob"})[0].light is None and morphed(cast, "ada", "bob", 0.5)[0].light is None
 
 
+def test_clothes_are_outlined_as_their_wearer_is_and_a_mixture_in_between(cast):
+    dressy = cast
+    for name, outline in (("ada", 0.4), ("bob", -0.2)):
+        texture = NeuralTexture.of({"texels": cast.textures[name].texels, "outline": torch.tensor([outline])})
+        dressy = dressy.with_subject(name, texture, cast.bodies[name])
+    assert worn(dressy, "ada", {"torso": "bob"})[0].outline == dressy.textures["ada"].outline
+    assert worn(dressy, "carol", {"torso": "bob"})[0].outline is None
+    torch.testing.assert_close(morphed(dressy, "ada", "bob", 0.25)[0].outline, torch.tensor([0.25]))
+    torch.testing.assert_close(morphed(dressy, "carol", "ada", 0.5)[0].outline, torch.tensor([0.2]))
+
+
 # ---------------------------------------------------------------------------------------------------- skirts
 
 

@@ -27,6 +27,7 @@ from training.cast import HEAD, PERSON, Actor, check_size, crop_wh
 from training.close_up import OF_CLOSE_UP, shows_head, with_light_of
 from training.detail import add_detail, without_detail
 from training.features import load_features
+from training.outline import fitted_outline
 from training.pretrained import DISCRIMINATOR, NONE
 from training.ranks import everywhere, is_lead
 from training.state import TrainState
@@ -177,10 +178,14 @@ def as_trained(base: Avatar, chosen: Mapping[str, Any]) -> TrainConfig:
 
 def _start(config: TrainConfig, base: Avatar, actor: Actor, device: torch.device, is_new: bool) -> TrainState:
     """The avatar's networks, and the texture that everybody starts from, or the one that is there."""
-    name = actor.frames.name
+    name, dtype = actor.frames.name, pick_dtype(config, device)
     if is_new:
         initial = NeuralTexture.shared_initial(config.texture_px, config.texture_channels, config.seed)
-        texture = start_texture(config, initial, actor)
+        texture = start_texture(config, initial, actor).to(device)
+        precision = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+        renderer = on_device(base.renderer, device)
+        texture.outline = fitted_outline(renderer, texture, actor.frames, actor.train_positions, precision)
+        log.info("%s: mask logits %+.2f, for an outline as wide as the mattes", name, float(texture.outline))
     else:
         texture = without_detail(base.textures[name]).requires_grad_(True)
     return TrainState(
@@ -191,7 +196,7 @@ def _start(config: TrainConfig, base: Avatar, actor: Actor, device: torch.device
         weight_decay=config.weight_decay,
         seed=config.seed,
         device=device,
-        dtype=pick_dtype(config, device),
+        dtype=dtype,
         num_shards=num_shards(config, device),
         is_frozen=is_new,
         keeps_statistics=is_pretrained(config, OURS),
