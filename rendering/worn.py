@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -229,7 +229,7 @@ def _with_own_skin(
     return result
 
 
-def spread(body: BodyModel, values: np.ndarray, texture_px: int) -> np.ndarray:
+def spread(body: Charted, values: np.ndarray, texture_px: int) -> np.ndarray:
     """(T, T, S) float32: per-vertex values (V, S) over the atlas; texels beside a chart have their nearest one's."""
     layout = _layout(_Atlas(body), texture_px)
     corners, weights = values[body.faces[layout.face]], layout.weights  # (T, T, 3, S)
@@ -239,7 +239,7 @@ def spread(body: BodyModel, values: np.ndarray, texture_px: int) -> np.ndarray:
     return np.ascontiguousarray(mix, np.float32)
 
 
-def nearest_vertices(body: BodyModel, texture_px: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_vertices(body: Charted, texture_px: int) -> tuple[np.ndarray, np.ndarray]:
     """(T, T) the vertex that each texel is nearest to, and whether it lies on a chart (T, T) bool."""
     layout = _layout(_Atlas(body), texture_px)
     weights = np.concatenate([layout.weights, 1 - layout.weights.sum(axis=2, keepdims=True)], axis=2)
@@ -247,10 +247,21 @@ def nearest_vertices(body: BodyModel, texture_px: int) -> tuple[np.ndarray, np.n
     return np.take_along_axis(body.faces[layout.face], corner, axis=2)[..., 0], layout.is_covered
 
 
+class Charted(Protocol):
+    """A mesh with an atlas: a body, or finer faces of one."""
+
+    @property
+    def faces(self) -> np.ndarray: ...  # (F, 3)
+    @property
+    def uv(self) -> np.ndarray: ...  # (U, 2) in [0, 1]
+    @property
+    def face_uv(self) -> np.ndarray: ...  # (F, 3) into uv
+
+
 class _Atlas:
     """A body as a key: by what its atlas is made of."""
 
-    def __init__(self, body: BodyModel) -> None:
+    def __init__(self, body: Charted) -> None:
         self.uv, self.face_uv = body.uv, body.face_uv
         self._key = (body.uv.tobytes(), body.face_uv.tobytes())
 

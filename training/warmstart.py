@@ -9,8 +9,6 @@ import logging
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix, diags
-from scipy.sparse.linalg import spsolve
 
 from capture.sampling import evenly
 from fitting.light import found_light, light_terms
@@ -18,16 +16,14 @@ from rendering.avatar import Shape
 from rendering.light import gain, lit
 from rendering.networks import NeuralTexture
 from rendering.texels import push_pull
-from rendering.worn import nearest_vertices, spread
 from training.dataset import ALPHA, COLOR, VALID, SubjectFrames
+from training.unseen import continued
 
 MIN_ALPHA = 0.95  # a half-covered pixel shows background
 NUM_CORNERS = 4
 LIGHT_FRAMES = 60  # evenly spread: a light has 24 unknowns
 LIGHT_TEXELS = 128  # per side: in coarser ones slopes of colour look like light
 LEAST_SEEN = 1e-3  # of a pixel seen head-on
-LEAST_SURE = 0.6  # of what is known of the median vertex: rims say what was behind
-SHORT_M, STRAY = 1e-3, 1e-3  # an edge is no shorter; how much a vertex is drawn to the mean, of an edge of a metre
 LEAST_FACING = 0.2  # cosine: more slanted pixels show the edge
 
 log = logging.getLogger(__name__)
@@ -79,35 +75,6 @@ def back_projected(
     if shape is not None and known.any():
         colors, known = continued(colors, np.where(known, seen, 0), shape)
     return torch.from_numpy(push_pull(colors, known.astype(np.float32)))
-
-
-def continued(colors: np.ndarray, seen: np.ndarray, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Colours (T, T, 3) carried on along the body to all its texels, and which those are (T, T) bool.
-
-    seen (T, T): how well each is known, 0 = not at all.  What is unknown is as smooth along the surface as can be (a
-    harmonic function): below the edge of a picture trousers go on from the last that was seen, forearms from elbows.
-    """
-    body = shape.body
-    rest_m, _ = body.shaped(shape.shape)
-    vertex, is_body = nearest_vertices(body, len(seen))
-    weight = np.bincount(vertex[is_body], seen[is_body], len(rest_m))
-    totals = [np.bincount(vertex[is_body], (seen * colors[..., k])[is_body], len(rest_m)) for k in range(3)]
-    known = weight > LEAST_SURE * (np.median(weight[weight > 0]) if weight.any() else 0)
-    if not known.any():
-        return colors, seen > 0
-    vertex_colors = np.stack(totals, axis=1) / np.maximum(weight, 1e-9)[:, None]
-    ends = np.concatenate([body.faces[:, [0, 1]], body.faces[:, [1, 2]], body.faces[:, [2, 0]]])
-    pull = 1 / np.maximum(np.linalg.norm(rest_m[ends[:, 0]] - rest_m[ends[:, 1]], axis=1), SHORT_M)
-    graph = csr_matrix((pull, (ends[:, 0], ends[:, 1])), shape=(len(rest_m), len(rest_m)))
-    graph = graph + graph.T
-    # Pieces of the mesh that show nothing known are as the whole person is.
-    laplacian = (diags(np.asarray(graph.sum(axis=1)).ravel() + STRAY) - graph).tocsr()
-    mean = np.average(vertex_colors[known], axis=0, weights=weight[known])
-    given = graph[~known][:, known] @ vertex_colors[known] + STRAY * mean
-    if (~known).any():
-        vertex_colors[~known] = spsolve(laplacian[~known][:, ~known].tocsc(), given).reshape(-1, 3)
-    filled = np.where(seen[..., None] > 0, colors, spread(body, vertex_colors.astype(np.float32), len(seen)))
-    return filled.astype(np.float32), is_body | (seen > 0)
 
 
 def light_of(frames: SubjectFrames, positions: np.ndarray) -> torch.Tensor:
