@@ -52,7 +52,7 @@ FIXED = ("widths", "norm", "latent_channels", "texture_px", "texture_channels", 
 class AdaptConfig:
     """What is not said here is as the avatar was trained."""
 
-    steps: int = 100  # a warm texture is nearly there after 50, and with few frames hundreds more overfit
+    steps: int = 50  # a warm texture is nearly there after 25; of few frames a hundred learn what hides mistakes
     rate: float = 1.0  # of train.texture_lr
 
 
