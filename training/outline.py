@@ -32,12 +32,12 @@ def fitted_outline(
         batch = frames.batch(torch.tensor([position]), Augment(), *unused)
         with precision:
             rendering = renderer.picture(texture, batch.surface)
-        logits.append(rendering.mask_logit.float()[batch.valid > 0])
-        mattes.append(batch.mask[batch.valid > 0])
+        logits.append(rendering.mask_logit.float()[batch.valid > 0].cpu())  # not every device has doubles
+        mattes.append(batch.mask[batch.valid > 0].cpu())
     logit, area = torch.cat(logits), torch.cat(mattes).double().sum()
-    low, high = torch.tensor([-MOST], device=device), torch.tensor([MOST], device=device)
+    low, high = torch.tensor([-MOST]), torch.tensor([MOST])
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         is_wide = torch.sigmoid(logit + middle).double().sum() > area
         low, high = torch.where(is_wide, low, middle), torch.where(is_wide, middle, high)
-    return (low + high) / 2
+    return ((low + high) / 2).to(device)
