@@ -43,7 +43,8 @@ def export(project: Project, stage: Stage, wish: Wish) -> None:
 
     avatar = Avatar.load(avatar_dir, "cpu")
     if wish.format == "onnx":
-        _write_onnx(avatar, project.subjects, wish.out)
+        named = project.subjects if set(project.subjects) <= set(avatar.subjects) else avatar.subjects
+        _write_onnx(avatar, named, wish.out)
         return
     subject = _the_subject(project, avatar)
     from rendering.moves import moves

@@ -55,7 +55,7 @@ def compare(avatar: Avatar, body: str, wear: str, subject_dir: Path) -> tuple[fl
     model, captured = avatar.bodies[body].body, Captured.load(subject_dir)
     clothes = clothes_of(model)
     clothed = dressed(avatar, body, dict.fromkeys(clothes, wear))
-    # What is worn is shown in the light that its wearer was filmed in, so is its owner here.
+    # What is worn is shown in its wearer's light and outline, so is its owner here.
     theirs = mixed_texture(avatar, [wear], np.ones(1), body)
     owner = avatar.with_subject(wear, theirs, avatar.bodies[wear])
     tracked = np.flatnonzero(captured.fit.tracked)

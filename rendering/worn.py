@@ -165,9 +165,9 @@ def mixed_texture(avatar: Avatar, people: Sequence[str], shares: np.ndarray, bod
     weights = torch.from_numpy(np.array(shares, np.float32)).to(textures[0].texels.device)
     parts = [weight[..., None] * texture.texels for weight, texture in zip(weights.unbind(-1), textures, strict=True)]
     tensors = {"texels": torch.stack(parts).sum(0)}
-    parts_of = {body: 1.0} if body is not None else dict(zip(people, shares.tolist(), strict=True))
+    whole = [(body, 1.0)] if body is not None else list(zip(people, shares.tolist(), strict=True))
     for name in ("light", "outline"):
-        values = [(part, getattr(avatar.textures[subject], name)) for subject, part in parts_of.items()]
+        values = [(part, getattr(avatar.textures[subject], name)) for subject, part in whole]
         terms = [part * value for part, value in values if value is not None]
         if terms:
             tensors[name] = torch.stack(terms).sum(0)

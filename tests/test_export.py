@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_a_file_that_is_no_close_up_of_this_avatar_is_named(tmp_path, caplog):
     assert (tmp_path / "doll_close_up.onnx").read_bytes() == b"of another"
 
 
-def test_onnx_files_are_outlined_as_who_was_asked_for(tmp_path, caplog):
+def test_onnx_files_are_outlined_as_who_was_asked_for(workspace, tmp_path, caplog):
     plain = make_avatar()
     texture = NeuralTexture.of({**plain.textures["doll"].state_dict(), "outline": torch.tensor([0.5])})
     both = plain.with_subject("carol", texture, plain.bodies["doll"])
@@ -96,6 +97,11 @@ def test_onnx_files_are_outlined_as_who_was_asked_for(tmp_path, caplog):
             _write_onnx(both, subjects, tmp_path / f"{name}.onnx")
         assert ("carol: outlined as those" in caplog.text) == (name == "all")
     files = {path.stem: path.read_bytes() for path in tmp_path.iterdir()}
+    project = open_project(ATLAS, workspace, (), "doll")
+    export(
+        replace(project, subjects=("nobody",)), ATLAS.stage("train"), Wish("onnx", tmp_path / "other.onnx", (), None)
+    )
+    assert (tmp_path / "other.onnx").is_file()  # the networks are everybody's
     assert files["all"] == files["plain"] != files["carol"]
 
 

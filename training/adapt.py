@@ -182,10 +182,11 @@ def _start(config: TrainConfig, base: Avatar, actor: Actor, device: torch.device
     if is_new:
         initial = NeuralTexture.shared_initial(config.texture_px, config.texture_channels, config.seed)
         texture = start_texture(config, initial, actor).to(device)
-        precision = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-        renderer = on_device(base.renderer, device)
-        texture.outline = fitted_outline(renderer, texture, actor.frames, actor.train_positions, precision)
-        log.info("%s: mask logits %+.2f, for an outline as wide as the mattes", name, float(texture.outline))
+        if config.warm_start and config.mask:  # of a texture that is noise an outline would say nothing
+            precision = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+            renderer = on_device(base.renderer, device)
+            texture.outline = fitted_outline(renderer, texture, actor.frames, actor.train_positions, precision)
+            log.info("%s: mask logits %+.2f, for an outline as wide as the mattes", name, float(texture.outline))
     else:
         texture = without_detail(base.textures[name]).requires_grad_(True)
     return TrainState(

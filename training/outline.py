@@ -35,6 +35,8 @@ def fitted_outline(
         logits.append(rendering.mask_logit.float()[batch.valid > 0].cpu())  # not every device has doubles
         mattes.append(batch.mask[batch.valid > 0].cpu())
     logit, area = torch.cat(logits), torch.cat(mattes).double().sum()
+    if not area > 0:  # nobody is seen in them: nothing is known of his outline
+        return torch.zeros(1, device=device)
     low, high = torch.tensor([-MOST]), torch.tensor([MOST])
     for _ in range(HALVINGS):
         middle = (low + high) / 2
