@@ -89,14 +89,14 @@ def _write_onnx(avatar: Avatar, subjects: Sequence[str], out: Path) -> None:
     from rendering.onnx_graph import onnx_model
 
     out.parent.mkdir(parents=True, exist_ok=True)
+    only = subjects[0] if len(subjects) == 1 else None
     adapted = [subject for subject in subjects if avatar.textures[subject].outline is not None]
-    if adapted and len(subjects) > 1:
+    if adapted and only is None:
         log.warning("%s: outlined as those the networks learned from; --subject exports their own", ", ".join(adapted))
-        adapted = []
     for part, path in ((avatar, out), (avatar.close_up, out.with_stem(f"{out.stem}_close_up"))):
         if part is not None:
             assert isinstance(part.renderer, NeuralRenderer)
-            outline = part.textures[adapted[0]].outline if adapted and adapted[0] in part.textures else None
+            outline = part.textures[only].outline if only is not None and only in part.textures else None
             write_atomically(path, onnx_model(part.renderer, outline).SerializeToString())
         elif path.is_file():
             log.warning("%s: was there before, and is not of this avatar, which has no close-up", path)

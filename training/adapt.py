@@ -30,7 +30,7 @@ from training.features import load_features
 from training.outline import fitted_outline
 from training.pretrained import DISCRIMINATOR, NONE
 from training.ranks import everywhere, is_lead
-from training.state import TrainState
+from training.state import TrainState, precision
 from training.train import (
     TrainConfig,
     has_weights,
@@ -183,9 +183,8 @@ def _start(config: TrainConfig, base: Avatar, actor: Actor, device: torch.device
         initial = NeuralTexture.shared_initial(config.texture_px, config.texture_channels, config.seed)
         texture = start_texture(config, initial, actor).to(device)
         if config.warm_start and config.mask:  # of a texture that is noise an outline would say nothing
-            precision = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-            renderer = on_device(base.renderer, device)
-            texture.outline = fitted_outline(renderer, texture, actor.frames, actor.train_positions, precision)
+            renderer, context = on_device(base.renderer, device), precision(device, dtype)
+            texture.outline = fitted_outline(renderer, texture, actor.frames, actor.train_positions, context)
             log.info("%s: mask logits %+.2f, for an outline as wide as the mattes", name, float(texture.outline))
     else:
         texture = without_detail(base.textures[name]).requires_grad_(True)

@@ -84,7 +84,7 @@ class TrainState:
 
     def precision(self) -> torch.autocast:
         """Context in which networks multiply in the chosen precision."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        return precision(self.device, self.dtype)
 
     def learn(self, renderer: bool, texture: bool) -> None:
         """Choose what the next step may change; what is frozen costs no gradient."""
@@ -169,6 +169,11 @@ class TrainState:
         # Of another kind where a GPU began what a CPU goes on with; every piece of a batch seeds it anew in any case.
         if state["noise_rng"].numel() == self.noise_rng.get_state().numel():
             self.noise_rng.set_state(state["noise_rng"])
+
+
+def precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Context in which networks multiply in ``dtype``."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def _by_decay(textures: Iterable[NeuralTexture]) -> list[dict[str, Any]]:
