@@ -146,7 +146,7 @@ STAGES = (
     Stage("03_fit", "fit", 23, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
     Stage("04_keyframes", "keyframes", 4, _keyframes, ("keyframes",), ("03_fit",)),
     Stage("05_rasters", "rasterize", 4, _rasterize, ("raster",), ("01_recording", "03_fit")),
-    Stage("06_avatar", "train", 19, _train, ("train",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True),
+    Stage("06_avatar", "train", 20, _train, ("train",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True),
     Stage(
         "07_report",
         "evaluate",
@@ -160,8 +160,8 @@ STAGES = (
 )
 
 # What may be done to a finished avatar; changes.py runs them.
-ADAPT = Stage("06_avatar", "adapt", 16, _adapt, ("adapt",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
-FINETUNE = Stage("06_avatar", "finetune", 15, _finetune, ("finetune",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+ADAPT = Stage("06_avatar", "adapt", 17, _adapt, ("adapt",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
+FINETUNE = Stage("06_avatar", "finetune", 16, _finetune, ("finetune",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True)
 
 CONFIGS = {
     "recording": "capture.importers.ImportConfig",

@@ -383,6 +383,59 @@ def test_clothes_that_were_seen_from_the_front_end_behind_where_they_end_in_fron
         assert np.abs(filled - colors)[chosen].mean() < most
 
 
+def texels_m2(places: np.ndarray) -> np.ndarray:
+    """(T, T) how much of the body a texel covers, by the places of its neighbours."""
+    return np.linalg.norm(np.cross(np.gradient(places, axis=0), np.gradient(places, axis=1)), axis=2)
+
+
+def test_a_hand_at_the_edge_of_what_was_seen_does_not_colour_the_trousers():
+    """Most of what is around the beginning of legs that were never seen decides, not its mean."""
+    size = 128
+    shape, places, _, is_body = surface(size)
+    is_hand = (np.abs(places[..., 0]) < 0.08) & (places[..., 1] < 0) & (places[..., 2] < 0.94)
+    colors = np.where(is_hand[..., None], np.float32([1, 0.5, 0.5]), np.float32([-0.8, -0.8, -0.8]))
+    seen = is_body & (places[..., 2] > 0.88)
+    assert (is_hand & seen).sum() > 30
+    filled, _ = continued(colors, seen.astype(np.float32), shape)
+    legs = is_body & (places[..., 2] < 0.7)
+    assert np.abs(filled[legs] + 0.8).max() < 0.04
+
+
+def test_the_back_of_a_hand_is_like_its_palm_and_not_like_the_sleeve():
+    """Seen as well as all else, but by texels that are smaller on the body."""
+    size = 128
+    shape, places, region, is_body = surface(size)
+    texel_m2 = texels_m2(places)
+    is_hand = region == "hands"
+    colors = np.where(is_hand[..., None], np.float32([1, 0.5, 0.5]), np.float32([-0.8, -0.8, -0.8]))
+    seen = np.where(is_body & (~is_hand | (places[..., 1] < np.median(places[is_hand][:, 1]))), texel_m2, 0)
+    unseen = is_body & is_hand & (seen == 0)
+    assert np.median(texel_m2[is_hand]) < 0.5 * np.median(texel_m2[is_body]) and unseen.sum() > 50
+    filled, _ = continued(colors, seen.astype(np.float32), shape)
+    assert np.median(filled[unseen][:, 0]) > 0.95 and (filled[unseen][:, 0] > 0.5).mean() > 0.8
+
+
+def test_shoes_of_which_only_the_tips_were_seen_do_not_go_on_as_trousers():
+    size = 128
+    shape, places, region, is_body = surface(size)
+    is_foot = region == "feet"
+    colors = np.where(is_foot[..., None], np.float32([1, 0, 0]), np.float32([0, 0, 1]))
+    seen = np.where(is_body & (~is_foot | (places[..., 1] < -0.12)), texels_m2(places), 0)
+    filled, _ = continued(colors, seen.astype(np.float32), shape)
+    assert np.abs(filled - colors)[is_body & is_foot & (seen == 0)].mean() < 0.15
+
+
+def test_rims_that_show_what_was_behind_do_not_go_on():
+    size = 128
+    shape, places, region, is_body = surface(size)
+    before_m = places[..., 1] - np.where(region == "arms", -0.05, 0.0)
+    is_rim = is_body & (before_m < 0) & (before_m > -0.02)
+    colors = np.where(is_rim[..., None], np.float32([-1, -1, -1]), np.float32([1, 1, 1]))
+    seen = np.where(is_body & (before_m < 0), texels_m2(places), 0) * np.where(is_rim, 0.3, 1)
+    filled, _ = continued(colors, seen.astype(np.float32), shape)
+    assert is_rim.sum() > 500 and filled[is_body & (before_m > 0.01)].mean() > 0.9
+
+
 def test_what_was_only_glimpsed_is_what_is_around_it_too():
     size = 128
     shape, places, _, is_body = surface(size)

@@ -41,7 +41,7 @@ from training.rows import Row
 from training.score import AVATAR, OWN_FIGURES, Showing, Subject, comparison, load_scene, means, spread
 from training.train import TrainConfig, train
 
-VERSION = 8  # raise it whenever the same trial would have other figures
+VERSION = 9  # raise it whenever the same trial would have other figures
 SHOWN_FRAMES, SHOWN_HEIGHT_PX = 5, 320
 TRUTH = "truth"
 

@@ -1,7 +1,9 @@
 """What no frame shows of a person: colours carried on over the body from what was seen.
 
-T texels per side, V vertices, F faces.  Unknown colours are the least uneven ones on the surface (a Dirichlet problem,
-by linear finite elements), where around a trunk or limb counts for much and along it for little.
+T texels per side, V vertices, F faces.  Unknown colours are those of least total variation on the surface (Rudin, Osher
+and Fatemi 1992; by the lagged diffusivity of Vogel and Oman 1996, on linear finite elements), where around a trunk or
+limb counts for much and along it for little: a hem stays an edge, and a leg that was never seen has the colour of most
+of what is around its beginning, not of a hand that hung there.
 """
 
 from __future__ import annotations
@@ -16,44 +18,54 @@ from fitting.body.model import BodyModel
 from rendering.avatar import Shape
 from rendering.worn import nearest_vertices, spread
 
-LEAST_SURE = 0.6  # of what is known of the median vertex: rims say what was behind
+LEAST_SURE = 0.6  # of how well the median vertex is known: rims say what was behind
 # Clothes end around a trunk or limb, not along it: of what goes around, how much goes along.  Where hair and face or
 # fingers and palm meet, there is no such rule.
 ALONG, UPRIGHT = 0.01, ("torso", "legs")
-FINER = 2  # times that faces are cut in four: a hem is not as broad as a face
+LEAST_FACES = 20_000  # faces are cut in four until there are as many: a hem is not as broad as a face
 ENDS, LEAK = ("head", "hands", "feet"), 0.01  # hair, skin and shoes seldom go on as what they stick out of
-GLIMPSED = 0.15  # of what is known of the median texel: with less, it is what is around it, too
+GLIMPSED = 0.15  # of how well the median texel is known: with less, it is what is around it, too
+ROUNDS, GENTLE_PER_M = 6, 1.0  # a slope of colour (of 2: black to white) that is as good as none
 STRAY, LEAST_M2 = 1e-8, 1e-9  # how much a vertex is drawn to the mean; no face has less area
 
 
 def continued(colors: np.ndarray, seen: np.ndarray, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     """Colours (T, T, 3) carried on along the body to all its texels, and which those are (T, T) bool.
 
-    seen (T, T): how well each is known, 0 = not at all.  What is unknown is as smooth on the surface as can be, around
-    trunk and limbs above all: a jacket that was seen from the front ends behind where it ends in front, and below the
-    edge of a picture trousers go on from the last that was seen, forearms from elbows.
+    seen (T, T): how often each was seen, by how much of it, 0 = never; what that says counts by the area on the body,
+    which a texel of a hand has less of.  A jacket that was seen from the front ends behind where it ends in front, and
+    below the edge of a picture trousers go on from the last that was seen, forearms from elbows.
     """
     mesh = _Mesh.of(shape)
     vertex, is_body = nearest_vertices(mesh, len(seen))
-    count = len(mesh.places_m)
-    weight = np.bincount(vertex[is_body], seen[is_body], count)
-    totals = [np.bincount(vertex[is_body], (seen * colors[..., k])[is_body], count) for k in range(3)]
+    count, own = len(mesh.places_m), vertex[is_body]
+    seen = seen / mesh.texels_m2(len(seen))[vertex]
+    texels = np.maximum(np.bincount(own, minlength=count), 1)
+    weight = np.bincount(own, seen[is_body], count) / texels
     known = weight > LEAST_SURE * (np.median(weight[weight > 0]) if weight.any() else 0)
     if not known.any():
         return colors, seen > 0
-    vertex_colors = np.stack(totals, axis=1) / np.maximum(weight, 1e-9)[:, None]
-    # Pieces of the mesh that show nothing known are as the whole person is.
-    mean = np.average(vertex_colors[known], axis=0, weights=weight[known])
-    stiffness = mesh.stiffness()
-    given = STRAY * mean - stiffness[~known][:, known] @ vertex_colors[known]
-    if (~known).any():
-        free = (stiffness + STRAY * identity(count, format="csr"))[~known][:, ~known].tocsc()
-        low, high = vertex_colors[known].min(axis=0), vertex_colors[known].max(axis=0)
-        vertex_colors[~known] = np.clip(spsolve(free, given).reshape(-1, 3), low, high)
+    sums = np.stack([np.bincount(own, (seen * colors[..., k])[is_body], count) for k in range(3)], axis=1)
+    vertex_colors = _carried_on(mesh, sums / np.maximum(weight * texels, 1e-9)[:, None], weight, known)
     smooth = spread(mesh, vertex_colors.astype(np.float32), len(seen))
     sure = np.clip(seen / (GLIMPSED * np.median(seen[seen > 0])), 0, 1)[..., None]
-    filled = np.where(is_body[..., None], sure * colors + (1 - sure) * smooth, colors)
-    return filled.astype(np.float32), is_body | (seen > 0)
+    return (sure * colors + (1 - sure) * smooth).astype(np.float32), is_body | (seen > 0)
+
+
+def _carried_on(mesh: _Mesh, colors: np.ndarray, weight: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Colours (V, 3) of the vertices, where ``known`` (V,) the given ones; pieces of the mesh that show nothing known
+    are as the whole person is."""
+    colors, unknown = colors.copy(), ~known
+    mean = np.average(colors[known], axis=0, weights=weight[known])
+    low, high = colors[known].min(axis=0), colors[known].max(axis=0)
+    eased = np.ones(len(mesh.faces))
+    for _ in range(ROUNDS if unknown.any() else 0):
+        stiffness = mesh.stiffness(eased) + STRAY * identity(len(colors), format="csr")
+        given = STRAY * mean - stiffness[unknown][:, known] @ colors[known]
+        solved = spsolve(stiffness[unknown][:, unknown].tocsc(), given).reshape(-1, 3)
+        colors[unknown] = np.clip(solved, low, high)
+        eased = 1 / np.sqrt(1 + mesh.steepness(colors) / GENTLE_PER_M**2)
+    return colors
 
 
 @dataclass(frozen=True)
@@ -65,27 +77,43 @@ class _Mesh:
     uv: np.ndarray  # (U, 2)
     face_uv: np.ndarray  # (F, 3)
     passed: np.ndarray  # (F, 3, 3) how much of a slope of colour goes through
+    area_m2: np.ndarray  # (F,)
+    slope_per_m: np.ndarray  # (F, 3, 3) of the hat function of each corner
 
     @staticmethod
     def of(shape: Shape) -> _Mesh:
         body = shape.body
         places_m, faces, uv, face_uv = body.shaped(shape.shape)[0].astype(float), body.faces, body.uv, body.face_uv
         passed = _passed(body)
-        for _ in range(FINER):
+        while len(faces) < LEAST_FACES:
             (places_m, faces), (uv, face_uv) = _midpoints(places_m, faces), _midpoints(uv, face_uv)
             passed = np.repeat(passed, 4, axis=0)
-        return _Mesh(places_m, faces, uv, face_uv, passed)
-
-    def stiffness(self) -> csr_matrix:
-        """(V, V) of linear finite elements: the sum over faces of area * grad_i . passed grad_j."""
-        corners = self.places_m[self.faces]  # (F, 3, 3)
+        corners = places_m[faces]  # (F, 3, 3)
         opposite = corners[:, [2, 0, 1]] - corners[:, [1, 2, 0]]  # the edge opposite to each corner
         normal = np.cross(opposite[:, 0], opposite[:, 1])
-        twice = np.maximum(np.linalg.norm(normal, axis=1), LEAST_M2)
-        slope = np.cross(normal[:, None], opposite) / twice[:, None, None] ** 2  # (F, 3, 3) of the hat functions
-        local = np.einsum("fix,fxy,fjy->fij", slope, self.passed, slope) * (twice / 2)[:, None, None]
+        twice_m2 = np.maximum(np.linalg.norm(normal, axis=1), LEAST_M2)
+        slope_per_m = np.cross(normal[:, None], opposite) / twice_m2[:, None, None] ** 2
+        return _Mesh(places_m, faces, uv, face_uv, passed, twice_m2 / 2, slope_per_m)
+
+    def texels_m2(self, texture_px: int) -> np.ndarray:
+        """(V,) how much of the body a texel covers around each vertex."""
+        edges = np.diff(self.uv[self.face_uv] * texture_px, axis=1)
+        texels = np.abs(np.linalg.det(edges)) / 2
+        corner = self.faces.ravel()
+        of_texels, of_body = (np.bincount(corner, np.repeat(each, 3)) for each in (texels, self.area_m2))
+        return of_body / np.maximum(of_texels, 1e-9)
+
+    def stiffness(self, eased: np.ndarray) -> csr_matrix:
+        """(V, V) of linear finite elements: the sum over faces of eased * area * grad_i . passed grad_j."""
+        slope = self.slope_per_m
+        local = np.einsum("fix,fxy,fjy->fij", slope, self.passed, slope) * (self.area_m2 * eased)[:, None, None]
         rows, columns = np.repeat(self.faces, 3, axis=1), np.tile(self.faces, (1, 3))
         return csr_matrix((local.ravel(), (rows.ravel(), columns.ravel())), shape=(len(self.places_m),) * 2)
+
+    def steepness(self, colors: np.ndarray) -> np.ndarray:
+        """(F,) per m^2: the squared slope of colours (V, 3), of what of it goes through."""
+        slope = np.einsum("fix,fic->fxc", self.slope_per_m, colors[self.faces])
+        return np.einsum("fxc,fxy,fyc->f", slope, self.passed, slope)
 
 
 def _passed(body: BodyModel) -> np.ndarray:
