@@ -347,6 +347,11 @@ def surface(size: int) -> tuple[Shape, np.ndarray, np.ndarray, np.ndarray]:
     return shape, spread(body, np.asarray(rest_m), size), np.array(body.region_names)[region[vertex]], is_body
 
 
+def texels_m2(places: np.ndarray) -> np.ndarray:
+    """(T, T) how much of the body a texel covers, by the places of its neighbours."""
+    return np.linalg.norm(np.cross(np.gradient(places, axis=0), np.gradient(places, axis=1)), axis=2)
+
+
 def test_what_was_never_seen_goes_on_from_the_last_that_was():
     """Along the body, not in the atlas, where the neighbour of a hip may be a hand."""
     size = 128
@@ -381,11 +386,6 @@ def test_clothes_that_were_seen_from_the_front_end_behind_where_they_end_in_fron
         chosen = behind & where & (far_m > 0.03)
         assert chosen.sum() > 30
         assert np.abs(filled - colors)[chosen].mean() < most
-
-
-def texels_m2(places: np.ndarray) -> np.ndarray:
-    """(T, T) how much of the body a texel covers, by the places of its neighbours."""
-    return np.linalg.norm(np.cross(np.gradient(places, axis=0), np.gradient(places, axis=1)), axis=2)
 
 
 def test_a_hand_at_the_edge_of_what_was_seen_does_not_colour_the_trousers():

@@ -25,7 +25,7 @@ ALONG, UPRIGHT = 0.01, ("torso", "legs")
 LEAST_FACES = 20_000  # faces are cut in four until there are as many: a hem is not as broad as a face
 ENDS, LEAK = ("head", "hands", "feet"), 0.01  # hair, skin and shoes seldom go on as what they stick out of
 GLIMPSED = 0.15  # of how well the median texel is known: with less, it is what is around it, too
-ROUNDS, GENTLE_PER_M = 6, 1.0  # a slope of colour (of 2: black to white) that is as good as none
+ROUNDS, GENTLE_PER_M = 6, 1.0  # below this slope (black to white is 2) squares count: shades stay soft
 STRAY, LEAST_M2 = 1e-8, 1e-9  # how much a vertex is drawn to the mean; no face has less area
 
 
@@ -39,17 +39,17 @@ def continued(colors: np.ndarray, seen: np.ndarray, shape: Shape) -> tuple[np.nd
     mesh = _Mesh.of(shape)
     vertex, is_body = nearest_vertices(mesh, len(seen))
     count, own = len(mesh.places_m), vertex[is_body]
-    seen = seen / mesh.texels_m2(len(seen))[vertex]
+    sureness = seen / mesh.texels_m2(len(seen))[vertex]  # per m^2
     texels = np.maximum(np.bincount(own, minlength=count), 1)
-    weight = np.bincount(own, seen[is_body], count) / texels
+    weight = np.bincount(own, sureness[is_body], count) / texels
     known = weight > LEAST_SURE * (np.median(weight[weight > 0]) if weight.any() else 0)
     if not known.any():
         return colors, seen > 0
-    sums = np.stack([np.bincount(own, (seen * colors[..., k])[is_body], count) for k in range(3)], axis=1)
+    sums = np.stack([np.bincount(own, (sureness * colors[..., k])[is_body], count) for k in range(3)], axis=1)
     vertex_colors = _carried_on(mesh, sums / np.maximum(weight * texels, 1e-9)[:, None], weight, known)
     smooth = spread(mesh, vertex_colors.astype(np.float32), len(seen))
-    sure = np.clip(seen / (GLIMPSED * np.median(seen[seen > 0])), 0, 1)[..., None]
-    return (sure * colors + (1 - sure) * smooth).astype(np.float32), is_body | (seen > 0)
+    own_share = np.clip(sureness / (GLIMPSED * np.median(sureness[seen > 0])), 0, 1)[..., None]
+    return (own_share * colors + (1 - own_share) * smooth).astype(np.float32), is_body | (seen > 0)
 
 
 def _carried_on(mesh: _Mesh, colors: np.ndarray, weight: np.ndarray, known: np.ndarray) -> np.ndarray:
