@@ -390,7 +390,7 @@ def test_clothes_that_were_seen_from_the_front_end_behind_where_they_end_in_fron
 
 def test_a_hand_at_the_edge_of_what_was_seen_does_not_colour_the_trousers():
     """Most of what is around the beginning of legs that were never seen decides, not its mean."""
-    size = 128
+    size = 256
     shape, places, _, is_body = surface(size)
     is_hand = (np.abs(places[..., 0]) < 0.08) & (places[..., 1] < 0) & (places[..., 2] < 0.94)
     colors = np.where(is_hand[..., None], np.float32([1, 0.5, 0.5]), np.float32([-0.8, -0.8, -0.8]))

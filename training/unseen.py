@@ -22,7 +22,8 @@ LEAST_SURE = 0.6  # of how well the median vertex is known: rims say what was be
 # Clothes end around a trunk or limb, not along it: of what goes around, how much goes along.  Where hair and face or
 # fingers and palm meet, there is no such rule.
 ALONG, UPRIGHT = 0.01, ("torso", "legs")
-LEAST_FACES = 20_000  # faces are cut in four until there are as many: a hem is not as broad as a face
+# Faces are cut in four until there are as many, or two texels for each: a hem is not as broad as a face.
+LEAST_FACES = 20_000
 ENDS, LEAK = ("head", "hands", "feet"), 0.01  # hair, skin and shoes seldom go on as what they stick out of
 GLIMPSED = 0.15  # of how well the median texel is known: with less, it is what is around it, too
 ROUNDS, GENTLE_PER_M = 6, 1.0  # below this slope (black to white is 2) squares count: shades stay soft
@@ -36,7 +37,7 @@ def continued(colors: np.ndarray, seen: np.ndarray, shape: Shape) -> tuple[np.nd
     which a texel of a hand has less of.  A jacket that was seen from the front ends behind where it ends in front, and
     below the edge of a picture trousers go on from the last that was seen, forearms from elbows.
     """
-    mesh = _Mesh.of(shape)
+    mesh = _Mesh.of(shape, len(seen))
     vertex, is_body = nearest_vertices(mesh, len(seen))
     count, own = len(mesh.places_m), vertex[is_body]
     sureness = seen / mesh.texels_m2(len(seen))[vertex]  # per m^2
@@ -76,16 +77,16 @@ class _Mesh:
     faces: np.ndarray  # (F, 3)
     uv: np.ndarray  # (U, 2)
     face_uv: np.ndarray  # (F, 3)
-    passed: np.ndarray  # (F, 3, 3) how much of a slope of colour goes through
     area_m2: np.ndarray  # (F,)
-    slope_per_m: np.ndarray  # (F, 3, 3) of the hat function of each corner
+    # (F, 3, 3) of linear finite elements: area * (slope of a corner's hat . passed slope of another's)
+    stiff: np.ndarray
 
     @staticmethod
-    def of(shape: Shape) -> _Mesh:
+    def of(shape: Shape, texture_px: int) -> _Mesh:
         body = shape.body
         places_m, faces, uv, face_uv = body.shaped(shape.shape)[0].astype(float), body.faces, body.uv, body.face_uv
         passed = _passed(body)
-        while len(faces) < LEAST_FACES:
+        while len(faces) < min(LEAST_FACES, texture_px**2 / 2):
             (places_m, faces), (uv, face_uv) = _midpoints(places_m, faces), _midpoints(uv, face_uv)
             passed = np.repeat(passed, 4, axis=0)
         corners = places_m[faces]  # (F, 3, 3)
@@ -93,7 +94,8 @@ class _Mesh:
         normal = np.cross(opposite[:, 0], opposite[:, 1])
         twice_m2 = np.maximum(np.linalg.norm(normal, axis=1), LEAST_M2)
         slope_per_m = np.cross(normal[:, None], opposite) / twice_m2[:, None, None] ** 2
-        return _Mesh(places_m, faces, uv, face_uv, passed, twice_m2 / 2, slope_per_m)
+        stiff = slope_per_m @ passed @ slope_per_m.swapaxes(1, 2) * (twice_m2 / 2)[:, None, None]
+        return _Mesh(places_m, faces, uv, face_uv, twice_m2 / 2, stiff)
 
     def texels_m2(self, texture_px: int) -> np.ndarray:
         """(V,) how much of the body a texel covers around each vertex."""
@@ -104,20 +106,19 @@ class _Mesh:
         return of_body / np.maximum(of_texels, 1e-9)
 
     def stiffness(self, eased: np.ndarray) -> csr_matrix:
-        """(V, V) of linear finite elements: the sum over faces of eased * area * grad_i . passed grad_j."""
-        slope = self.slope_per_m
-        local = np.einsum("fix,fxy,fjy->fij", slope, self.passed, slope) * (self.area_m2 * eased)[:, None, None]
+        """(V, V): the sum over faces of ``eased`` (F,) times ``stiff``."""
         rows, columns = np.repeat(self.faces, 3, axis=1), np.tile(self.faces, (1, 3))
-        return csr_matrix((local.ravel(), (rows.ravel(), columns.ravel())), shape=(len(self.places_m),) * 2)
+        values = self.stiff * eased[:, None, None]
+        return csr_matrix((values.ravel(), (rows.ravel(), columns.ravel())), shape=(len(self.places_m),) * 2)
 
     def steepness(self, colors: np.ndarray) -> np.ndarray:
         """(F,) per m^2: the squared slope of colours (V, 3), of what of it goes through."""
-        slope = np.einsum("fix,fic->fxc", self.slope_per_m, colors[self.faces])
-        return np.einsum("fxc,fxy,fyc->f", slope, self.passed, slope)
+        corners = colors[self.faces]
+        return (corners * (self.stiff @ corners)).sum(axis=(1, 2)) / self.area_m2
 
 
 def _passed(body: BodyModel) -> np.ndarray:
-    """(F, 3, 3) ``_Mesh.passed`` of a body's faces."""
+    """(F, 3, 3) how much of a slope of colour goes through each of a body's faces."""
     region = np.array(body.region_names)[body.face_region]
     along = np.zeros((len(region), 3, 3))
     along[np.isin(region, UPRIGHT), 2, 2] = 1
