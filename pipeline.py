@@ -172,9 +172,9 @@ CONFIGS = {
     "keyframes": "fitting.keyframes.KeyframeConfig",
     "raster": "rendering.rasters.RasterConfig",
     "train": "training.config.TrainConfig",
-    "adapt": "training.adapt.AdaptConfig",
-    "finetune": "training.adapt.FinetuneConfig",
-    "evaluate": "training.evaluate.EvaluateConfig",
+    "adapt": "training.config.AdaptConfig",
+    "finetune": "training.config.FinetuneConfig",
+    "evaluate": "training.config.EvaluateConfig",
 }
 
 SENSORS = {  # what is filmed live: --source NAME or NAME:ARGUMENT -> who opens it

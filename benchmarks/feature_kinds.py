@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rendering.avatar import Avatar
 from training import metrics
-from training.pretrained import NONE
+from training.config import NONE
 from training.score import AVATAR, Subject, comparison, load_scene, predict, spread
 from training.train import TrainConfig, train
 

@@ -39,7 +39,8 @@ from capture.recording import Recording
 from fitting.fit import FitConfig, fit
 from fitting.keyframes import KeyframeConfig, keyframes
 from rendering.rasters import RasterConfig, rasterize
-from training.evaluate import EvaluateConfig, evaluate
+from training.config import EvaluateConfig
+from training.evaluate import evaluate
 from training.train import TrainConfig, train
 
 SHARED_STAGES = ("01_recording", "03_fit", "04_keyframes", "05_rasters")

@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rendering.avatar import Avatar
 from settings import field_types, read_text
-from training.adapt import AdaptConfig, adapt
-from training.evaluate import EvaluateConfig
+from training.adapt import adapt
+from training.config import AdaptConfig, EvaluateConfig
 from training.score import Subject
 from training.train import TrainConfig, train
 from training.trials import score

@@ -38,8 +38,9 @@ from training.cast import HEAD as HEAD_CROPS
 from training.cast import Actor, load_cast
 from training.checkpoint import load_checkpoint
 from training.close_up import as_close_up, with_light_of
-from training.pretrained import DISCRIMINATOR, HEAD, NONE, PERSON, RENDERER, path_of, save
-from training.train import TrainConfig, fit_cast, reproducible
+from training.config import HEAD, NONE, PERSON, TrainConfig, path_of
+from training.pretrained import DISCRIMINATOR, RENDERER, save
+from training.train import fit_cast, reproducible
 
 log = logging.getLogger(__name__)
 

@@ -32,12 +32,13 @@ from fitting.body.model import BodyModel
 from rendering import close_up as closer
 from rendering.detail import with_detail
 from rendering.framing import Frame, person_box, person_frame, usual_px_per_m
-from rendering.networks import NeuralRenderer, NeuralTexture, Renderer, Surface, parse_widths
+from rendering.networks import NeuralRenderer, NeuralTexture, Renderer, Surface
 from rendering.painter import Painter, pick_device
 from rendering.pasting import NOTHING, Box, Layer, paste, spread
 from rendering.rasterize import Covered, rasterize, rasterize_covered
 from rendering.rasterize_torch import TorchSurface, rasterize_torch
 from rendering.rasters import BODY_MARGINS, Margins
+from rendering.widths import parse_widths
 
 
 class Shape(NamedTuple):

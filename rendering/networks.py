@@ -207,17 +207,6 @@ class NeuralTexture(nn.Module):
         return surface.plane(self.features(surface))
 
 
-def parse_widths(text: str) -> tuple[int, ...]:
-    """ "16,32,64" to (16, 32, 64).  Raises UserError for anything but positive whole numbers."""
-    try:
-        widths = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        widths = ()
-    if not widths or min(widths) < 1:
-        raise UserError(f'widths "{text}": expected positive whole numbers such as "16,32,64,96", one per level')
-    return widths
-
-
 class UNet(nn.Module):
     """A pix2pix U-Net: level i halves the picture with a 4 x 4 stride-2 convolution to ``widths[i]`` channels, the way
     back doubles it with transposed ones, and equal sizes are joined.

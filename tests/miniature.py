@@ -148,6 +148,7 @@ class Film:
         return CompactRaster.of(rasterize_covered(doll(), vertices_m, camera))
 
 
+@lru_cache(maxsize=8)
 def film(
     num_frames: int, image_wh: tuple[int, int] = (40, 64), seed: int = 0, drift: float = 0.08, look: int = 0
 ) -> Film:

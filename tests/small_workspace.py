@@ -46,7 +46,7 @@ def make_workspace(folder: Path, steps: int = 30, name: str = "doll", look: int 
     for stage in ("05_rasters", "06_avatar"):
         (subject / stage).mkdir()
     rasterize(RASTERS, subject / "05_rasters", subject / "01_recording", subject / "03_fit")
-    settings = TrainConfig(widths="8,16", steps=steps, batch_size=2, texture_px=64, feature=False, log_every=5)
+    settings = TrainConfig("8,16", steps=steps, texture_px=64, feature=False, adversarial=False, log_every=5)
     train_avatar(settings, subject / "06_avatar", {name: subject})
     return subject
 

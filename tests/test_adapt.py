@@ -29,14 +29,15 @@ from stages import plan
 from training import adapt as adapting
 from training import train as training
 from training.cast import Actor
+from training.config import AdaptConfig, FinetuneConfig
 from training.dataset import Augment, SubjectFrames
 from training.outline import fitted_outline
 from training.ticks import masked_psnr_db
 from training.train import TrainConfig, train
 
 STEPS = 240  # of two dolls together
-SETTINGS = {"widths": "8,16", "texture_px": 64, "feature": False, "device": "cpu", "precision": "fp32"}
-SETTINGS |= {"steps": STEPS // 2}
+SETTINGS = {"widths": "8,16", "texture_px": 64, "steps": STEPS // 2, "feature": False, "adversarial": False}
+SETTINGS |= {"device": "cpu", "precision": "fp32"}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def made(tmp_path_factory) -> Path:
         make_workspace(folder, steps=1, name=name, look=look)
         stamp(folder, name)
     words = ["train", "--avatar", "duo", "--subject", "ada", "--subject", "bob"]
-    invoke(folder, *words, *(f"--set=train.{key}={value}" for key, value in SETTINGS.items()))
+    invoke(folder, *words, *settings())
     return folder
 
 
@@ -55,6 +56,10 @@ def made(tmp_path_factory) -> Path:
 def workspace(made, tmp_path) -> Iterator[Path]:
     shutil.copytree(made, tmp_path / "ws")
     return tmp_path / "ws"
+
+
+def settings(**other: object) -> list[str]:
+    return [f"--set=train.{key}={value}" for key, value in (SETTINGS | other).items()]
 
 
 def invoke(workspace: Path, *words: str) -> None:
@@ -90,9 +95,12 @@ def test_adapting_reaches_a_training_of_its_own_in_a_fraction_of_the_updates(
     config = TrainConfig(**SETTINGS, warm_start=warm)
     own_db = trained_db(replace(config, steps=STEPS), made, tmp_path / "own", "carol")
     quick_db = trained_db(replace(config, steps=steps), made, tmp_path / "quick", "carol")
-    trained_db(config, made, tmp_path / "duo", "ada", "bob")
+    base = made / "duo" / "06_avatar"
+    if not warm:
+        base = tmp_path / "duo"
+        trained_db(config, made, base, "ada", "bob")
     (tmp_path / "trio").mkdir()
-    adapting.adapt(adapting.AdaptConfig(steps, rate), {}, tmp_path / "trio", tmp_path / "duo", "carol", made / "carol")
+    adapting.adapt(AdaptConfig(steps, rate), {}, tmp_path / "trio", base, "carol", made / "carol")
     adapted_db = heldout_psnr_db(Avatar.load(tmp_path / "trio", "cpu"), "carol", made / "carol")
     words = f"own {own_db:.2f} dB, adapted {adapted_db:.2f} dB, own in as few updates {quick_db:.2f} dB"
     # A texture moves no faster than its texels are seen, and here it alone must make up for networks that know others.
@@ -129,10 +137,10 @@ def test_somebody_new_is_outlined_as_wide_as_the_mattes_whatever_the_networks_ha
     assert float(usual.sum()) != pytest.approx(area, rel=0.1)
 
     base.save(tmp_path / "base")
-    adapting.adapt(adapting.AdaptConfig(2), {}, tmp_path / "trio", tmp_path / "base", "carol", folder)
+    adapting.adapt(AdaptConfig(2), {}, tmp_path / "trio", tmp_path / "base", "carol", folder)
     textures = Avatar.load(tmp_path / "trio", "cpu").textures
     assert float(textures["carol"].outline) == pytest.approx(-wider, abs=0.5) and textures["ada"].outline is None
-    adapting.finetune(adapting.FinetuneConfig(2), {}, tmp_path / "tuned", tmp_path / "trio", "carol", folder)
+    adapting.finetune(FinetuneConfig(2), {}, tmp_path / "tuned", tmp_path / "trio", "carol", folder)
     assert Avatar.load(tmp_path / "tuned", "cpu").textures["carol"].outline == textures["carol"].outline
 
 
@@ -160,7 +168,7 @@ def test_finetuning_tunes_the_close_up_too(workspace):
 def test_who_has_no_head_rasters_is_taken_in_without_a_close_up(made, tmp_path):
     shutil.copytree(made / "carol", tmp_path / "carol")
     shutil.rmtree(tmp_path / "carol" / "05_rasters" / "close_up")
-    config = adapting.AdaptConfig(2)
+    config = AdaptConfig(2)
     adapting.adapt(config, {}, tmp_path / "out", made / "duo" / "06_avatar", "carol", tmp_path / "carol")
     avatar = Avatar.load(tmp_path / "out", "cpu")
     assert avatar.subjects == ("ada", "bob", "carol")
@@ -176,9 +184,7 @@ def test_heads_of_another_size_are_refused_before_anything_is_trained(made, tmp_
         made / "carol" / "03_fit",
     )
     with pytest.raises(UserError, match="rasters of the head are 48 x 48, those of the avatar 32 x 32"):
-        adapting.adapt(
-            adapting.AdaptConfig(2), {}, tmp_path / "out", made / "duo" / "06_avatar", "carol", tmp_path / "carol"
-        )
+        adapting.adapt(AdaptConfig(2), {}, tmp_path / "out", made / "duo" / "06_avatar", "carol", tmp_path / "carol")
     assert not (tmp_path / "out").exists()
 
 
@@ -188,13 +194,22 @@ def test_an_adapted_avatar_is_up_to_date_until_something_it_rests_on_changes(wor
     words = ("adapt", "--avatar", "duo", "--subject", "carol")
     invoke(workspace, *words, "--steps", "6")
     first = avatar_bytes(folder)
-    settings = [f"train.{key}={value}" for key, value in SETTINGS.items()]
-    project = open_project(pipeline.ATLAS, workspace, [], "duo", assignments=settings)
+    assignments = [word.removeprefix("--set=") for word in settings()]
+    project = open_project(pipeline.ATLAS, workspace, [], "duo", assignments=assignments)
     (step,) = [step for step in plan(project) if step.stage.name == "06_avatar"]
     assert step.reasons == () and project.subjects == ("ada", "bob", "carol")
 
     invoke(
-        workspace, "run", "--avatar", "duo", "--subject", "ada", "--subject", "bob", *(f"--set={s}" for s in settings)
+        workspace,
+        "run",
+        "--avatar",
+        "duo",
+        "--subject",
+        "ada",
+        "--subject",
+        "bob",
+        *settings(),
+        "--set=evaluate.turntable_frames=1",
     )
     assert avatar_bytes(folder) == first  # who was trained on is still there, and so is who was taken in
     done = command(
@@ -293,7 +308,7 @@ def test_under_another_name_the_avatar_stays_as_it_is(workspace):
 def test_finetuning_improves_one_identity_and_changes_the_renderer(workspace, caplog):
     caplog.set_level("INFO")
     folder, bob = workspace / "duo" / "06_avatar", workspace / "bob"
-    invoke(workspace, "train", "--avatar", "duo", "--set=train.steps=30")  # not at its best yet
+    invoke(workspace, "train", "--avatar", "duo", *settings(steps=30))  # not at its best yet
     before, before_db = avatar_bytes(folder), heldout_psnr_db(Avatar.load(folder, "cpu"), "bob", bob)
     invoke(workspace, "finetune", "--avatar", "duo", "--subject", "bob", "--steps", "80")
     after, after_db = avatar_bytes(folder), heldout_psnr_db(Avatar.load(folder, "cpu"), "bob", bob)
@@ -303,8 +318,8 @@ def test_finetuning_improves_one_identity_and_changes_the_renderer(workspace, ca
         "renderer.safetensors",
         "textures/bob.safetensors",
     }
-    settings = json.loads((folder / "avatar.json").read_text())
-    assert settings["changes"][0]["command"] == "finetune" and settings["changes"][0]["steps"] == 80
+    (change,) = json.loads((folder / "avatar.json").read_text())["changes"]
+    assert change["command"] == "finetune" and change["steps"] == 80
     caplog.clear()
     invoke(workspace, "finetune", "--avatar", "duo", "--subject", "bob", "--steps", "80")
     assert "duo/06_avatar: up to date" in caplog.messages
@@ -344,7 +359,7 @@ def test_a_recording_of_another_crop_is_refused(made, tmp_path):
     odd = replace(base, settings={**base.settings, "image_wh": [80, 128]})
     odd.save(tmp_path)
     with pytest.raises(UserError, match="rasters are 40 x 64, those of the avatar 80 x 128"):
-        adapting.adapt(adapting.AdaptConfig(), {}, tmp_path / "out", tmp_path, "carol", made / "carol")
+        adapting.adapt(AdaptConfig(), {}, tmp_path / "out", tmp_path, "carol", made / "carol")
 
 
 def test_a_finetuning_goes_on_as_the_training_was(made, tmp_path):
@@ -352,9 +367,7 @@ def test_a_finetuning_goes_on_as_the_training_was(made, tmp_path):
     began = TrainConfig(texture_px=32, steps=1, feature=False, device="cpu")
     train(began, tmp_path / "base", {"ada": made / "ada"})
     (tmp_path / "changed").mkdir()
-    adapting.finetune(
-        adapting.FinetuneConfig(steps=1), {}, tmp_path / "changed", tmp_path / "base", "ada", made / "ada"
-    )
+    adapting.finetune(FinetuneConfig(steps=1), {}, tmp_path / "changed", tmp_path / "base", "ada", made / "ada")
     ticks = [json.loads(line) for line in (tmp_path / "changed" / "log.jsonl").read_text().splitlines()]
     assert ticks[0]["adversarial"] > 0
     base, changed = (Avatar.load(tmp_path / name, "cpu") for name in ("base", "changed"))

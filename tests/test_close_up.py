@@ -225,8 +225,7 @@ def test_the_close_up_is_trained_beside_the_person_and_takes_nothing_from_him(su
     assert as_close_up(TrainConfig(steps=1, pretrained="none")).steps == 1
     assert torch.equal(close.textures["doll"].light, avatar.textures["doll"].light)
     assert not torch.equal(close.textures["doll"].texels, avatar.textures["doll"].texels)
-    trained = {"widths": "8,16", "steps": 30, "batch_size": 2, "texture_px": 64, "feature": False, "log_every": 5}
-    train(TrainConfig(**trained), tmp_path, {"doll": subject_dir})
+    train(TrainConfig(**avatar.settings["train"]), tmp_path, {"doll": subject_dir})
     name = "renderer.safetensors"
     assert (tmp_path / name).read_bytes() == (subject_dir / "06_avatar" / name).read_bytes()
     assert torch.equal(Avatar.load(tmp_path, "cpu").textures["doll"].texels, avatar.textures["doll"].texels)

@@ -19,8 +19,9 @@ from training import train as training
 from training import trials
 from training.baselines.dnr import DNR
 from training.compare import FIGURES, in_words, markdown, mean_and_interval, summarise
-from training.evaluate import EvaluateConfig, evaluate
-from training.pretrained import NOISE_TAKES, NONE, PERSON
+from training.config import NONE, PERSON, EvaluateConfig
+from training.evaluate import evaluate
+from training.pretrained import NOISE_TAKES
 from training.rows import SINGLE, ablations, methods
 from training.score import Subject
 from training.train import TrainConfig

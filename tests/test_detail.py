@@ -34,8 +34,9 @@ from rendering.rasters import rasterize as rasterize_stage
 from rendering.texels import DETAIL_STEP
 from rendering.worn import between, dressed
 from training import detail as module
-from training.adapt import AdaptConfig, FinetuneConfig, adapt, finetune
+from training.adapt import adapt, finetune
 from training.close_up import train_avatar
+from training.config import AdaptConfig, FinetuneConfig
 from training.detail import LEAST_FRAMES, Samples, add_detail, averaged, found_detail, laid_on, without_detail
 from training.heads import measured
 from training.sanity import Crop, true_crop

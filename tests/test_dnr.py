@@ -17,8 +17,9 @@ import pipeline
 from capture.camera import project
 from capture.errors import UserError
 from rendering.avatar import OURS, Avatar, body_from_pixel, surface_of
-from rendering.networks import NeuralRenderer, SingleRenderer, Surface, num_parameters, parse_widths
+from rendering.networks import NeuralRenderer, SingleRenderer, Surface, num_parameters
 from rendering.rasterize import rasterize_covered
+from rendering.widths import parse_widths
 from training import train as training
 from training.baselines.dnr import CHANNELS, DNR, PyramidTexture, as_dnr, split_into_bands, view_harmonics
 from training.baselines.single import TOLERANCE, equal_widths

@@ -17,8 +17,9 @@ from rendering.networks import Surface
 from rendering.rasterize import rasterize_covered
 from rendering.rasters import CompactRaster
 from training import metrics
+from training.config import EvaluateConfig
 from training.detail import without_detail
-from training.evaluate import EvaluateConfig, evaluate, usual_frame
+from training.evaluate import evaluate, usual_frame
 from training.sanity import Crop, average_texture, nearest_frames, textured_mesh
 from training.score import BARE_TEXTURE, METHODS, TEXTURE, Subject, comparison, load_scene, predict
 

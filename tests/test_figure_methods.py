@@ -20,10 +20,11 @@ from capture.matting import Masks
 from capture.recording import Recording
 from fitting.body.model import BodyModel
 from rendering.avatar import Avatar, Parts
-from rendering.networks import NeuralRenderer, Surface, num_parameters, parse_widths
+from rendering.networks import NeuralRenderer, Surface, num_parameters
 from rendering.painter import Painter
 from rendering.rasters import Rasters
 from rendering.stick_figure import remember
+from rendering.widths import parse_widths
 from training import train as training
 from training.baselines.single import TOLERANCE
 from training.baselines.tna import LESSON, Charts, Placed, Placer, as_tna, sampled, tna

@@ -16,8 +16,8 @@ from rendering.light import gain, lit
 from rendering.networks import NeuralTexture, Surface
 from training import warmstart
 from training.adapt import as_trained
+from training.config import NONE
 from training.dataset import NORMAL_SCALE, NUM_PLANES, UV_SCALE, UV_ZERO, SubjectFrames
-from training.pretrained import NONE
 from training.train import TrainConfig
 from training.warmstart import back_projected, foretold_db, light_of, proven_light
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from capture.errors import UserError
-from rendering.networks import NeuralRenderer, NeuralTexture, Surface, fold_norms, num_parameters, parse_widths
+from rendering.networks import NeuralRenderer, NeuralTexture, Surface, fold_norms, num_parameters
+from rendering.widths import parse_widths
 
 
 def surface(count: int = 50, batch_hw: tuple[int, int, int] = (2, 32, 24), seed: int = 0) -> Surface:

@@ -345,6 +345,15 @@ def test_doctor_says_what_a_source_is_and_what_it_lacks(tmp_path: Path) -> None:
     assert check.state == "missing" and "not a .task file" in check.words
 
 
+def test_settings_are_read_without_torch() -> None:
+    """Which takes seconds to load: a mistake is said, and what is up to date, before."""
+    words = "import sys, pipeline, settings; [settings.config_class(path)() for path in pipeline.CONFIGS.values()]"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{words}; print('torch' in sys.modules)"], capture_output=True, cwd=ROOT
+    )
+    assert done.stdout == b"False\n", done.stderr
+
+
 BARE = Path(sys.base_prefix) / "bin" / "python3"
 
 

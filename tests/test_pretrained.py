@@ -17,9 +17,10 @@ from training import pretrained
 from training.baselines.dnr import DNR, as_dnr
 from training.cast import Actor
 from training.close_up import as_close_up, train_avatar
+from training.config import HEAD, NONE, PERSON, path_of
 from training.dataset import Augment
 from training.discriminator import MultiScaleDiscriminator
-from training.pretrained import DISCRIMINATOR, HEAD, NONE, PERSON, RENDERER
+from training.pretrained import DISCRIMINATOR, RENDERER
 from training.step import paint
 from training.train import OURS, TrainConfig, fit_cast, is_pretrained, new_state
 
@@ -38,7 +39,7 @@ def test_the_default_networks_begin_with_the_shipped_weights(cast: list[Actor]) 
     config = TrainConfig(texture_px=32, precision="fp32")
     state, cold = new_state(config, cast, CPU), new_state(replace(config, pretrained=NONE), cast, CPU)
     shipped = neural_renderer(asdict(config))
-    pretrained.begin(pretrained.path_of(PERSON), shipped, RENDERER)
+    pretrained.begin(path_of(PERSON), shipped, RENDERER)
     for mine, theirs in zip(state.renderer.state_dict().values(), shipped.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
     for average, theirs in zip(state.average_renderer.parameters(), shipped.parameters(), strict=True):
@@ -69,7 +70,7 @@ def test_the_default_discriminator_has_judged_others_before(cast: list[Actor]) -
     ]
     assert true - rough > 0.05 > 3 * max(map(abs, unseen))  # a doll in a painted room is nobody that it knows
     shipped = MultiScaleDiscriminator(config.discriminator_width, config.discriminator_scales)
-    pretrained.begin(pretrained.path_of(PERSON), shipped, DISCRIMINATOR)
+    pretrained.begin(path_of(PERSON), shipped, DISCRIMINATOR)
     begun = new_state(config, cast, CPU).discriminator
     assert begun is not None and new_state(replace(config, adversarial=False), cast, CPU).discriminator is None
     for mine, theirs in zip(begun.parameters(), shipped.parameters(), strict=True):
@@ -101,7 +102,7 @@ def test_statistics_that_thousands_of_pictures_taught_are_not_learned_anew(cast:
     config = TrainConfig(texture_px=32, steps=2, precision="fp32", adversarial=False, feature=False)
     begun = fit_cast(config, tmp_path / "begun", cast, CPU)
     shipped = neural_renderer(asdict(config))
-    pretrained.begin(pretrained.path_of(PERSON), shipped, RENDERER)
+    pretrained.begin(path_of(PERSON), shipped, RENDERER)
     buffers = list(zip(begun.renderer.buffers(), shipped.buffers(), strict=True))
     assert buffers and all(torch.equal(mine, theirs) for mine, theirs in buffers)
     assert all(torch.equal(a, b) for a, b in zip(begun.average_renderer.buffers(), shipped.buffers(), strict=True))

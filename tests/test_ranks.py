@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from small_workspace import make_workspace, stamp
+
+import pipeline
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = (
@@ -27,10 +30,9 @@ def workspace(tmp_path_factory) -> Path:
     return folder
 
 
-def pipeline(workspace: Path, processes: int, *words: str) -> subprocess.CompletedProcess:
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+def on_two(workspace: Path, *words: str) -> subprocess.CompletedProcess:
+    """The command line in two processes."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")} | {"OMP_NUM_THREADS": "1"}
     line = [*launcher, str(ROOT / "pipeline.py"), *words, "--workspace", str(workspace)]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
@@ -42,15 +44,13 @@ def curve(folder: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("more", [(), ("train.split=true", "train.adversarial=true", "train.batch_size=4")])
 def test_two_processes_have_the_loss_curve_of_one(workspace, more):
-    words = ["--subject", "ada", "--subject", "bob"]
-    for setting in (*SETTINGS, *more):
-        words += ["--set", setting]
-    curves, files = [], []
-    for name, processes in (("one", 1), ("two", 2)):
-        done = pipeline(workspace, processes, "train", "--avatar", name, "--force", *words)
-        assert done.returncode == 0, done.stderr
-        curves.append(curve(workspace / name))
-        files.append(sorted(p.name for p in (workspace / name / "06_avatar").rglob("*")))
+    words = ["--subject", "ada", "--subject", "bob", *(f"--set={setting}" for setting in (*SETTINGS, *more))]
+    alone = ["train", "--avatar", "one", "--force", *words, "--workspace", str(workspace)]
+    CliRunner().invoke(pipeline.cli, alone, catch_exceptions=False)
+    done = on_two(workspace, "train", "--avatar", "two", "--force", *words)
+    assert done.returncode == 0, done.stderr
+    curves = [curve(workspace / name) for name in ("one", "two")]
+    files = [sorted(p.name for p in (workspace / name / "06_avatar").rglob("*")) for name in ("one", "two")]
     assert len(curves[0]) == len(curves[1]) == 8  # four for each of two people
     for one, two in zip(*curves, strict=True):
         for name in one.keys() - {"steps_per_s"}:
@@ -60,14 +60,13 @@ def test_two_processes_have_the_loss_curve_of_one(workspace, more):
 
 
 def test_a_command_that_trains_nothing_ends_on_every_rank(workspace):
-    done = pipeline(workspace, 2, "status", "--subject", "ada")
+    done = on_two(workspace, "status", "--subject", "ada")
     assert done.returncode == 0 and done.stdout.count("06_avatar") == 1
 
 
 def test_a_mistake_is_said_once_and_ends_every_rank(workspace):
-    done = pipeline(
-        workspace, 2, "train", "--avatar", "odd", "--subject", "ada", "--subject", "bob", "--set", "train.batch_size=3"
-    )
+    people = ("--subject", "ada", "--subject", "bob")
+    done = on_two(workspace, "train", "--avatar", "odd", *people, "--set", "train.batch_size=3")
     assert done.returncode != 0
     assert done.stderr.count("cannot be shared evenly by 2 processes") == 1
     assert "train.batch_size=4" in done.stderr

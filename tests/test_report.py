@@ -14,7 +14,8 @@ from small_workspace import NUM_TRAIN, fit_of, make_workspace
 from capture.errors import UserError
 from training import charts
 from training.advice import SECTORS, advise, advise_about_avatar, sector_counts, touched_borders
-from training.evaluate import EvaluateConfig, evaluate
+from training.config import EvaluateConfig
+from training.evaluate import evaluate
 from training.report import report
 from training.train import TrainConfig, train
 

@@ -25,14 +25,14 @@ from rendering.painter import pick_device
 from rendering.rasters import Rasters
 from training.cast import HEAD, PERSON, Actor, check_size, crop_wh
 from training.close_up import OF_CLOSE_UP, shows_head, with_light_of
+from training.config import NONE, AdaptConfig, FinetuneConfig, TrainConfig
 from training.detail import add_detail, without_detail
 from training.features import load_features
 from training.outline import fitted_outline
-from training.pretrained import DISCRIMINATOR, NONE
+from training.pretrained import DISCRIMINATOR
 from training.ranks import everywhere, is_lead
 from training.state import TrainState, precision
 from training.train import (
-    TrainConfig,
     has_weights,
     is_pretrained,
     new_discriminator,
@@ -46,23 +46,6 @@ from training.train import (
 log = logging.getLogger(__name__)
 
 FIXED = ("widths", "norm", "latent_channels", "texture_px", "texture_channels", "pretrained")
-
-
-@dataclass(frozen=True)
-class AdaptConfig:
-    """What is not said here is as the avatar was trained."""
-
-    steps: int = 50  # a warm texture is nearly there after 25; of few frames a hundred learn what hides mistakes
-    rate: float = 1.0  # of train.texture_lr
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """What is not said here is as the avatar was trained."""
-
-    steps: int = 150
-    # Of the rates it was trained at: Adam's first steps are full ones, and should not undo what is there.
-    rate: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from rendering.avatar import OURS, Avatar
 from rendering.close_up import FOLDER as CLOSE_UP
 from rendering.painter import pick_device
 from rendering.rasters import Rasters
-from training import pretrained
 from training.cast import HEAD, Actor, check_size, load_cast
+from training.config import HEAD as OF_HEADS
+from training.config import PERSON, TrainConfig
 from training.detail import add_detail
 from training.ranks import everywhere
-from training.train import TrainConfig, fit_cast, is_pretrained, reproducible, train
+from training.train import fit_cast, is_pretrained, reproducible, train
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ def train_avatar(config: TrainConfig, out_dir: Path, subjects: Mapping[str, Path
 
     Raises UserError, before anything is trained, when these differ in size.
     """
-    if config.pretrained == pretrained.HEAD:
-        raise UserError(f"train.pretrained = {pretrained.HEAD}: for the close-up, which has it by itself; leave it out")
+    if config.pretrained == OF_HEADS:
+        raise UserError(f"train.pretrained = {OF_HEADS}: for the close-up, which has it by itself; leave it out")
     filmed = {name: folder for name, folder in subjects.items() if shows_head(name, folder)}
     sizes = {name: Rasters.load(folder / HEAD).image_wh for name, folder in filmed.items()}
     for name, image_wh in sizes.items():
@@ -79,7 +80,7 @@ def as_close_up(config: TrainConfig) -> TrainConfig:
         rescale_min=min(config.rescale_min, 0.7),
         rescale_max=max(config.rescale_max, 1.3),
         shift=max(config.shift, 0.08),
-        pretrained=pretrained.HEAD if config.pretrained == pretrained.PERSON else config.pretrained,
+        pretrained=OF_HEADS if config.pretrained == PERSON else config.pretrained,
     )
 
 

@@ -1,15 +1,20 @@
-"""The settings of stage 06, with what each is for and what it may be."""
+"""The settings of stages 06 and 07 and of changes to an avatar, with what each is for and what it may be.
+
+They are read without torch: what they refuse, and what is up to date, is said before that is loaded.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from capture.errors import ANY, UserError, check_ranges
-from rendering.networks import parse_widths
-from training import pretrained
-from training.pretrained import NONE, PERSON
+from rendering.widths import parse_widths
 
+PERSON, HEAD, NONE = "person", "head", "none"  # what pretrained weights paint
+WEIGHTS = Path(__file__).with_name("pretrained_weights")
+HELDOUT_FRAMES = 300  # a film of minutes holds out a thousand, which take as long as training
 LOSSES = {  # the switches of the losses, and what they are called
     "pixel": "pixel loss",
     "mask": "mask loss",
@@ -29,6 +34,12 @@ RANGES: dict[str, tuple[float, float]] = {  # settings and the least and the gre
     "texture_px": (8, 16384),
     "feature_blocks": (1, 5),  # of VGG19
     "discriminator_scales": (1, 4),
+}
+
+EVALUATE_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("full_long_side_px", "video_height_px", "turntable_height_px", "picture_height_px"), (64, 8192)),
+    **dict.fromkeys(("flip_crop_frames", "flip_full_frames", "picture_frames", "heldout_frames"), (0, ANY)),
+    "turntable_frames": (1, ANY),
 }
 
 
@@ -106,7 +117,7 @@ class TrainConfig:
         check_ranges("train", self, RANGES)
         parse_widths(self.widths)
         if self.pretrained != NONE:
-            pretrained.path_of(self.pretrained)
+            path_of(self.pretrained)
         if self.rescale_min > self.rescale_max:
             raise UserError(f"train.rescale_min = {self.rescale_min}: must not exceed rescale_max {self.rescale_max}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
@@ -115,3 +126,47 @@ class TrainConfig:
             raise UserError(f'train.precision "{self.precision}": expected one of {", ".join(PRECISIONS)}')
         if not any(getattr(self, name) for name in LOSSES):
             raise UserError(f"train: every loss is off; leave one of {', '.join(LOSSES)} on")
+
+
+def path_of(name: str) -> Path:
+    """Where the weights of PERSON or HEAD are.  Raises UserError for another name."""
+    if name not in (PERSON, HEAD):
+        raise UserError(f'train.pretrained "{name}": expected {PERSON} or {NONE}')
+    return WEIGHTS / f"{name}.safetensors"
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """What is not said here is as the avatar was trained."""
+
+    steps: int = 50  # a warm texture is nearly there after 25; of few frames a hundred learn what hides mistakes
+    rate: float = 1.0  # of train.texture_lr
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What is not said here is as the avatar was trained."""
+
+    steps: int = 150
+    # Of the rates it was trained at: Adam's first steps are full ones, and should not undo what is there.
+    rate: float = 0.5
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What is measured; every figure says in metrics.json how it was made."""
+
+    # Of longer held-out parts; in runs of neighbours, evenly spread; 0 = all
+    heldout_frames: int = HELDOUT_FRAMES
+    full_long_side_px: int = 640  # of whole pictures: FLIP of a 1080p frame takes seconds and tells nothing more
+    flip_crop_frames: int = 16  # evenly spread; FLIP costs more than all other figures together
+    flip_full_frames: int = 6
+    video_height_px: int = 512
+    turntable_frames: int = 48
+    turntable_height_px: int = 640
+    picture_frames: int = 6  # held-out frames that the report shows large
+    picture_height_px: int = 480
+    num_workers: int = field(default=2, metadata={"cosmetic": True})
+
+    def __post_init__(self) -> None:
+        check_ranges("evaluate", self, EVALUATE_RANGES)

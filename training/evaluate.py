@@ -20,14 +20,12 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from capture.errors import ANY, check_ranges
 from capture.files import encode_jpeg, encode_png, write_atomically
 from capture.manifest import Manifest, read_peak_rss_mb, read_timings_s
 from capture.progress import progress
@@ -39,6 +37,7 @@ from rendering.coverage import by_region, cover
 from rendering.coverage_picture import draw_atlas, draw_bodies
 from rendering.render import turntable
 from training import metrics
+from training.config import EvaluateConfig
 from training.flicker import LIMIT, Flicker
 from training.heads import score_heads
 from training.lpips import Lpips, load_lpips
@@ -47,7 +46,6 @@ from training.sanity import Crop, true_crop
 from training.score import (
     AVATAR,
     GREY,
-    HELDOUT_FRAMES,
     METHODS,
     Scene,
     Subject,
@@ -59,34 +57,9 @@ from training.score import (
 )
 from training.summary import in_one_line, summarize
 
-RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("full_long_side_px", "video_height_px", "turntable_height_px", "picture_height_px"), (64, 8192)),
-    **dict.fromkeys(("flip_crop_frames", "flip_full_frames", "picture_frames", "heldout_frames"), (0, ANY)),
-    "turntable_frames": (1, ANY),
-}
 AHEAD = 6  # frames that are painted and not measured yet, at most
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """What is measured; every figure says in metrics.json how it was made."""
-
-    # Of longer held-out parts; in runs of neighbours, evenly spread; 0 = all
-    heldout_frames: int = HELDOUT_FRAMES
-    full_long_side_px: int = 640  # of whole pictures: FLIP of a 1080p frame takes seconds and tells nothing more
-    flip_crop_frames: int = 16  # evenly spread; FLIP costs more than all other figures together
-    flip_full_frames: int = 6
-    video_height_px: int = 512
-    turntable_frames: int = 48
-    turntable_height_px: int = 640
-    picture_frames: int = 6  # held-out frames that the report shows large
-    picture_height_px: int = 480
-    num_workers: int = field(default=2, metadata={"cosmetic": True})
-
-    def __post_init__(self) -> None:
-        check_ranges("evaluate", self, RANGES)
 
 
 def evaluate(config: EvaluateConfig, out_dir: Path, avatar_dir: Path, subjects: Mapping[str, Path]) -> None:

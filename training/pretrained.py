@@ -19,23 +19,12 @@ from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from capture.errors import UserError
-
-FOLDER = Path(__file__).with_name("pretrained_weights")
-PERSON, HEAD, NONE = "person", "head", "none"  # what the weights paint
 NOISE_TAKES = 3  # times the steps of what begins with weights (docs/results.md)
 RENDERER, DISCRIMINATOR = "renderer", "discriminator"
 ARCHITECTURE = {  # settings that decide which weights there are
     RENDERER: ("widths", "norm", "latent_channels", "texture_channels"),
     DISCRIMINATOR: ("discriminator_width", "discriminator_scales"),
 }
-
-
-def path_of(name: str) -> Path:
-    """Where the weights of PERSON or HEAD are.  Raises UserError for another name."""
-    if name not in (PERSON, HEAD):
-        raise UserError(f'train.pretrained "{name}": expected {PERSON} or {NONE}')
-    return FOLDER / f"{name}.safetensors"
 
 
 def fits(path: Path, made: Mapping[str, Any], part: str) -> bool:

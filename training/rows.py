@@ -17,8 +17,8 @@ from training.baselines.dnr import DNR, as_dnr
 from training.baselines.single import equal_widths, two_without_normals, with_normals
 from training.baselines.tna import as_tna, tna
 from training.baselines.vid2vid import as_vid2vid, vid2vid
-from training.config import LOSSES, TrainConfig
-from training.pretrained import NOISE_TAKES, NONE, PERSON
+from training.config import LOSSES, NONE, PERSON, TrainConfig
+from training.pretrained import NOISE_TAKES
 from training.train import is_pretrained
 
 METHODS = ("anr", "anr-unlit", "anr-pretrained", "dnr", "tna", "vid2vid")

@@ -28,10 +28,11 @@ from rendering.stick_figure import FigureRenderer, StickFigure, remember
 from rendering.studio import Room
 from training import metrics
 from training.cast import HEAD
+from training.config import HELDOUT_FRAMES
 from training.dataset import crop_image
 from training.sanity import BareRasters, Crop, average_texture, nearest_frames, textured_mesh, true_crop
 
-HELDOUT_FRAMES, RUN_FRAMES = 300, 30  # a film of minutes holds out a thousand, which take as long as training
+RUN_FRAMES = 30  # neighbours that are measured together
 GREY = 0.5  # behind the person in the crop protocol
 AVATAR, NEAREST, TEXTURE = "avatar", "nearest_training_frame", "back_projected_texture"
 BARE_TEXTURE = "back_projected_texture_bare_body"

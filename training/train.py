@@ -25,13 +25,12 @@ from rendering.painter import pick_device
 from training import pretrained
 from training.cast import Actor, crop_wh, load_cast, whose_turn
 from training.checkpoint import Saver, load_checkpoint
-from training.config import TrainConfig
+from training.config import NONE, TrainConfig, path_of
 from training.dataset import Augment
 from training.discriminator import MultiScaleDiscriminator
 from training.features import FeatureTerm, load_features
 from training.guard import FAILURES_FILE, Guard
 from training.heldback import heldback_psnr_db, judge
-from training.pretrained import NONE
 from training.preview import Preview
 from training.ranks import everywhere, is_lead, rank, world_size
 from training.state import TrainState
@@ -174,7 +173,7 @@ def new_state(config: TrainConfig, cast: list[Actor], device: torch.device, part
         torch.manual_seed(config.seed)
         renderer = parts.renderer(asdict(config))
         if is_pretrained(config, parts):
-            pretrained.begin(pretrained.path_of(config.pretrained), renderer, pretrained.RENDERER)
+            pretrained.begin(path_of(config.pretrained), renderer, pretrained.RENDERER)
             log.info("the networks begin with weights that have painted others")
         elif parts == OURS and config.pretrained != NONE and is_lead():
             enough = pretrained.NOISE_TAKES * TrainConfig.steps
@@ -206,7 +205,7 @@ def new_discriminator(config: TrainConfig) -> MultiScaleDiscriminator | None:
         return None
     discriminator = MultiScaleDiscriminator(config.discriminator_width, config.discriminator_scales)
     if has_weights(config, pretrained.DISCRIMINATOR):
-        pretrained.begin(pretrained.path_of(config.pretrained), discriminator, pretrained.DISCRIMINATOR)
+        pretrained.begin(path_of(config.pretrained), discriminator, pretrained.DISCRIMINATOR)
     return discriminator
 
 
@@ -219,7 +218,7 @@ def has_weights(config: TrainConfig, part: str) -> bool:
     """Whether weights of that part (``pretrained.RENDERER``, ``DISCRIMINATOR``) of this architecture are shipped."""
     if config.pretrained == NONE:
         return False
-    return pretrained.fits(pretrained.path_of(config.pretrained), asdict(config), part)
+    return pretrained.fits(path_of(config.pretrained), asdict(config), part)
 
 
 def start_texture(

@@ -31,15 +31,16 @@ from rendering.avatar import Avatar
 from rendering.networks import num_parameters
 from rendering.painter import pick_device
 from training import metrics
-from training.evaluate import AHEAD, EvaluateConfig, measured, workers
+from training.config import NONE, EvaluateConfig, TrainConfig, path_of
+from training.evaluate import AHEAD, measured, workers
 from training.features import VGG19_FILE, weights_dir
 from training.flicker import Flicker
 from training.lpips import ALEXNET_FILE, Lpips, load_lpips
 from training.pictures import at_height, to_bytes
-from training.pretrained import NONE, digest, path_of
+from training.pretrained import digest
 from training.rows import Row
 from training.score import AVATAR, OWN_FIGURES, Showing, Subject, comparison, load_scene, means, spread
-from training.train import TrainConfig, train
+from training.train import train
 
 VERSION = 9  # raise it whenever the same trial would have other figures
 SHOWN_FRAMES, SHOWN_HEIGHT_PX = 5, 320

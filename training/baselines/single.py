@@ -5,6 +5,7 @@ Enters: the settings that R1 and R2 would be trained with.  Leaves: widths, and 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from rendering.networks import NeuralRenderer, SingleRenderer, num_parameters, parse_widths
+from rendering.networks import NeuralRenderer, SingleRenderer, num_parameters
+from rendering.widths import parse_widths
 
 TOLERANCE = 0.02  # of the parameters of R1 and R2 together
 
@@ -68,12 +70,16 @@ def widths_like(
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         wanted = num_parameters(NeuralRenderer(channels, latent_channels, levels, norm))
 
+        def count(candidate: tuple[int, ...]) -> int:
+            return num_parameters(network(candidate))
+
         def off(candidate: tuple[int, ...]) -> int:
-            return abs(num_parameters(network(candidate)) - wanted)
+            return abs(count(candidate) - wanted)
 
         factors = [percent / 100 for percent in range(round(100 * least), 201)]
-        grown = {tuple(max(1, round(width * factor)) for width in levels) for factor in factors}
-        best = min(sorted(grown), key=off)
+        grown = sorted({tuple(max(1, round(width * factor)) for width in levels) for factor in factors})
+        enough = bisect_left(grown, wanted, key=count)
+        best = min(grown[max(enough - 1, 0) : enough + 1], key=off)
         while True:
             # A finer level has fewer parameters per channel: it is the finer adjustment.
             near = [

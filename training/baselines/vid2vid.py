@@ -25,8 +25,9 @@ from torch import Tensor
 
 from fitting.body.model import BodyModel
 from rendering.avatar import Parts
-from rendering.networks import RGB, NeuralTexture, Rendering, Surface, UNet, cropped, padded, parse_widths
+from rendering.networks import RGB, NeuralTexture, Rendering, Surface, UNet, cropped, padded
 from rendering.stick_figure import FigureRenderer, StickFigure, as_planes, by_itself, remember
+from rendering.widths import parse_widths
 from training.baselines.single import widths_like
 from training.config import TrainConfig
 
