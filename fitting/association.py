@@ -44,7 +44,8 @@ def same_surface(points_m, normals, visible, surface_m, surface_normals, fx, fy,
         cosine = n[0] * normals[v, 0] + n[1] * normals[v, 1] + n[2] * normals[v, 2]
         if apart < gate_m and cosine > SAME_SURFACE:  # neither holds for NaN
             ids[count] = v
-            targets[count], directions[count] = q, n
+            for k in range(3):
+                targets[count, k], directions[count, k] = q[k], n[k]
             count += 1
     return ids[:count], targets[:count], directions[:count]
 
@@ -70,7 +71,7 @@ def before_surface(points_m, visible, surface_m, surface_normals, fx, fy, cx, cy
         if q[2] - z > gate_m and np.isfinite(surface_normals[row, column, 2]):
             length = np.sqrt(x * x + y * y + z * z)
             ids[count] = v
-            targets[count] = q
+            targets[count, 0], targets[count, 1], targets[count, 2] = q[0], q[1], q[2]
             rays[count, 0], rays[count, 1], rays[count, 2] = x / length, y / length, z / length
             count += 1
     return ids[:count], targets[:count], rays[:count]

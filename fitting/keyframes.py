@@ -267,7 +267,8 @@ def _celf(seen, max_count, gains):
             break
         chosen[count] = i
         count += 1
-        for level in range(len(gains) - 1, 0, -1):
-            at_least[level] |= at_least[level - 1] & seen[i]
-        at_least[0] |= seen[i]
+        for w in range(seen.shape[1]):
+            for level in range(len(gains) - 1, 0, -1):
+                at_least[level, w] |= at_least[level - 1, w] & seen[i, w]
+            at_least[0, w] |= seen[i, w]
     return chosen[:count]

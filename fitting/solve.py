@@ -293,11 +293,14 @@ def _smoothness_terms(placed, before, dofs, neighbour_dofs, root_m, pose_sigma_r
             for c in range(3):
                 turn[r, c] += placed[r, k] * before[c, k]
         difference[count + 3 + r] = shift
-    difference[:count] = dofs - neighbour_dofs
-    difference[count : count + 3] = rotation_vector(turn)
-    weight[:count] = pose_sigma_rad**-2.0
-    weight[count : count + 3] = turn_sigma_rad**-2.0
-    weight[count + 3 :] = place_sigma_m**-2.0
+        weight[count + 3 + r] = place_sigma_m**-2.0
+    turned = rotation_vector(turn)
+    for k in range(3):
+        difference[count + k] = turned[k]
+        weight[count + k] = turn_sigma_rad**-2.0
+    for d in range(count):
+        difference[d] = dofs[d] - neighbour_dofs[d]
+        weight[d] = pose_sigma_rad**-2.0
     energy = 0.0
     for d in range(count + 6):
         energy += weight[d] * difference[d] ** 2

@@ -77,7 +77,8 @@ def _landmark_rows(confidence, landmarks_px, num_vertices, sigma_px, scale):  # 
         for axis in range(2):
             point[count] = num_vertices + k
             direction[count, axis] = 1.0
-            target[count, :2] = landmarks_px[k]
+            for other in range(2):
+                target[count, other] = landmarks_px[k, other]
             weight[count] = share * confidence[k] ** 2 / sigma_px
             count += 1
     return _first(rows, count)
@@ -109,7 +110,8 @@ def _out_of_view_rows(outward, edge_px, points_m, num_vertices, fx, fy, cx, cy, 
             if outward[k, axis] * (edge_px[k, axis] - now_px[axis]) > 0:
                 point[count] = num_vertices + k
                 direction[count, axis] = 1.0
-                target[count, :2] = edge_px[k]
+                for other in range(2):
+                    target[count, other] = edge_px[k, other]
                 weight[count] = 1.0 / sigma_px
                 count += 1
     return _first(rows, count)
@@ -141,7 +143,8 @@ def _world_rows(confidence, world_m, points_m, num_vertices, sigma_m):  # type: 
         for axis in range(3):
             point[count] = num_vertices + k
             direction[count, axis] = 1.0
-            target[count] = centre + (world_m[k] - seen_centre) * (trunk / seen_trunk)
+            for other in range(3):
+                target[count, other] = centre[other] + (world_m[k, other] - seen_centre[other]) * (trunk / seen_trunk)
             weight[count] = confidence[k] / sigma_m
             count += 1
     return _first(rows, count)
