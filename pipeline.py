@@ -143,7 +143,7 @@ STAGES = (
     # folder, command, version (raise it whenever the stage writes something else), function, settings, inputs
     Stage("01_recording", "record", 4, _record, ("recording", "demo", "capture"), (), judges_source=True),
     Stage("02_masks", "matte", 11, _matte, ("matte",), ("01_recording",), ("checker.mp4",), judges_source=True),
-    Stage("03_fit", "fit", 23, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
+    Stage("03_fit", "fit", 24, _fit, ("fit",), ("01_recording", "02_masks"), ("overlay.mp4",), judges_source=True),
     Stage("04_keyframes", "keyframes", 4, _keyframes, ("keyframes",), ("03_fit",)),
     Stage("05_rasters", "rasterize", 4, _rasterize, ("raster",), ("01_recording", "03_fit")),
     Stage("06_avatar", "train", 20, _train, ("train",), OF_A_SUBJECT, OF_TRAINING, of_avatar=True),

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from fitting.body.model import BodyModel, kinematics, vertex_normals
+from fitting.body.model import BodyModel, kinematics
+from fitting.body.skinning import vertex_normals
 
 HAIR_M = 0.03  # short hair stands off by so much, more on one side than on the other, and not the same in every view
 

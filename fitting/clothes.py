@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fitting.body.model import BodyModel, vertex_normals
+from fitting.body.model import BodyModel
 from fitting.chain import Chain
 from fitting.clip import Clip
 from fitting.offsets import MAX_FLARE_M, solve_landmark_offsets, solve_offsets
@@ -32,7 +32,7 @@ class Clothes:
 
     naked: BodyModel
     shape: np.ndarray  # (S,)
-    offsets_m: np.ndarray  # (V,) along the normals; those of a skirt's cloth in its own direction
+    offsets_m: np.ndarray  # (V,) outwards; those of a skirt's cloth in its own direction
     looseness_m: np.ndarray | None  # (V,); None before anything was measured
     landmarks_m: np.ndarray  # (L, 3)
     skirt: Skirt | None = None
@@ -44,7 +44,7 @@ class Clothes:
 
     @cached_property
     def dressed(self) -> tuple[BodyModel, np.ndarray]:
-        """The body whose surface is seen, and its offsets (V,) along the normals."""
+        """The body whose surface is seen, and its offsets (V,), outwards."""
         return (self.naked, self.offsets_m) if self.skirt is None else self.skirt.baked(self.offsets_m)
 
     @property
@@ -104,15 +104,15 @@ class Clothes:
         """In this skirt, or none, with what is known of it from the one before."""
         nowhere = np.zeros(len(self.offsets_m), bool)
         was, is_cloth = (nowhere if own is None else own.is_cloth for own in (self.skirt, skirt))
-        kept_m = np.where(was == is_cloth, self.offsets_m, 0)  # a leg's normals are not a skirt's directions
+        kept_m = np.where(was == is_cloth, self.offsets_m, 0)  # outwards from a leg is not a skirt's direction
         return replace(self, skirt=skirt, offsets_m=np.where(is_cloth, np.maximum(kept_m, FIRST_FLARE_M), kept_m))
 
     @property
     def directions(self) -> np.ndarray:
         """(V, 3) unit, at rest: where the offsets move the surface."""
         body = self.body
-        normals = vertex_normals(body.shaped(self.shape)[0], body.faces)
-        return normals if self.skirt is None else np.where(self.skirt.is_cloth[:, None], self.skirt.direction, normals)
+        out = body.outward(body.shaped(self.shape)[0])
+        return out if self.skirt is None else np.where(self.skirt.is_cloth[:, None], self.skirt.direction, out)
 
     def measured(self, clip: Clip, states: dict[int, State]) -> Clothes:
         """With the offsets, and the looseness, that explain ``states`` best, all else as it is."""

@@ -16,7 +16,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from fitting.body.model import BodyModel, vertex_normals
+from fitting.body.model import BodyModel
+from fitting.body.skinning import vertex_normals
 from fitting.chain import Chain
 from fitting.clip import REFINE, Clip, default_prior
 from fitting.contact import Touch, inside_rows

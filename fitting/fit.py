@@ -99,7 +99,7 @@ class BodyFit:
     camera_from_body: np.ndarray  # (N, 4, 4)
     joints_color_m: np.ndarray  # (N, J, 3)
     joint_names: tuple[str, ...]
-    vertex_offsets_m: np.ndarray  # (V,) along the rest normals
+    vertex_offsets_m: np.ndarray  # (V,) outwards at rest
     residual_mm: np.ndarray  # (N,) median depth distance, NaN without depth
     keypoint_px: np.ndarray  # (N,) median landmark error, colour pixels
     silhouette_iou: np.ndarray  # (N,)

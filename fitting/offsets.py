@@ -1,7 +1,8 @@
-"""Static vertex offsets: clothes and hair as a bounded, smooth displacement of the rest surface along its normals.
+"""Static vertex offsets: clothes and hair as a bounded, smooth displacement of the rest surface, outwards
+(``BodyModel.outward``).
 
-V vertices.  With poses and associations fixed, a row's residual is linear in its vertex's offset, r + (g . n) d, so the
-whole clip gives one sparse least-squares problem:
+V vertices.  With poses and associations fixed, a row's residual is linear in its vertex's offset, r + (g . n) d with n
+outwards, so the whole clip gives one sparse least-squares problem:
 
     sum_rows irls (r + (g . n) (d - d_now))^2 / N  +  stiffness |L d|^2  +  shrink |d|^2,     L the mesh Laplacian.
 

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from capture.camera import Camera, project
-from fitting.body.model import BodyModel, vertex_normals
+from fitting.body.model import BodyModel
+from fitting.body.skinning import vertex_normals
 from fitting.zbuffer import rasterize_faces
 
 _HUES = np.stack([np.arange(0, 180, 13), np.full(14, 150), np.full(14, 235)], -1).astype(np.uint8)[None]

@@ -33,7 +33,8 @@ from capture.progress import progress
 from capture.workers import in_threads
 from fitting import mirror, verdict
 from fitting.batch import refine
-from fitting.body.model import BodyModel, vertex_normals
+from fitting.body.model import BodyModel
+from fitting.body.skinning import vertex_normals
 from fitting.chain import Chain
 from fitting.clip import Clip, default_prior, depth_residual_mm, landmark_errors_px, silhouette_iou, track
 from fitting.clothes import Clothes

@@ -25,7 +25,7 @@ from scipy.interpolate import interp1d
 from scipy.spatial import cKDTree
 
 from fitting.body import bones
-from fitting.body.model import BodyModel, strongest, vertex_normals
+from fitting.body.model import BodyModel, strongest
 from fitting.chain import Chain
 from fitting.clip import Clip
 from fitting.solve import State
@@ -156,7 +156,7 @@ class _Legs:
     """The legs at rest, cut at the hem."""
 
     rest_m: np.ndarray  # (V, 3) before anything is laid out
-    normals: np.ndarray  # (V, 3)
+    outward: np.ndarray  # (V, 3)
     twin: np.ndarray  # (V,) the vertex on the other side
     side: np.ndarray  # (V,) 1 on the left, -1 on the right
     is_leg: np.ndarray  # (V,) bool
@@ -185,7 +185,7 @@ class _Legs:
         rise = np.clip((crotch_m + CROTCH_M - height_m) / JOINED_M, 0, 1)
         return _Legs(
             rest_m=rest_m,
-            normals=vertex_normals(rest_m, body.faces),
+            outward=body.outward(rest_m),
             twin=twin,
             side=np.where(is_left, 1.0, -1.0),
             is_leg=is_leg,
@@ -228,7 +228,7 @@ class _Ring:
         laid_m = level_m + share * (hung_m - level_m)
         out = _unit(np.stack([x / half_x_m**2, -y / half_y_m**2], 1))
         direction = np.stack([legs.side * out[:, 0], out[:, 1], spread * out[:, 0]], 1)
-        direction = _unit(share * direction + (1 - share) * legs.normals) * (share > 0)
+        direction = _unit(share * direction + (1 - share) * legs.outward) * (share > 0)
         about = np.arctan2(legs.side * np.cos(along), np.sin(along))
         return _Ring(laid_m, direction, about, np.sin(np.clip(np.abs(laid_m[:, 0]) / half_x_m, 0, 1) * np.pi / 2))
 

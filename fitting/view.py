@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from fitting.body.model import vertex_normals
+from fitting.body.skinning import vertex_normals
 from fitting.observe import Observation, Outline, outline_of
 from fitting.zbuffer import draw_faces
 

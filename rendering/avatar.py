@@ -46,7 +46,7 @@ class Shape(NamedTuple):
 
     body: BodyModel
     shape: np.ndarray  # (S,)
-    vertex_offsets_m: np.ndarray | None  # (V,) along the rest normals
+    vertex_offsets_m: np.ndarray | None  # (V,) outwards at rest
 
     def vertices_camera_m(self, pose: np.ndarray, camera_from_body: np.ndarray) -> np.ndarray:
         """(V, 3) vertices of pose (J, 3) rad, in the camera's frame, metres."""

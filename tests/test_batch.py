@@ -22,7 +22,8 @@ from fitting.batch import (
     _unseen,
     refine,
 )
-from fitting.body.model import BodyModel, vertex_normals
+from fitting.body.model import BodyModel
+from fitting.body.skinning import vertex_normals
 from fitting.chain import Chain
 from fitting.clip import default_prior
 from fitting.light import LIGHT_TERMS, light_terms

@@ -13,7 +13,7 @@ from fitting.body.flatten import flatten, stretch
 from fitting.body.model import BodyModel
 from fitting.body.preview import draw_uv_layout
 from fitting.body.simplify import Simplifier
-from fitting.body.skinning import rotations, vertex_normals
+from fitting.body.skinning import outward, rotations, vertex_normals
 from fitting.fit import load_body
 
 GRID = 256
@@ -30,6 +30,11 @@ def mirror(body) -> np.ndarray:
 def volume_m3(vertices_m, faces):
     a, b, c = vertices_m[faces].transpose(1, 0, 2).astype(float)
     return (np.cross(a, b) * c).sum() / 6
+
+
+def face_normals(vertices_m, faces):
+    a, b, c = vertices_m[faces].transpose(1, 0, 2).astype(float)
+    return np.cross(b - a, c - a)
 
 
 def local_pose(body, **degrees):
@@ -129,13 +134,43 @@ def test_rotations_are_rodrigues_down_to_zero():
     np.testing.assert_allclose(rotations(vectors), expected, atol=1e-12)
 
 
-def test_offsets_move_vertices_along_their_normals(body):
+def test_offsets_move_vertices_outwards(body):
     vertices_m, joints_m = body.shaped(None, np.full(len(body.template_m), 0.01))
-    normals = vertex_normals(body.template_m, body.faces)
-    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(((vertices_m - body.template_m) * normals).sum(1), 0.01, atol=1e-5)
+    directions = body.outward(body.template_m)
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(((vertices_m - body.template_m) * directions).sum(1), 0.01, atol=1e-5)
     assert volume_m3(vertices_m, body.faces) > 1.1 * volume_m3(body.template_m, body.faces)
     np.testing.assert_array_equal(joints_m, body.joints_template_m)
+
+
+def test_clothes_span_a_cleft(body):
+    """By their own normals the sides of one go through each other, and then their inside is seen."""
+    middles_m = body.template_m[body.faces].mean(1)
+    behind = body.faces[(middles_m[:, 1] > 0.03) & (abs(middles_m[:, 2] - 0.9) < 0.07)]
+
+    def turned_over(directions: np.ndarray) -> int:
+        naked, dressed = (face_normals(points_m, behind) for points_m in (body.template_m, worn(directions)))
+        return int(((naked * dressed).sum(1) < 0).sum())
+
+    def worn(directions: np.ndarray) -> np.ndarray:
+        return body.template_m + 0.08 * directions
+
+    assert turned_over(vertex_normals(body.template_m, body.faces)) >= 4
+    assert turned_over(body.outward(body.template_m)) == 0
+
+
+def test_what_clothes_span_does_not_depend_on_how_fine_the_faces_are(body):
+    open3d = pytest.importorskip("open3d")
+    vertices, faces = (open3d.utility.Vector3dVector(body.template_m), open3d.utility.Vector3iVector(body.faces))
+    finer = open3d.geometry.TriangleMesh(vertices, faces).subdivide_loop(1)  # goes on with the vertices there were
+    places_m, count = np.asarray(finer.vertices), len(body.template_m)
+    trunk = np.unique(body.faces[np.array(body.region_names)[body.face_region] == "torso"])
+    alike = (
+        outward(places_m, np.asarray(finer.triangles), np.ones(len(places_m), bool))[:count]
+        * body.outward(body.template_m)
+    ).sum(1)
+    own = (vertex_normals(body.template_m, body.faces) * body.outward(body.template_m)).sum(1)
+    assert alike[trunk].min() > 0.95 > 0.85 > own[trunk].min()
 
 
 def test_hinges_fold_the_way_people_do(body):

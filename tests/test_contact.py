@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from test_solve import observe_body, random_state
 
-from fitting.body.model import BodyModel, vertex_normals
+from fitting.body.model import BodyModel
+from fitting.body.skinning import vertex_normals
 from fitting.chain import Chain
 from fitting.contact import Touch, floor_rows, inside_rows, standing_rows, standing_targets
 from fitting.floor import Plane, plane_under

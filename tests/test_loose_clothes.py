@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from test_solve import observe_body, random_state
 
-from fitting.body.model import BodyModel, rotations, vertex_normals
+from fitting.body.model import BodyModel
+from fitting.body.skinning import rotations, vertex_normals
 from fitting.chain import Chain
 from fitting.shape import body_height_m, chain_of, solve_shape
 from fitting.solve import State, render_view

@@ -20,9 +20,10 @@ import numpy as np
 
 from capture.errors import BROKEN_NPZ, UserError
 from fitting.body.bones import draped
-from fitting.body.skinning import kinematics, rotations, skin, vertex_normals
+from fitting.body.skinning import kinematics, outward, rotations, skin
 
 MAX_INFLUENCES = 6
+FINE = ("head", "hands", "feet")  # regions
 CUT = ("template_m", "shape_basis_m", "skin_weights", "pose_basis_m")  # what a skirt changes in every vertex
 HEM = ("hem_points_m", "hem_weights")
 OPTIONAL = ("pose_basis_m", *HEM)
@@ -125,6 +126,16 @@ class BodyModel:
         skin = self.bare.skin_weights
         return np.asarray((self.skin_weights[:, : skin.shape[1]] != skin).any(1), bool)
 
+    @cached_property
+    def _is_spanned(self) -> np.ndarray:
+        """(V,) bool: where cloth spans clefts; hair, gloves and shoes are as fine as ears, fingers and toes."""
+        fine = np.isin(np.array(self.region_names)[self.face_region], FINE)
+        return ~np.isin(np.arange(len(self.template_m)), self.faces[fine])
+
+    def outward(self, rest_m: np.ndarray) -> np.ndarray:
+        """(V, 3) float32 unit, read-only: where offsets move vertices (V, 3) at rest (``fitting.body.skinning``)."""
+        return outward(rest_m, self.faces, self._is_spanned)
+
     @property
     def tracked(self) -> BodyModel:
         """The body to track this person with: a skirt's surface ends where the skirt does, and goes with the legs."""
@@ -160,7 +171,8 @@ class BodyModel:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rest pose of a person: vertices (V, 3) and joints (J, 3), float32 metres, body frame.
 
-        shape (s,) with s <= S (missing coefficients are 0); vertex_offsets_m (V,) moves vertices along rest normals.
+        shape (s,) with s <= S (missing coefficients are 0); vertex_offsets_m (V,) moves vertices
+        ``outward``.
         """
         if shape is None or len(shape) == 0:
             vertices_m, joints_m = self.template_m.copy(), self.joints_template_m.copy()
@@ -171,7 +183,7 @@ class BodyModel:
             joints_m = self.joints_template_m + np.tensordot(coefficients, self.joints_basis_m[: len(coefficients)], 1)
         if vertex_offsets_m is not None:
             offsets_m = np.asarray(vertex_offsets_m, np.float32)
-            vertices_m = vertices_m + offsets_m[:, None] * vertex_normals(vertices_m, self.faces)
+            vertices_m = vertices_m + offsets_m[:, None] * self.outward(vertices_m)
         return vertices_m, joints_m
 
     def posed(
