@@ -249,6 +249,22 @@ def test_everything_else_stays(body, skirt, worn):
     assert not skirt.baked(flared(skirt) + 0.01)[1][skirt.is_cloth].any()
 
 
+def test_what_is_worn_above_it_does_not_turn_inside_out(body, skirt, worn):
+    """Behind, cloth hangs 8 cm from the cleft: by their own normals its sides would go through each other."""
+    trunk = body.faces[np.array(body.region_names)[body.face_region] == "torso"]
+    offsets_m = np.where(np.isin(np.arange(len(body.template_m)), trunk) & ~skirt.is_cloth, 0.08, 0)
+    middles_m = body.template_m[trunk].mean(1)
+    x, y, z = middles_m.T
+    behind = trunk[(abs(x) < 0.05) & (y > 0.03) & (abs(z - 0.9) < 0.07)]
+
+    def normals(points_m: np.ndarray) -> np.ndarray:
+        a, b, c = points_m[behind].transpose(1, 0, 2).astype(float)
+        return np.cross(b - a, c - a)
+
+    assert len(behind) > 10
+    assert ((normals(body.template_m) * normals(worn.shaped(None, offsets_m)[0])).sum(1) > 0).all()
+
+
 def test_a_hem_is_level_where_legs_hang_straight_down(body, skirt, worn):
     ring = skirt.is_cloth & (np.abs(worn.template_m[:, 2] - HEM_M) < 0.05)
     hip, ankle = (body.landmarks(body.template_m)[k] for k in (23, 27))
