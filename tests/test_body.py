@@ -11,9 +11,10 @@ import pytest
 from capture.errors import UserError
 from fitting.body.flatten import flatten, stretch
 from fitting.body.model import BodyModel
+from fitting.body.outward import outward
 from fitting.body.preview import draw_uv_layout
 from fitting.body.simplify import Simplifier
-from fitting.body.skinning import outward, rotations, vertex_normals
+from fitting.body.skinning import rotations, vertex_normals
 from fitting.fit import load_body
 
 GRID = 256
@@ -149,11 +150,8 @@ def test_clothes_span_a_cleft(body):
     behind = body.faces[(middles_m[:, 1] > 0.03) & (abs(middles_m[:, 2] - 0.9) < 0.07)]
 
     def turned_over(directions: np.ndarray) -> int:
-        naked, dressed = (face_normals(points_m, behind) for points_m in (body.template_m, worn(directions)))
-        return int(((naked * dressed).sum(1) < 0).sum())
-
-    def worn(directions: np.ndarray) -> np.ndarray:
-        return body.template_m + 0.08 * directions
+        dressed = face_normals(body.template_m + 0.08 * directions, behind)
+        return int(((face_normals(body.template_m, behind) * dressed).sum(1) < 0).sum())
 
     assert turned_over(vertex_normals(body.template_m, body.faces)) >= 4
     assert turned_over(body.outward(body.template_m)) == 0
@@ -165,11 +163,10 @@ def test_what_clothes_span_does_not_depend_on_how_fine_the_faces_are(body):
     finer = open3d.geometry.TriangleMesh(vertices, faces).subdivide_loop(1)  # goes on with the vertices there were
     places_m, count = np.asarray(finer.vertices), len(body.template_m)
     trunk = np.unique(body.faces[np.array(body.region_names)[body.face_region] == "torso"])
-    alike = (
-        outward(places_m, np.asarray(finer.triangles), np.ones(len(places_m), bool))[:count]
-        * body.outward(body.template_m)
-    ).sum(1)
-    own = (vertex_normals(body.template_m, body.faces) * body.outward(body.template_m)).sum(1)
+    finely = outward(places_m, np.asarray(finer.triangles), np.ones(len(places_m), bool))[:count]
+    directions = body.outward(body.template_m)
+    alike = (finely * directions).sum(1)
+    own = (vertex_normals(body.template_m, body.faces) * directions).sum(1)
     assert alike[trunk].min() > 0.95 > 0.85 > own[trunk].min()
 
 

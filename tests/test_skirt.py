@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from test_batch import clip_of, painted, turned
+from test_body import face_normals
 from test_loose_clothes import dressed
 from test_solve import observe_body, random_state
 
@@ -253,16 +254,12 @@ def test_what_is_worn_above_it_does_not_turn_inside_out(body, skirt, worn):
     """Behind, cloth hangs 8 cm from the cleft: by their own normals its sides would go through each other."""
     trunk = body.faces[np.array(body.region_names)[body.face_region] == "torso"]
     offsets_m = np.where(np.isin(np.arange(len(body.template_m)), trunk) & ~skirt.is_cloth, 0.08, 0)
-    middles_m = body.template_m[trunk].mean(1)
-    x, y, z = middles_m.T
+    x, y, z = body.template_m[trunk].mean(1).T
     behind = trunk[(abs(x) < 0.05) & (y > 0.03) & (abs(z - 0.9) < 0.07)]
 
-    def normals(points_m: np.ndarray) -> np.ndarray:
-        a, b, c = points_m[behind].transpose(1, 0, 2).astype(float)
-        return np.cross(b - a, c - a)
-
+    naked, dressed = (face_normals(points_m, behind) for points_m in (body.template_m, worn.shaped(None, offsets_m)[0]))
     assert len(behind) > 10
-    assert ((normals(body.template_m) * normals(worn.shaped(None, offsets_m)[0])).sum(1) > 0).all()
+    assert ((naked * dressed).sum(1) > 0).all()
 
 
 def test_a_hem_is_level_where_legs_hang_straight_down(body, skirt, worn):

@@ -20,10 +20,11 @@ import numpy as np
 
 from capture.errors import BROKEN_NPZ, UserError
 from fitting.body.bones import draped
-from fitting.body.skinning import kinematics, outward, rotations, skin
+from fitting.body.outward import outward
+from fitting.body.skinning import kinematics, rotations, skin
 
 MAX_INFLUENCES = 6
-FINE = ("head", "hands", "feet")  # regions
+FINE = ("head", "hands", "feet")  # regions all of clefts
 CUT = ("template_m", "shape_basis_m", "skin_weights", "pose_basis_m")  # what a skirt changes in every vertex
 HEM = ("hem_points_m", "hem_weights")
 OPTIONAL = ("pose_basis_m", *HEM)
@@ -133,7 +134,7 @@ class BodyModel:
         return ~np.isin(np.arange(len(self.template_m)), self.faces[fine])
 
     def outward(self, rest_m: np.ndarray) -> np.ndarray:
-        """(V, 3) float32 unit, read-only: where offsets move vertices (V, 3) at rest (``fitting.body.skinning``)."""
+        """(V, 3) float32 unit, read-only: where offsets move vertices (V, 3) at rest (``fitting.body.outward``)."""
         return outward(rest_m, self.faces, self._is_spanned)
 
     @property
@@ -171,8 +172,7 @@ class BodyModel:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rest pose of a person: vertices (V, 3) and joints (J, 3), float32 metres, body frame.
 
-        shape (s,) with s <= S (missing coefficients are 0); vertex_offsets_m (V,) moves vertices
-        ``outward``.
+        shape (s,) with s <= S (missing coefficients are 0); vertex_offsets_m (V,) moves vertices ``outward``.
         """
         if shape is None or len(shape) == 0:
             vertices_m, joints_m = self.template_m.copy(), self.joints_template_m.copy()
